@@ -1,1 +1,4 @@
+//! Agentry runs agents that teams ship as WebAssembly components: tasks come from RabbitMQ, each runs in a fresh sandbox,
+//! and every step of its life is recorded in Postgres. `host/README.md` is the map.
 
+pub mod task;

@@ -1,0 +1,437 @@
+//! The wire form of a task, and what makes one unusable.
+//!
+//! The same shape serves AMQP and HTTP: `{id?, plugin, input, options?}`. Unknown and duplicate keys are errors, and a
+//! refusal names the key, what was found and what is allowed. Input is kept byte for byte.
+
+use super::limits::{LABEL_BYTES, LABELS, MAX_ATTEMPTS, MessageLimits, PRIORITY};
+use super::{TaskId, retry};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// A usable request for one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskMessage {
+    /// The task's id.
+    pub id: TaskId,
+    /// The producer named it; otherwise one was made and a repeat cannot be recognised.
+    pub id_given: bool,
+    /// What is to run it.
+    pub plugin: PluginRef,
+    /// JSON text, as it came.
+    pub input: Arc<str>,
+    /// What the producer asked for.
+    pub options: Options,
+    /// Hash over plugin, input and options: tells a duplicate from a conflict.
+    pub fingerprint: [u8; 32],
+    /// Where the terminal task is published, if anywhere (AMQP `reply_to`).
+    pub reply_to: Option<String>,
+    /// Given back with the reply (AMQP `correlation_id`).
+    pub correlation_id: Option<String>,
+    /// The producer's W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// `name` or `name@requirement`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PluginRef {
+    /// The plugin's name: `^[a-z][a-z0-9-]{0,62}$`.
+    pub name: Arc<str>,
+    /// Which versions will do; `*`: any release, the newest first.
+    pub requirement: semver::VersionReq,
+}
+
+impl PluginRef {
+    /// Whether text is a plugin's name.
+    pub fn is_name(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && bytes[0].is_ascii_lowercase()
+            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+    }
+}
+
+impl FromStr for PluginRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, requirement) = match text.split_once('@') {
+            Some((name, requirement)) => (name, Some(requirement)),
+            None => (text, None),
+        };
+        if !PluginRef::is_name(name) {
+            return Err(format!(
+                "{name:?} is not a plugin name: a lower-case letter, then at most 62 lower-case letters, digits or hyphens"
+            ));
+        }
+        let requirement = match requirement {
+            None => semver::VersionReq::STAR,
+            Some(text) => semver::VersionReq::parse(text)
+                .map_err(|e| format!("{text:?} is not a semver requirement such as 1.2 or =0.1.0: {e}"))?,
+        };
+        Ok(PluginRef { name: name.into(), requirement })
+    }
+}
+
+impl fmt::Display for PluginRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requirement == semver::VersionReq::STAR {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}@{}", self.name, self.requirement)
+        }
+    }
+}
+
+/// What a producer may ask for; `None`: what the plugin and the operator say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Wall clock of one attempt, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// Attempts in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// 0 to 9, higher first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Not before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<DateTime<Utc>>,
+    /// Not after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// The producer's own words, for filters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_labels")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A map in which a key stands twice is an error, not a silent choice.
+fn unique_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Labels;
+    impl<'de> de::Visitor<'de> for Labels {
+        type Value = BTreeMap<String, String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of text to text")
+        }
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut labels = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if labels.contains_key(&key) {
+                    return Err(de::Error::custom(format_args!("duplicate label {key:?}")));
+                }
+                labels.insert(key, value);
+            }
+            Ok(labels)
+        }
+    }
+    deserializer.deserialize_map(Labels)
+}
+
+/// Why a message is unusable. `code` goes into the header `agentry-reason`, `detail` into `agentry-detail`.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Rejection {
+    /// The stable word.
+    pub code: &'static str,
+    /// What was wrong, where, and what is allowed.
+    pub detail: String,
+    /// The task's id, where one could be read: then there is a `failed(rejected)` task too.
+    pub id: Option<TaskId>,
+    /// The plugin it named, where one could be read.
+    pub plugin: Option<String>,
+}
+
+impl Rejection {
+    fn new(code: &'static str, detail: impl Into<String>) -> Rejection {
+        Rejection { code, detail: detail.into(), id: None, plugin: None }
+    }
+}
+
+/// A message as it came, before anybody looked into it.
+#[derive(Clone, Debug, Default)]
+pub struct Envelope<'a> {
+    /// The body.
+    pub body: &'a [u8],
+    /// AMQP `content_type`; missing means JSON.
+    pub content_type: Option<&'a str>,
+    /// AMQP `content_encoding`; any is refused.
+    pub content_encoding: Option<&'a str>,
+    /// AMQP `message_id`.
+    pub message_id: Option<&'a str>,
+    /// Header `agentry-plugin`: then the body is the input.
+    pub plugin_header: Option<&'a str>,
+    /// Header `agentry-options`, JSON.
+    pub options_header: Option<&'a str>,
+    /// AMQP `reply_to`.
+    pub reply_to: Option<&'a str>,
+    /// AMQP `correlation_id`.
+    pub correlation_id: Option<&'a str>,
+    /// Header `traceparent`.
+    pub traceparent: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    id: Option<String>,
+    plugin: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    input: Option<&'a RawValue>,
+    #[serde(default)]
+    options: Option<Options>,
+}
+
+/// `null` is an input; only an absent key is none.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// The least that can be read of a body that is refused, so that its task can be found.
+#[derive(Deserialize)]
+struct Gist {
+    #[serde(default)]
+    id: Option<serde_json::Value>,
+    #[serde(default)]
+    plugin: Option<serde_json::Value>,
+}
+
+impl TaskMessage {
+    /// Decode and validate. The refusal carries the id and plugin where they could be read.
+    pub fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage, Rejection> {
+        decode(envelope, limits).map_err(|mut rejection| {
+            if envelope.body.len() <= limits.body_bytes {
+                let gist: Option<Gist> = serde_json::from_slice(envelope.body).ok();
+                let text = |v: Option<serde_json::Value>| v.and_then(|v| v.as_str().map(str::to_owned));
+                let (id, plugin) = gist.map_or((None, None), |g| (text(g.id), text(g.plugin)));
+                let given = id.as_deref().or(envelope.message_id);
+                // Two different ids: neither can be trusted to be the task's.
+                if rejection.code != "id_mismatch" {
+                    rejection.id = given.and_then(|text| text.parse().ok());
+                }
+                rejection.plugin = plugin.or_else(|| envelope.plugin_header.map(str::to_owned));
+            } else {
+                rejection.id = envelope.message_id.and_then(|text| text.parse().ok());
+                rejection.plugin = envelope.plugin_header.map(str::to_owned);
+            }
+            rejection
+        })
+    }
+
+    /// Put together from parts that were read elsewhere (HTTP), with the same checks.
+    pub fn assemble(
+        id: Option<TaskId>,
+        plugin: &str,
+        input: &str,
+        options: Options,
+        limits: &MessageLimits,
+    ) -> Result<TaskMessage, Rejection> {
+        let plugin: PluginRef = plugin.parse().map_err(|e| Rejection::new("bad_plugin", format!("plugin: {e}")))?;
+        check_options(&options, limits)?;
+        let fingerprint = fingerprint(&plugin, input, &options);
+        Ok(TaskMessage {
+            id: id.unwrap_or_else(uuid::Uuid::now_v7),
+            id_given: id.is_some(),
+            plugin,
+            input: input.into(),
+            options,
+            fingerprint,
+            reply_to: None,
+            correlation_id: None,
+            traceparent: None,
+        })
+    }
+
+    /// The body that carries this task on the wire; [`TaskMessage::decode`] reads it back to an equal fingerprint.
+    pub fn encode(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            id: TaskId,
+            plugin: String,
+            input: &'a RawValue,
+            options: &'a Options,
+        }
+        let input: &RawValue = serde_json::from_str(&self.input).unwrap_or(RawValue::NULL);
+        let wire = Wire { id: self.id, plugin: self.plugin.to_string(), input, options: &self.options };
+        // Serialising plain structs to memory has no way to fail.
+        serde_json::to_vec(&wire).unwrap_or_default()
+    }
+
+    /// Attempts this task has, unless its plugin says otherwise.
+    pub fn max_attempts(&self, plugin_default: Option<u32>) -> u32 {
+        self.options.max_attempts.or(plugin_default).unwrap_or(retry::DEFAULT_MAX_ATTEMPTS)
+    }
+}
+
+fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage, Rejection> {
+    if envelope.body.len() > limits.body_bytes {
+        return Err(Rejection::new(
+            "too_large",
+            format!(
+                "the body has {} bytes and limits.max.message_kib allows {}",
+                envelope.body.len(),
+                limits.body_bytes
+            ),
+        ));
+    }
+    if let Some(encoding) = envelope.content_encoding.filter(|e| !e.is_empty()) {
+        return Err(Rejection::new(
+            "content_encoding",
+            format!("content_encoding is {encoding:?}; publish the body as it is, without one"),
+        ));
+    }
+    if let Some(content_type) = envelope.content_type.filter(|t| !t.is_empty())
+        && !is_json(content_type)
+    {
+        return Err(Rejection::new(
+            "content_type",
+            format!("content_type is {content_type:?}; it must be application/json, or absent"),
+        ));
+    }
+    let text = std::str::from_utf8(envelope.body)
+        .map_err(|e| Rejection::new("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
+
+    let (id, plugin, input, options) = match envelope.plugin_header {
+        None => {
+            if let Some(options) = envelope.options_header {
+                return Err(Rejection::new(
+                    "bad_options",
+                    format!(
+                        "the header agentry-options ({} bytes) goes with agentry-plugin, which is missing",
+                        options.len()
+                    ),
+                ));
+            }
+            let body: Body<'_> = object(text).map_err(|(code, e)| Rejection::new(code, format!("the body: {e}")))?;
+            let plugin =
+                body.plugin.ok_or_else(|| Rejection::new("bad_message", "the body: missing field `plugin`"))?;
+            let input = body.input.ok_or_else(|| Rejection::new("bad_message", "the body: missing field `input`"))?;
+            (body.id, plugin, input.get(), body.options.unwrap_or_default())
+        }
+        Some(plugin) => {
+            let input: &RawValue = serde_json::from_str(text)
+                .map_err(|e| Rejection::new("not_json", format!("the body, which is the input: {e}")))?;
+            let options = match envelope.options_header {
+                None => Options::default(),
+                Some(text) => object(text)
+                    .map_err(|(_, e)| Rejection::new("bad_options", format!("the header agentry-options: {e}")))?,
+            };
+            (None, plugin.to_owned(), input.get(), options)
+        }
+    };
+
+    let id = match (id, envelope.message_id.filter(|m| !m.is_empty())) {
+        (None, None) => None,
+        (Some(text), None) => Some(parse_id("id", &text)?),
+        (None, Some(text)) => Some(parse_id("message_id", text)?),
+        (Some(body), Some(property)) => {
+            let id = parse_id("id", &body)?;
+            if parse_id("message_id", property)? != id {
+                return Err(Rejection::new(
+                    "id_mismatch",
+                    format!("id is {body:?} and message_id is {property:?}; give one, or the same"),
+                ));
+            }
+            Some(id)
+        }
+    };
+
+    let mut message = TaskMessage::assemble(id, &plugin, input, options, limits)?;
+    message.reply_to = envelope.reply_to.filter(|r| !r.is_empty()).map(str::to_owned);
+    message.correlation_id = envelope.correlation_id.map(str::to_owned);
+    message.traceparent = envelope.traceparent.map(str::to_owned);
+    Ok(message)
+}
+
+/// Read a JSON object. serde would take an array for a struct, field by field; a message is never one.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, (&'static str, String)> {
+    match text.trim_start_matches([' ', '\n', '\r', '\t']).as_bytes().first() {
+        Some(b'{') => serde_json::from_str(text).map_err(|e| match e.classify() {
+            serde_json::error::Category::Data => ("bad_message", e.to_string()),
+            _ => ("not_json", e.to_string()),
+        }),
+        None => Err(("not_json", "it is empty".into())),
+        Some(_) => match serde_json::from_str::<de::IgnoredAny>(text) {
+            Ok(_) => Err(("bad_message", "expected an object with `plugin` and `input`".into())),
+            Err(e) => Err(("not_json", e.to_string())),
+        },
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+fn parse_id(name: &str, text: &str) -> Result<TaskId, Rejection> {
+    text.parse().map_err(|_| Rejection::new("bad_id", format!("{name} is {text:?}, which is not a UUID")))
+}
+
+fn check_options(options: &Options, limits: &MessageLimits) -> Result<(), Rejection> {
+    let refuse = |detail: String| Err(Rejection::new("bad_options", detail));
+    if let Some(seconds) = options.timeout_seconds
+        && !(1..=limits.timeout_seconds).contains(&seconds)
+    {
+        return refuse(format!(
+            "options.timeout_seconds is {seconds}; allowed are 1 to {} (limits.max.timeout_seconds)",
+            limits.timeout_seconds
+        ));
+    }
+    if let Some(attempts) = options.max_attempts
+        && !MAX_ATTEMPTS.contains(&attempts)
+    {
+        return refuse(format!(
+            "options.max_attempts is {attempts}; allowed are {} to {}",
+            MAX_ATTEMPTS.start(),
+            MAX_ATTEMPTS.end()
+        ));
+    }
+    if let Some(priority) = options.priority
+        && !PRIORITY.contains(&priority)
+    {
+        return refuse(format!(
+            "options.priority is {priority}; allowed are {} to {}",
+            PRIORITY.start(),
+            PRIORITY.end()
+        ));
+    }
+    if let (Some(run_at), Some(deadline)) = (options.run_at, options.deadline)
+        && deadline <= run_at
+    {
+        return refuse(format!("options.deadline ({deadline}) is not after options.run_at ({run_at})"));
+    }
+    if options.labels.len() > LABELS {
+        return refuse(format!("options.labels has {} entries; allowed are {LABELS}", options.labels.len()));
+    }
+    for (key, value) in &options.labels {
+        if key.is_empty() || key.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
+            return refuse(format!("options.labels: {key:?} or its value is empty or over {LABEL_BYTES} bytes"));
+        }
+        if key.contains('\0') || value.contains('\0') {
+            return refuse(format!("options.labels: {key:?} or its value holds a NUL character"));
+        }
+    }
+    Ok(())
+}
+
+/// Lengths go in before the parts, so that no two different messages hash alike.
+fn fingerprint(plugin: &PluginRef, input: &str, options: &Options) -> [u8; 32] {
+    let plugin = plugin.to_string();
+    let options = serde_json::to_vec(options).unwrap_or_default();
+    let mut hash = Sha256::new();
+    for part in [plugin.as_bytes(), input.as_bytes(), &options] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

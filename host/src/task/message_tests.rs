@@ -1,0 +1,145 @@
+use super::*;
+
+const ID: &str = "01920c3e-0000-7000-8000-000000000001";
+
+fn limits() -> MessageLimits {
+    MessageLimits { timeout_seconds: 600, body_bytes: 4096 }
+}
+
+fn decode_body(body: &str) -> Result<TaskMessage, Rejection> {
+    TaskMessage::decode(&Envelope { body: body.as_bytes(), ..Envelope::default() }, &limits())
+}
+
+fn refused(body: &str, code: &str, words: &str) -> Rejection {
+    let rejection = decode_body(body).expect_err(body);
+    assert_eq!(rejection.code, code, "{rejection}");
+    assert!(rejection.detail.contains(words), "{rejection} does not say {words:?}");
+    rejection
+}
+
+#[test]
+fn the_input_is_kept_byte_for_byte() {
+    let message = decode_body(r#"{"plugin":"a","input":{"b" : 1.0, "a":"\u00e9", "b":2}}"#).unwrap();
+    assert_eq!(&*message.input, r#"{"b" : 1.0, "a":"\u00e9", "b":2}"#);
+}
+
+#[test]
+fn a_null_input_is_an_input() {
+    assert_eq!(&*decode_body(r#"{"plugin":"a","input":null}"#).unwrap().input, "null");
+}
+
+#[test]
+fn what_is_encoded_reads_back_the_same() {
+    let body = format!(
+        r#"{{"id":"{ID}","plugin":"a@^1.2","input":{{"x":[1, 2]}},"options":{{"priority":5,"labels":{{"t":"s"}},"deadline":"2030-01-01T00:00:00Z"}}}}"#
+    );
+    let message = decode_body(&body).unwrap();
+    let again = TaskMessage::decode(&Envelope { body: &message.encode(), ..Envelope::default() }, &limits()).unwrap();
+    assert_eq!(message, again);
+}
+
+#[test]
+fn unknown_and_duplicate_keys_are_refused_by_name() {
+    refused(r#"{"plugin":"a","input":1,"prompt":"x"}"#, "bad_message", "prompt");
+    refused(r#"{"plugin":"a","plugin":"b","input":1}"#, "bad_message", "duplicate field `plugin`");
+    refused(r#"{"plugin":"a","input":1,"options":{"retries":3}}"#, "bad_message", "retries");
+    refused(r#"{"plugin":"a","input":1,"options":{"labels":{"k":"1","k":"2"}}}"#, "bad_message", "duplicate label");
+}
+
+#[test]
+fn what_is_required_is_named() {
+    refused(r#"{"plugin":"a"}"#, "bad_message", "`input`");
+    refused(r#"{"input":1}"#, "bad_message", "`plugin`");
+    refused("", "not_json", "empty");
+    refused(r#"[null, "a", 1]"#, "bad_message", "expected an object");
+    refused("7", "bad_message", "expected an object");
+    refused("[1", "not_json", "EOF");
+}
+
+#[test]
+fn wrong_types_and_ranges_are_refused_with_what_is_allowed() {
+    refused(r#"{"plugin":7,"input":1}"#, "bad_message", "expected a string");
+    refused(r#"{"plugin":"A B","input":1}"#, "bad_plugin", "not a plugin name");
+    refused(r#"{"plugin":"a@one","input":1}"#, "bad_plugin", "semver");
+    refused(r#"{"plugin":"a","input":1,"options":{"timeout_seconds":601}}"#, "bad_options", "1 to 600");
+    refused(r#"{"plugin":"a","input":1,"options":{"timeout_seconds":0}}"#, "bad_options", "1 to 600");
+    refused(r#"{"plugin":"a","input":1,"options":{"max_attempts":101}}"#, "bad_options", "1 to 100");
+    refused(r#"{"plugin":"a","input":1,"options":{"priority":10}}"#, "bad_options", "0 to 9");
+    refused(r#"{"plugin":"a","input":1,"options":{"run_at":"tomorrow"}}"#, "bad_message", "");
+    refused(
+        r#"{"plugin":"a","input":1,"options":{"run_at":"2030-01-02T00:00:00Z","deadline":"2030-01-01T00:00:00Z"}}"#,
+        "bad_options",
+        "not after",
+    );
+    let long = "x".repeat(65);
+    refused(
+        &format!(r#"{{"plugin":"a","input":1,"options":{{"labels":{{"k":"{long}"}}}}}}"#),
+        "bad_options",
+        "64 bytes",
+    );
+}
+
+#[test]
+fn a_refusal_carries_the_id_where_one_can_be_read() {
+    let rejection = refused(&format!(r#"{{"id":"{ID}","plugin":"a","wrong":1}}"#), "bad_message", "wrong");
+    assert_eq!(rejection.id, Some(ID.parse().unwrap()));
+    assert_eq!(rejection.plugin.as_deref(), Some("a"));
+    assert_eq!(refused(r#"{"id":"seven","plugin":"a","input":1}"#, "bad_id", "not a UUID").id, None);
+}
+
+#[test]
+fn two_different_ids_are_refused_and_neither_is_believed() {
+    let body = format!(r#"{{"id":"{ID}","plugin":"a","input":1}}"#);
+    let mut envelope = Envelope { body: body.as_bytes(), message_id: Some(ID), ..Envelope::default() };
+    assert!(TaskMessage::decode(&envelope, &limits()).is_ok());
+    envelope.message_id = Some("01920c3e-0000-7000-8000-000000000002");
+    let rejection = TaskMessage::decode(&envelope, &limits()).unwrap_err();
+    assert_eq!((rejection.code, rejection.id), ("id_mismatch", None));
+}
+
+#[test]
+fn with_the_plugin_in_a_header_the_body_is_the_input() {
+    let envelope = Envelope {
+        body: br#"{"text": "x"}"#,
+        plugin_header: Some("word-count@0.1"),
+        options_header: Some(r#"{"priority": 3}"#),
+        message_id: Some(ID),
+        ..Envelope::default()
+    };
+    let message = TaskMessage::decode(&envelope, &limits()).unwrap();
+    assert_eq!((&*message.input, message.options.priority), (r#"{"text": "x"}"#, Some(3)));
+    assert_eq!(message.plugin.to_string(), "word-count@^0.1");
+}
+
+#[test]
+fn encodings_types_and_sizes_are_refused_before_parsing() {
+    let code = |envelope: Envelope<'_>| TaskMessage::decode(&envelope, &limits()).unwrap_err().code;
+    let body = br#"{"plugin":"a","input":1}"#;
+    assert_eq!(code(Envelope { body, content_encoding: Some("gzip"), ..Envelope::default() }), "content_encoding");
+    assert_eq!(code(Envelope { body, content_type: Some("text/plain"), ..Envelope::default() }), "content_type");
+    assert_eq!(code(Envelope { body: &[b' '; 5000], ..Envelope::default() }), "too_large");
+    assert_eq!(code(Envelope { body: b"\xff\xfe", ..Envelope::default() }), "not_utf8");
+    let json = Envelope { body, content_type: Some("Application/JSON; charset=utf-8"), ..Envelope::default() };
+    assert!(TaskMessage::decode(&json, &limits()).is_ok());
+}
+
+#[test]
+fn plugin_input_and_options_make_the_fingerprint() {
+    let base = decode_body(r#"{"plugin":"a","input":1}"#).unwrap().fingerprint;
+    assert_eq!(decode_body(r#"{"input":1,"plugin":"a","options":{}}"#).unwrap().fingerprint, base);
+    for other in [
+        r#"{"plugin":"b","input":1}"#,
+        r#"{"plugin":"a","input":2}"#,
+        r#"{"plugin":"a","input":1,"options":{"priority":1}}"#,
+    ] {
+        assert_ne!(decode_body(other).unwrap().fingerprint, base);
+    }
+}
+
+#[test]
+fn input_nested_beyond_reason_is_carried_not_a_crash() {
+    let deep = format!(r#"{{"plugin":"a","input":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let roomy = MessageLimits { body_bytes: 1 << 20, ..limits() };
+    let message = TaskMessage::decode(&Envelope { body: deep.as_bytes(), ..Envelope::default() }, &roomy).unwrap();
+    assert_eq!(message.input.len(), 200_001);
+}

@@ -1,0 +1,30 @@
+//! What a task is: its message, its states, its failures, and every decision about it.
+//!
+//! Pure values: no I/O, no async, no clock. Whoever calls brings the facts; what is decided here is carried out by
+//! [`crate::worker`] and recorded by [`crate::db`].
+
+pub mod claim;
+pub mod event;
+pub mod failure;
+pub mod limits;
+pub mod message;
+pub mod retry;
+pub mod settle;
+pub mod state;
+pub mod waiting;
+
+pub use claim::{Arrival, Decision, Row, Runnable, decide};
+pub use event::Event;
+pub use failure::{Failure, FailureKind};
+pub use message::{Options, PluginRef, Rejection, TaskMessage};
+pub use retry::RetryPolicy;
+pub use settle::{Ended, Settlement};
+pub use state::{IllegalTransition, State, next};
+pub use waiting::{WaitCode, Waiting};
+
+/// A task's id: any UUID.
+pub type TaskId = uuid::Uuid;
+/// A host process: a random UUID per start, never a host name.
+pub type HostId = uuid::Uuid;
+/// Grows by one with every claim; the number that makes a stale writer lose.
+pub type Fence = i64;

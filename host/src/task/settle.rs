@@ -1,0 +1,298 @@
+//! How an attempt ended, and what that makes of its task.
+
+use super::{Event, Failure, FailureKind, Fence, RetryPolicy, State, TaskId, retry};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What came out of one run of a guest.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What it used.
+    pub usage: Usage,
+    /// What it said.
+    pub logs: Vec<LogLine>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// With an output: JSON text, within its limit.
+    Output(Arc<str>),
+    /// With a failure, and how long the guest asked to wait before another attempt.
+    Failed {
+        /// The reason; `retryable` is as the policy and the guest say.
+        failure: Failure,
+        /// The guest's `after-ms`.
+        after: Option<Duration>,
+    },
+    /// It is too early.
+    Snooze {
+        /// What it waits for.
+        message: String,
+        /// For how long.
+        after: Duration,
+    },
+    /// The host stopped it.
+    Stopped,
+}
+
+/// What a run used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Usage {
+    /// From instantiation to the end, in microseconds.
+    pub wall_us: u64,
+    /// Of that, instantiation.
+    pub instantiate_us: u64,
+    /// Processor time, in microseconds.
+    pub cpu_us: u64,
+    /// Linear memory at its largest, in bytes.
+    pub peak_memory: u64,
+    /// Log bytes kept.
+    pub log_bytes: u64,
+    /// Calls of host functions.
+    pub host_calls: u64,
+}
+
+/// One line a guest logged or printed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogLine {
+    /// From 1 within its attempt.
+    pub seq: u32,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// `log`, `stdout` or `stderr`.
+    pub stream: &'static str,
+    /// `trace debug info warn error critical`.
+    pub level: &'static str,
+    /// The logger's name, as the guest gave it.
+    pub logger: String,
+    /// The line, made storable.
+    pub message: String,
+    /// Cut at a limit.
+    pub cut: bool,
+}
+
+/// Why the host stopped a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The daemon shuts down.
+    Shutdown,
+    /// Somebody cancelled the task.
+    Cancelled,
+}
+
+/// What an attempt makes of its task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// `completed`.
+    Completed {
+        /// JSON text.
+        output: Arc<str>,
+    },
+    /// `failed`.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// `retrying`: the attempt is burnt.
+    Retrying {
+        /// Why.
+        failure: Failure,
+        /// Until the next.
+        after: Duration,
+    },
+    /// `scheduled`: no attempt is burnt.
+    Snoozed {
+        /// What it waits for.
+        message: String,
+        /// Until it runs again.
+        after: Duration,
+    },
+    /// `pending`: no attempt is burnt; its outbox row takes it back to its queue.
+    Interrupted {
+        /// Why.
+        reason: String,
+    },
+    /// `cancelled`.
+    Cancelled,
+}
+
+impl Ended {
+    /// The event that is written.
+    pub fn event(&self) -> Event {
+        match self {
+            Ended::Completed { .. } => Event::Completed,
+            Ended::Failed { .. } => Event::Failed,
+            Ended::Retrying { .. } => Event::Retrying,
+            Ended::Snoozed { .. } => Event::Snoozed,
+            Ended::Interrupted { .. } => Event::Interrupted,
+            Ended::Cancelled => Event::Cancelled,
+        }
+    }
+
+    /// The state it leads to from `running`.
+    pub fn state(&self) -> State {
+        match self {
+            Ended::Completed { .. } => State::Completed,
+            Ended::Failed { .. } => State::Failed,
+            Ended::Retrying { .. } => State::Retrying,
+            Ended::Snoozed { .. } => State::Scheduled,
+            Ended::Interrupted { .. } => State::Pending,
+            Ended::Cancelled => State::Cancelled,
+        }
+    }
+
+    /// Whether the attempt counts: what the plugin did counts, what happened to it does not.
+    pub fn burns_attempt(&self) -> bool {
+        matches!(self, Ended::Completed { .. } | Ended::Failed { .. } | Ended::Retrying { .. })
+    }
+
+    /// The failure, where there is one.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Ended::Failed { failure } | Ended::Retrying { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// The delay before it runs again, where there is one.
+    pub fn after(&self) -> Option<Duration> {
+        match self {
+            Ended::Retrying { after, .. } | Ended::Snoozed { after, .. } => Some(*after),
+            _ => None,
+        }
+    }
+}
+
+/// An attempt's end, ready to be recorded. It takes effect only while the task is `running` under this fence.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The task.
+    pub id: TaskId,
+    /// The claim it belongs to.
+    pub fence: Fence,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// What it makes of the task.
+    pub ended: Ended,
+    /// The plugin's version.
+    pub version: Arc<str>,
+    /// The plugin's digest.
+    pub digest: Arc<str>,
+    /// What it used.
+    pub usage: Usage,
+    /// What it said.
+    pub logs: Vec<LogLine>,
+}
+
+/// Where an attempt stands among its task's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// Attempts in all.
+    pub max_attempts: u32,
+    /// Times the task was snoozed before.
+    pub snoozes: u32,
+}
+
+/// What a verdict makes of the task. `jitter`: uniform in 0..1; `stop`: why the host stopped it, if it did.
+pub fn end(
+    verdict: Verdict,
+    standing: Standing,
+    policy: &RetryPolicy,
+    max_snoozes: u32,
+    jitter: f64,
+    stop: StopReason,
+) -> Ended {
+    match verdict {
+        Verdict::Output(output) => Ended::Completed { output },
+        Verdict::Failed { failure, after } => {
+            let Standing { attempt, max_attempts, .. } = standing;
+            match retry::after_failure(&failure, policy, attempt, max_attempts, jitter, after) {
+                Some(after) => Ended::Retrying { failure, after },
+                None => Ended::Failed { failure },
+            }
+        }
+        Verdict::Snooze { message, .. } if standing.snoozes >= max_snoozes => {
+            let text = format!("snoozed {max_snoozes} times, and again: {message}");
+            let detail = json!({"limit": "snoozes", "used": standing.snoozes + 1, "allowed": max_snoozes});
+            Ended::Failed { failure: Failure::fatal(FailureKind::PluginError, text).with_detail(detail) }
+        }
+        Verdict::Snooze { message, after } => Ended::Snoozed {
+            message,
+            after: after.clamp(Duration::from_secs(1), policy.max.max(Duration::from_secs(1))),
+        },
+        Verdict::Stopped => match stop {
+            StopReason::Shutdown => Ended::Interrupted { reason: "the host shut down".into() },
+            StopReason::Cancelled => Ended::Cancelled,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::next;
+
+    const FIRST: Standing = Standing { attempt: 1, max_attempts: 2, snoozes: 0 };
+
+    fn ended(verdict: Verdict, standing: Standing) -> Ended {
+        end(verdict, standing, &RetryPolicy::default(), 2, 1.0, StopReason::Shutdown)
+    }
+
+    fn failure(retryable: bool) -> Verdict {
+        let failure = Failure { retryable, ..Failure::fatal(FailureKind::PluginError, "x") };
+        Verdict::Failed { failure, after: None }
+    }
+
+    #[test]
+    fn a_task_is_completed_when_and_only_when_there_is_an_output() {
+        assert_eq!(ended(Verdict::Output("\"error\"".into()), FIRST).state(), State::Completed);
+        for other in [failure(true), failure(false), Verdict::Stopped] {
+            assert_ne!(ended(other, FIRST).state(), State::Completed);
+        }
+    }
+
+    #[test]
+    fn a_retryable_failure_is_retried_until_the_attempts_are_gone() {
+        assert_eq!(ended(failure(true), FIRST).state(), State::Retrying);
+        assert_eq!(ended(failure(true), Standing { attempt: 2, ..FIRST }).state(), State::Failed);
+        assert_eq!(ended(failure(false), FIRST).state(), State::Failed);
+    }
+
+    #[test]
+    fn a_snooze_burns_nothing_and_has_an_end() {
+        let snooze = || Verdict::Snooze { message: "early".into(), after: Duration::ZERO };
+        let first = ended(snooze(), FIRST);
+        assert!(!first.burns_attempt());
+        assert_eq!(first.after(), Some(Duration::from_secs(1)));
+        assert_eq!(ended(snooze(), Standing { snoozes: 2, ..FIRST }).state(), State::Failed);
+    }
+
+    #[test]
+    fn a_stopped_run_is_interrupted_or_cancelled() {
+        assert_eq!(ended(Verdict::Stopped, FIRST).event(), Event::Interrupted);
+        let cancelled = end(Verdict::Stopped, FIRST, &RetryPolicy::default(), 2, 0.0, StopReason::Cancelled);
+        assert_eq!(cancelled, Ended::Cancelled);
+    }
+
+    #[test]
+    fn every_end_is_the_transition_it_says() {
+        let ends = [
+            ended(Verdict::Output("1".into()), FIRST),
+            ended(failure(true), FIRST),
+            ended(failure(false), FIRST),
+            ended(Verdict::Snooze { message: String::new(), after: Duration::ZERO }, FIRST),
+            ended(Verdict::Stopped, FIRST),
+            Ended::Cancelled,
+        ];
+        for end in ends {
+            assert_eq!(next(Some(State::Running), end.event()), Ok(end.state()));
+        }
+    }
+}
