@@ -1,4 +1,6 @@
 //! Agentry runs agents that teams ship as WebAssembly components: tasks come from RabbitMQ, each runs in a fresh sandbox,
 //! and every step of its life is recorded in Postgres. `host/README.md` is the map.
 
+pub mod broker;
+pub mod db;
 pub mod task;

@@ -1,0 +1,188 @@
+//! What a broker hands over and takes.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Why a broker operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It may work later.
+    #[error("broker unavailable: {0}")]
+    Unavailable(String),
+    /// It cannot mend itself: credentials, a virtual host that is missing, a queue with other arguments.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Why a message was not published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Acknowledged but returned: no queue is bound for it.
+    #[error("unroutable: no queue is bound for {0}")]
+    Unroutable(String),
+    /// Not confirmed: it may or may not have arrived.
+    #[error("not confirmed: {0}")]
+    Unconfirmed(String),
+}
+
+/// Which queue of a logical queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// `prefix.q`: tasks.
+    Tasks(Arc<str>),
+    /// `prefix.q.returned`: what the broker itself gave up on.
+    Returned(Arc<str>),
+    /// `prefix.q.dead`: unusable messages. Not consumed by the daemon; for facts and tests.
+    Dead(Arc<str>),
+}
+
+impl Source {
+    /// The logical queue.
+    pub fn queue(&self) -> &Arc<str> {
+        match self {
+            Source::Tasks(q) | Source::Returned(q) | Source::Dead(q) => q,
+        }
+    }
+}
+
+/// A message's body and properties, as AMQP 0-9-1 has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// The body.
+    pub body: Bytes,
+    /// `content_type`.
+    pub content_type: Option<String>,
+    /// `content_encoding`.
+    pub content_encoding: Option<String>,
+    /// `message_id`.
+    pub message_id: Option<String>,
+    /// `correlation_id`.
+    pub correlation_id: Option<String>,
+    /// `reply_to`.
+    pub reply_to: Option<String>,
+    /// Every other property that was set (`priority`, `expiration`, `timestamp`, `type`, `user_id`, `app_id`, …) under
+    /// its AMQP name. `user_id` is never published: RabbitMQ closes the channel if it is not the connection's own.
+    pub other: Map<String, Value>,
+    /// Headers; AMQP's richer types become the nearest JSON.
+    pub headers: Map<String, Value>,
+}
+
+impl Message {
+    /// A header that is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(Value::as_str)
+    }
+
+    /// Properties and headers for a dead letter's row.
+    pub fn properties(&self) -> Value {
+        let mut all = self.other.clone();
+        let named = [
+            ("content_type", &self.content_type),
+            ("content_encoding", &self.content_encoding),
+            ("message_id", &self.message_id),
+            ("correlation_id", &self.correlation_id),
+            ("reply_to", &self.reply_to),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                all.insert(name.into(), Value::String(value.clone()));
+            }
+        }
+        if !self.headers.is_empty() {
+            all.insert("headers".into(), Value::Object(self.headers.clone()));
+        }
+        Value::Object(all)
+    }
+}
+
+/// One hand-over by the broker.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where it came from.
+    pub source: Source,
+    /// What it is.
+    pub message: Message,
+    /// The broker may have delivered it before. A hint only.
+    pub redelivered: bool,
+    /// What acknowledges it.
+    pub receipt: Receipt,
+}
+
+/// The right to acknowledge one delivery, on the channel incarnation it came from. Dropped without use, the delivery
+/// stays unacknowledged and comes again when its channel ends.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Which incarnation of which subscription.
+    pub(crate) channel: u64,
+    /// The delivery tag there.
+    pub(crate) tag: u64,
+}
+
+/// What became of acknowledgements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Sent on their channel.
+    pub sent: usize,
+    /// Their channel is gone: the broker delivers them again.
+    pub stale: usize,
+}
+
+/// A running consumer. Dropping it cancels the consumer; what was delivered and not acknowledged may still be
+/// acknowledged until [`Subscription::end`] or the broker is closed.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Deliveries, in order. `None`: the broker was closed.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// Whether the consume is confirmed by the broker on a live channel (`Some(since)`).
+    pub confirmed: watch::Receiver<Option<DateTime<Utc>>>,
+    /// `true` pauses: the consumer is cancelled at the broker, buffered deliveries are given back; `false` resumes.
+    pub pause: watch::Sender<bool>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To a logical queue, through the exchange `prefix`.
+    Tasks(String),
+    /// To its dead-letter queue, through `prefix.dead`.
+    Dead(String),
+    /// To any queue by name, through the default exchange (replies).
+    Queue(String),
+}
+
+/// A message to be published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// Where.
+    pub target: Target,
+    /// What.
+    pub message: Message,
+}
+
+/// What the broker counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFacts {
+    /// Messages that wait for a consumer (for the embedded queue: not handed over).
+    pub ready: u32,
+    /// Live consumers.
+    pub consumers: u32,
+}
+
+/// Whether the broker is there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Health {
+    /// Connected since.
+    Up(DateTime<Utc>),
+    /// Not connected, since when and why; a person reads it, so it holds no secret.
+    Down(DateTime<Utc>, String),
+}
+
+impl Health {
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Health::Up(_))
+    }
+}

@@ -1,0 +1,107 @@
+//! What is remembered: all SQL. Postgres and SQLite behind one trait, one conformance suite for both.
+//!
+//! No business rule lives here: deciding is in [`crate::task`]. A method is one transaction; where the answer to a
+//! commit is lost, calling it again with the same arguments gives the right answer (claims and settlements are fenced).
+//! Only the database's clock decides leases and due times.
+
+mod types;
+
+pub use types::*;
+
+use crate::task::{Arrival, HostId, Settlement, TaskId};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+/// The one seam to the database. Every operation is bounded by the implementation (`database.timeout_seconds`); none is
+/// to be cancelled in flight by its caller: put a time-out around a spawned task instead.
+#[async_trait]
+pub trait Db: Send + Sync + 'static {
+    // ── the schema ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Bring an empty or older schema up to date, one process at a time; or say why it does not fit.
+    async fn migrate(&self) -> Result<Migrated, DbError>;
+    /// Check that the schema fits this build: same version, or newer and still supporting this build.
+    async fn check_schema(&self) -> Result<SchemaVersion, DbError>;
+    /// Answers if the database does.
+    async fn ping(&self) -> Result<DateTime<Utc>, DbError>;
+
+    // ── hosts and leases ────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Enter this process with a lease of `ttl` from now.
+    async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError>;
+    /// Renew the lease and update what the host says of itself. Answers what its owner must know.
+    async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError>;
+    /// End a host's lease now: a clean exit, or an owner known to be dead. Unknown hosts are fine.
+    async fn end_lease(&self, host: HostId) -> Result<(), DbError>;
+    /// Every host with its lease, newest first; ended ones of the last day included.
+    async fn hosts(&self) -> Result<Vec<HostRow>, DbError>;
+
+    // ── the path ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Decide each arrival by [`crate::task::decide`] under lock, write what was decided with its event, and answer in
+    /// the same order. Of several arrivals with one id the first is claimed and the others see its row. A row that the
+    /// database refuses (a NUL byte, an over-long value) fails alone.
+    async fn claim(&self, host: HostId, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError>;
+    /// Record how attempts ended, each only while its task is running under its fence: state, event, attempt, logs and
+    /// (for an interrupted one) its outbox row, in one transaction. Answers in the same order.
+    async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError>;
+    /// Record an unusable message: once per message, also when it is redelivered before it was acknowledged. With an id
+    /// that has no row, it is a `failed(rejected)` task too.
+    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError>;
+
+    // ── submission ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Insert tasks as `pending` with an outbox row each (or `scheduled`, without), all or nothing. One whose id exists
+    /// with the same fingerprint is answered with [`Submitted::Exists`]; with another, [`Submitted::Conflict`], and then
+    /// nothing of the batch is written.
+    async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError>;
+    /// Ask for a task's end: a waiting one is cancelled, a running one is marked for its owner.
+    async fn cancel(&self, id: TaskId) -> Result<CancelAnswer, DbError>;
+
+    // ── duties ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// `scheduled` and `retrying` rows that are due become `pending`, with an outbox row. Answers how many.
+    async fn wake_due(&self, limit: u32) -> Result<u64, DbError>;
+    /// Waiting rows past their deadline become `failed(expired)`. Answers how many.
+    async fn fail_expired(&self, limit: u32) -> Result<u64, DbError>;
+    /// `running` rows whose owner's lease has expired get an outbox row (once per lease time), so that somebody takes
+    /// them over. Answers how many.
+    async fn rescue(&self, limit: u32) -> Result<u64, DbError>;
+    /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no live host serves, become
+    /// `failed(unknown_plugin)`, with the known names in the detail. Answers how many.
+    async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
+    /// Parked rows of these plugins, by priority, then age. Only read: they are claimed like deliveries.
+    async fn parked(&self, plugins: &[String], limit: u32) -> Result<Vec<ParkedTask>, DbError>;
+    /// Claim outbox rows for `ttl`, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
+    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError>;
+    /// Delete published rows; only those still held under the token.
+    async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError>;
+    /// Give rows back with the reason why they could not be published; they are due again after `delay`.
+    async fn defer_outbox(
+        &self,
+        token: uuid::Uuid,
+        ids: &[TaskId],
+        reason: OutboxReason,
+        delay: Duration,
+    ) -> Result<(), DbError>;
+    /// Delete terminal tasks and dead letters older than they are kept, in one small batch. Answers how many.
+    async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError>;
+
+    // ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// One task. Input and output are read only if asked.
+    async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError>;
+    /// Tasks, newest first by id, below the cursor.
+    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, DbError>;
+    /// Which of these are terminal by now.
+    async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError>;
+    /// A task's history after `seq`, oldest first.
+    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError>;
+    /// A task's logs after `seq` (of the task, over all attempts), oldest first.
+    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError>;
+    /// A task's ended attempts, oldest first.
+    async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
+    /// Dead letters, newest first, below the cursor.
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadRow>, DbError>;
+}

@@ -1,0 +1,437 @@
+//! What goes into the database and what comes out.
+
+use crate::task::{
+    Decision, Event, Failure, Fence, HostId, State, TaskId, TaskMessage, Waiting,
+    settle::{Standing, Usage},
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a database operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// It may work later: the connection, a time-out, a serialisation failure, a full or read-only disk.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// It cannot mend itself: credentials, a missing database, an address that names nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// The schema does not fit this build.
+    #[error("{0}")]
+    Schema(String),
+    /// A defect: a statement that the database does not take, a row that does not read back.
+    #[error("database defect: {0}")]
+    Defect(String),
+}
+
+impl DbError {
+    /// Whether the same call may work later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, DbError::Unavailable(_))
+    }
+}
+
+/// The schema's version: the number of the last migration.
+pub type SchemaVersion = i64;
+
+/// What `migrate` did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// Before; 0: an empty database.
+    pub from: SchemaVersion,
+    /// Now.
+    pub to: SchemaVersion,
+}
+
+/// What a host says of itself.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct HostRecord {
+    /// Random per start.
+    pub id: HostId,
+    /// `agentry/BUILD/HOST/PID`, as its consumers and connections are named.
+    pub name: String,
+    /// Version and commit of the binary.
+    pub build: String,
+    /// Digest of its effective settings.
+    pub settings_digest: String,
+    /// Logical queues it consumes.
+    pub queues: Vec<String>,
+    /// `name@version` of every plugin it serves.
+    pub plugins: Vec<String>,
+    /// `name: cause` of every plugin that failed to load.
+    pub broken_plugins: Vec<String>,
+    /// Slots.
+    pub slots: u32,
+    /// Of these in use.
+    pub busy: u32,
+}
+
+/// A host with its lease.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct HostRow {
+    /// What it said last.
+    #[serde(flatten)]
+    pub record: HostRecord,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it last renewed.
+    pub renewed_at: DateTime<Utc>,
+    /// Until when its claims are valid.
+    pub lease_until: DateTime<Utc>,
+    /// The lease is valid now.
+    pub alive: bool,
+}
+
+/// What a renewal answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Renewal {
+    /// The lease had lapsed, or the row was gone: others may have taken over what this host ran.
+    pub lapsed: bool,
+    /// Running tasks of this host that somebody wants ended.
+    pub cancel: Vec<TaskId>,
+}
+
+/// What became of an arrival.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimAnswer {
+    /// Run it.
+    Run(Claimed),
+    /// It is this host's already: running in memory (re-attach), or claimed by a call whose answer was lost (run it).
+    Mine(Claimed),
+    /// What was decided is written, or nothing had to be: acknowledge.
+    Done(Decision),
+    /// Another message has this id: dead-letter this one.
+    Conflict,
+    /// The database refuses this row, and only this: dead-letter it.
+    Refused(String),
+}
+
+/// The right to run one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// Its number.
+    pub fence: Fence,
+    /// The attempt, from 1, among how many, and after how many snoozes.
+    pub standing: Standing,
+    /// When it was claimed, by the database's clock.
+    pub at: DateTime<Utc>,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleAnswer {
+    /// Recorded, now or by an earlier call whose answer was lost.
+    Settled,
+    /// Another claim has happened since: dropped.
+    Fenced,
+    /// The database refuses this row, and only this; it was recorded as `failed(internal)` instead.
+    Refused,
+}
+
+/// An unusable message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// A stable word: `not_json`, `conflict`, `returned` …
+    pub reason: String,
+    /// What was wrong.
+    pub detail: String,
+    /// The logical queue it came from.
+    pub queue: String,
+    /// Its task, where an id could be read and is the reason not to touch another task's row.
+    pub task_id: Option<TaskId>,
+    /// The plugin it named.
+    pub plugin: Option<String>,
+    /// As it came.
+    pub body: Arc<[u8]>,
+    /// AMQP properties and headers as JSON.
+    pub properties: Value,
+    /// The broker says that it may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// What `record_dead` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadRecorded {
+    /// Its row's id.
+    pub id: i64,
+    /// A redelivery of a message that has a row.
+    pub repeated: bool,
+}
+
+/// A dead letter as read.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DeadRow {
+    /// Grows.
+    pub id: i64,
+    /// When it was recorded.
+    pub at: DateTime<Utc>,
+    /// A stable word.
+    pub reason: String,
+    /// What was wrong.
+    pub detail: String,
+    /// Where it came from.
+    pub queue: String,
+    /// Its task, if one could be told.
+    pub task_id: Option<TaskId>,
+    /// The plugin it named.
+    pub plugin: Option<String>,
+    /// The body as text, undecodable bytes replaced; cut at 64 KiB.
+    pub body: String,
+    /// The body's size in bytes.
+    pub body_bytes: i64,
+    /// AMQP properties and headers.
+    pub properties: Value,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadFilter {
+    /// Only this reason.
+    pub reason: Option<String>,
+    /// Only from this queue.
+    pub queue: Option<String>,
+    /// Below this id.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A task to be submitted.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// What is asked.
+    pub message: TaskMessage,
+    /// Where it goes.
+    pub queue: String,
+    /// The task that this one repeats.
+    pub retry_of: Option<TaskId>,
+    /// Attempts in all.
+    pub max_attempts: u32,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It has a row.
+    Created,
+    /// It had one.
+    Exists,
+    /// Its id belongs to another.
+    Conflict,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// There is no such task.
+    Unknown,
+    /// It has ended.
+    Terminal(State),
+    /// It waited and is cancelled.
+    Cancelled,
+    /// It runs; its owner will end it.
+    Requested(HostId),
+}
+
+/// A parked row, as it would be delivered.
+#[derive(Clone, Debug)]
+pub struct ParkedTask {
+    /// What is asked.
+    pub message: TaskMessage,
+    /// Its queue.
+    pub queue: String,
+}
+
+/// Outbox rows held under a token.
+#[derive(Clone, Debug)]
+pub struct OutboxBatch {
+    /// The token.
+    pub token: uuid::Uuid,
+    /// What is to be published.
+    pub rows: Vec<OutboxRow>,
+}
+
+/// One message to be published.
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// The task.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: String,
+    /// What is asked; `encode` gives the body.
+    pub message: TaskMessage,
+    /// Times it was deferred before.
+    pub deferred: u32,
+}
+
+/// Why an outbox row could not be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboxReason {
+    /// The broker is away.
+    NotPublished,
+    /// The broker has no queue for it.
+    Unroutable,
+}
+
+/// How long terminal rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retention {
+    /// `completed`.
+    pub completed: Duration,
+    /// `failed` and `cancelled`.
+    pub failed: Duration,
+    /// Dead letters.
+    pub dead: Duration,
+}
+
+/// Which large fields are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// The input.
+    pub input: bool,
+    /// The output.
+    pub output: bool,
+}
+
+impl Fields {
+    /// Everything.
+    pub const ALL: Fields = Fields { input: true, output: true };
+}
+
+/// Which tasks.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Only in this state.
+    pub state: Option<State>,
+    /// Only of this plugin.
+    pub plugin: Option<String>,
+    /// Only of this queue.
+    pub queue: Option<String>,
+    /// Only with this label.
+    pub label: Option<(String, String)>,
+    /// Below this id (ids made here grow with time).
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A task as read.
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    /// Its id.
+    pub id: TaskId,
+    /// `name` or `name@requirement`.
+    pub plugin: String,
+    /// The last attempt's.
+    pub version: Option<String>,
+    /// The last attempt's.
+    pub digest: Option<String>,
+    /// Its logical queue.
+    pub queue: String,
+    /// Where it is.
+    pub state: State,
+    /// Why it waits; `None` unless `pending`, `scheduled` or `retrying`.
+    pub waiting_for: Option<Waiting>,
+    /// JSON text, byte for byte; `None` if not asked for (or the message was unusable).
+    pub input: Option<String>,
+    /// JSON text, byte for byte; `None` if not asked for, or none yet.
+    pub output: Option<String>,
+    /// The last failure; kept through `retrying`.
+    pub failure: Option<Failure>,
+    /// The last attempt's number; 0: none yet.
+    pub attempt: u32,
+    /// Attempts in all.
+    pub max_attempts: u32,
+    /// The owner, while it runs; otherwise the last.
+    pub host: Option<HostId>,
+    /// The producer's words.
+    pub labels: BTreeMap<String, String>,
+    /// 0 to 9.
+    pub priority: u8,
+    /// First recorded.
+    pub created_at: DateTime<Utc>,
+    /// Not before.
+    pub run_at: Option<DateTime<Utc>>,
+    /// The last claim.
+    pub started_at: Option<DateTime<Utc>>,
+    /// Its end.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Not after.
+    pub deadline: Option<DateTime<Utc>>,
+    /// The task that this one repeats.
+    pub retry_of: Option<TaskId>,
+    /// The producer's trace.
+    pub traceparent: Option<String>,
+}
+
+/// One step of a task's life.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct EventRow {
+    /// From 1, without gaps.
+    pub seq: i64,
+    /// When, by the database's clock.
+    pub at: DateTime<Utc>,
+    /// What.
+    pub event: Event,
+    /// The attempt, if one has begun.
+    pub attempt: Option<u32>,
+    /// The claim, if one has happened.
+    pub fence: Option<Fence>,
+    /// The host, if one did it.
+    pub host: Option<HostId>,
+    /// The plugin's digest, if one ran.
+    pub digest: Option<String>,
+    /// More.
+    pub detail: Value,
+}
+
+/// One log line.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct LogRow {
+    /// Grows over all attempts of the task.
+    pub seq: i64,
+    /// When the guest wrote it, by the host's clock.
+    pub at: DateTime<Utc>,
+    /// The attempt.
+    pub attempt: u32,
+    /// `log`, `stdout` or `stderr`.
+    pub stream: String,
+    /// Its level.
+    pub level: String,
+    /// The logger's name.
+    pub logger: String,
+    /// The line.
+    pub message: String,
+    /// Cut at a limit.
+    pub cut: bool,
+}
+
+/// One ended attempt.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct AttemptRow {
+    /// The attempt's number.
+    pub attempt: u32,
+    /// Its claim.
+    pub fence: Fence,
+    /// Where it ran.
+    pub host: HostId,
+    /// That host's build.
+    pub build: Option<String>,
+    /// The plugin's version.
+    pub version: Option<String>,
+    /// The plugin's digest.
+    pub digest: Option<String>,
+    /// The claim.
+    pub started_at: DateTime<Utc>,
+    /// The settlement, or the take-over.
+    pub finished_at: DateTime<Utc>,
+    /// How it ended: the event's name, or `host_lost`.
+    pub ended: String,
+    /// Why, if it failed.
+    pub failure: Option<Failure>,
+    /// What it used; `None`: nobody lived to tell.
+    pub usage: Option<Usage>,
+}
