@@ -3,4 +3,5 @@
 
 pub mod broker;
 pub mod db;
+pub mod registry;
 pub mod task;
