@@ -3,5 +3,7 @@
 
 pub mod broker;
 pub mod db;
+pub mod maintenance;
 pub mod registry;
 pub mod task;
+pub mod worker;

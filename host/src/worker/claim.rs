@@ -133,7 +133,9 @@ fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claim
 fn split(delivery: Option<Delivery>) -> (Option<crate::broker::Receipt>, Option<Shell>) {
     match delivery {
         None => (None, None),
-        Some(Delivery { source, message, redelivered, receipt }) => (Some(receipt), Some((source, message, redelivered))),
+        Some(Delivery { source, message, redelivered, receipt }) => {
+            (Some(receipt), Some((source, message, redelivered)))
+        }
     }
 }
 

@@ -74,7 +74,9 @@ impl Keeper {
                 Ok(renewal) => {
                     self.until.send_replace(asked + Keeper::good_for(self.ttl));
                     if renewal.lapsed {
-                        tracing::warn!("the lease had lapsed: others may have taken over what runs here; the fence decides");
+                        tracing::warn!(
+                            "the lease had lapsed: others may have taken over what runs here; the fence decides"
+                        );
                     }
                     if trouble {
                         tracing::info!("the lease is renewed again");

@@ -23,8 +23,6 @@ mod parked;
 mod receive;
 mod room;
 mod settle;
-#[cfg(test)]
-mod tests;
 
 use crate::broker::{Broker, Source};
 use crate::db::Db;
@@ -119,11 +117,7 @@ pub enum Drained {
 
 impl Worker {
     /// Subscribe to every queue and begin.
-    pub async fn start(
-        parts: Parts,
-        config: WorkerConfig,
-        lease: Lease,
-    ) -> Result<Worker, crate::broker::BrokerError> {
+    pub async fn start(parts: Parts, config: WorkerConfig, lease: Lease) -> Result<Worker, crate::broker::BrokerError> {
         let shared = Arc::new(Shared {
             flights: flights::Flights::default(),
             room: room::Room::new(config.slots),

@@ -90,19 +90,19 @@ fn decode(shared: &Shared, delivery: &Delivery) -> Result<TaskMessage, crate::ta
 }
 
 /// Can it run here, now? With a place, or without one it is to be parked.
-pub fn consider(
-    shared: &Shared,
-    message: Arc<TaskMessage>,
-    queue: Arc<str>,
-    slot: OwnedSemaphorePermit,
-) -> Candidate {
+pub fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: OwnedSemaphorePermit) -> Candidate {
     let (runnable, ready) = match shared.parts.catalog.resolve(&message.plugin) {
         Resolved::Ready(runner) => match shared.room.place(slot, runner.name(), runner.concurrency()) {
             Some(place) => (here(&message, &*runner), Some((runner, place))),
-            None => (not_here(WaitCode::NoSlot, json!({"plugin": runner.name(), "concurrency": runner.concurrency()})), None),
+            None => (
+                not_here(WaitCode::NoSlot, json!({"plugin": runner.name(), "concurrency": runner.concurrency()})),
+                None,
+            ),
         },
         Resolved::Broken { cause } => (not_here(WaitCode::PluginBroken, json!({"cause": cause})), None),
-        Resolved::Disabled => (not_here(WaitCode::Paused, json!({"plugin": &*message.plugin.name, "disabled": true})), None),
+        Resolved::Disabled => {
+            (not_here(WaitCode::Paused, json!({"plugin": &*message.plugin.name, "disabled": true})), None)
+        }
         Resolved::Unknown { known } => (not_here(WaitCode::NoPlugin, json!({"known": known})), None),
     };
     Candidate { arrival: Arrival { message, queue, runnable }, ready, delivery: None, second_look: false }
