@@ -2,5 +2,6 @@
 //! and every step of its life is recorded in Postgres. `host/README.md` is the map.
 
 pub mod broker;
+pub mod config;
 pub mod db;
 pub mod task;
