@@ -4,4 +4,7 @@
 pub mod broker;
 pub mod config;
 pub mod db;
+pub mod maintenance;
+pub mod registry;
 pub mod task;
+pub mod worker;
