@@ -2,6 +2,7 @@
 //! and every step of its life is recorded in Postgres. `host/README.md` is the map.
 
 pub mod broker;
+pub mod config;
 pub mod db;
 pub mod maintenance;
 pub mod registry;
