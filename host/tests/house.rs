@@ -19,8 +19,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Imports that the rows above do not allow, each with its reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 /// One outside crate, one home.
 const HOMES: &[(&str, &[&str])] = &[
@@ -122,7 +121,9 @@ fn every_outside_crate_has_one_home() {
 fn the_sandbox_knows_nothing_of_tasks_queues_or_sql() {
     let manifest = std::fs::read_to_string(source().join("../sandbox/Cargo.toml")).unwrap();
     for crate_name in ["agentry", "lapin", "sqlx", "axum", "clap"] {
-        let needs = manifest.lines().any(|l| l.starts_with(&format!("{crate_name}.")) || l.starts_with(&format!("{crate_name} ")));
+        let needs = manifest
+            .lines()
+            .any(|l| l.starts_with(&format!("{crate_name}.")) || l.starts_with(&format!("{crate_name} ")));
         assert!(!needs, "host/sandbox/Cargo.toml depends on {crate_name}");
     }
 }

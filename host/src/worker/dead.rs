@@ -84,7 +84,7 @@ async fn bury(shared: &Shared, burial: Burial) -> Option<Done> {
     message.headers.insert(REASON.into(), Value::String(reason));
     message.headers.insert(DETAIL.into(), Value::String(detail));
     publish(shared, Publication { target: Target::Dead(queue), message }).await?;
-    shared.settled.send_modify(|n| *n += 1);
+    shared.config.settled.send_modify(|n| *n += 1);
     Some(Done { id: task_id, receipts: vec![delivery.receipt] })
 }
 

@@ -32,6 +32,7 @@ use crate::task::limits::MessageLimits;
 use crate::task::settle::StopReason;
 use lease::Lease;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ pub struct WorkerConfig {
     pub max_snoozes: u32,
     /// How long running guests may go on after a shutdown began.
     pub grace: Duration,
+    /// Ticked after every settled batch, for those who wait for a task's end.
+    pub settled: watch::Sender<u64>,
 }
 
 impl WorkerConfig {
@@ -82,8 +85,21 @@ pub struct Worker {
     shared: Arc<Shared>,
     receivers: TaskTracker,
     pipeline: TaskTracker,
-    /// Whether each queue's consume is confirmed, for readiness.
-    pub consuming: Vec<(String, watch::Receiver<Option<chrono::DateTime<chrono::Utc>>>)>,
+    consuming: Vec<Consuming>,
+}
+
+/// A queue, and since when the broker has confirmed its consumer.
+type Consuming = (String, watch::Receiver<Option<chrono::DateTime<chrono::Utc>>>);
+
+/// What readiness looks at.
+#[derive(Clone)]
+pub struct Watched {
+    /// Whether each queue's consume is confirmed.
+    pub consuming: Vec<Consuming>,
+    /// `Some(why)` while the database does not answer the path.
+    pub database_trouble: watch::Receiver<Option<String>>,
+    /// Whether this host may act on what it claimed.
+    pub lease: Lease,
 }
 
 /// What the steps share.
@@ -97,8 +113,6 @@ pub(crate) struct Shared {
     pub closing: CancellationToken,
     /// Cancelled: what still waits for the database gives up.
     pub hurry: CancellationToken,
-    /// Ticks after every settled batch, for those who wait for a task's end.
-    pub settled: watch::Sender<u64>,
     /// The database's last answer to the path: `Some(why)` while it does not answer.
     pub database_trouble: watch::Sender<Option<String>>,
 }
@@ -117,13 +131,17 @@ pub enum Drained {
 
 impl Worker {
     /// Subscribe to every queue and begin.
-    pub async fn start(parts: Parts, config: WorkerConfig, lease: Lease) -> Result<Worker, crate::broker::BrokerError> {
+    pub async fn start(
+        parts: Parts,
+        config: WorkerConfig,
+        lease: Lease,
+        busy: Arc<AtomicU32>,
+    ) -> Result<Worker, crate::broker::BrokerError> {
         let shared = Arc::new(Shared {
             flights: flights::Flights::default(),
-            room: room::Room::new(config.slots),
+            room: room::Room::new(config.slots, busy),
             closing: CancellationToken::new(),
             hurry: CancellationToken::new(),
-            settled: watch::Sender::new(0),
             database_trouble: watch::Sender::new(None),
             lease,
             parts,
@@ -160,27 +178,16 @@ impl Worker {
         Ok(Worker { shared, receivers, pipeline, consuming })
     }
 
-    /// Guests that run now.
-    pub fn busy(&self) -> u32 {
-        self.shared.room.busy()
+    /// What readiness looks at.
+    pub fn watched(&self) -> Watched {
+        Watched {
+            consuming: self.consuming.clone(),
+            database_trouble: self.shared.database_trouble.subscribe(),
+            lease: self.shared.lease.clone(),
+        }
     }
 
-    /// End a task that runs here, if it does.
-    pub fn stop(&self, id: crate::task::TaskId) {
-        self.shared.flights.stop(id, StopReason::Cancelled);
-    }
-
-    /// Ticks after every settled batch.
-    pub fn settled(&self) -> watch::Receiver<u64> {
-        self.shared.settled.subscribe()
-    }
-
-    /// `Some(why)` while the database does not answer the path.
-    pub fn database_trouble(&self) -> watch::Receiver<Option<String>> {
-        self.shared.database_trouble.subscribe()
-    }
-
-    /// A handle that ends tasks and counts, for the lease keeper.
+    /// A handle that ends tasks, for the lease keeper.
     pub fn remote(&self) -> Remote {
         Remote(self.shared.clone())
     }
@@ -218,11 +225,6 @@ impl Worker {
 pub struct Remote(Arc<Shared>);
 
 impl Remote {
-    /// Guests that run now.
-    pub fn busy(&self) -> u32 {
-        self.0.room.busy()
-    }
-
     /// End a task that runs here, if it does.
     pub fn stop(&self, id: crate::task::TaskId) {
         self.0.flights.stop(id, StopReason::Cancelled);

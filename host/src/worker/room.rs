@@ -1,6 +1,7 @@
 //! Room for guests: slots of the host, and of each plugin with a concurrency limit of its own.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -8,6 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 pub struct Room {
     slots: Arc<Semaphore>,
     most: u32,
+    busy: Arc<AtomicU32>,
     plugins: Arc<Mutex<HashMap<Arc<str>, u32>>>,
     freed: Arc<Notify>,
 }
@@ -15,30 +17,27 @@ pub struct Room {
 /// A slot of the host, and of its plugin. Dropped: free again.
 pub struct Place {
     _slot: OwnedSemaphorePermit,
+    busy: Arc<AtomicU32>,
     plugin: Option<Arc<str>>,
     plugins: Arc<Mutex<HashMap<Arc<str>, u32>>>,
     freed: Arc<Notify>,
 }
 
 impl Room {
-    /// So many slots.
-    pub fn new(slots: u32) -> Room {
+    /// So many slots. Guests that run are counted in `busy`.
+    pub fn new(slots: u32, busy: Arc<AtomicU32>) -> Room {
         Room {
             slots: Arc::new(Semaphore::new(slots as usize)),
             most: slots,
+            busy,
             plugins: Arc::default(),
             freed: Arc::default(),
         }
     }
 
-    /// Slots in use.
-    pub fn busy(&self) -> u32 {
-        self.most - u32::try_from(self.slots.available_permits()).unwrap_or(self.most).min(self.most)
-    }
-
     /// Slots that are free.
     pub fn free(&self) -> u32 {
-        self.most - self.busy()
+        u32::try_from(self.slots.available_permits()).unwrap_or(self.most)
     }
 
     /// Woken when a place of a limited plugin became free.
@@ -77,12 +76,20 @@ impl Room {
             *used += 1;
             counted = Some(plugin.clone());
         }
-        Some(Place { _slot: slot, plugin: counted, plugins: self.plugins.clone(), freed: self.freed.clone() })
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Some(Place {
+            _slot: slot,
+            busy: self.busy.clone(),
+            plugin: counted,
+            plugins: self.plugins.clone(),
+            freed: self.freed.clone(),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
         if let Some(plugin) = &self.plugin {
             let mut plugins = lock(&self.plugins);
             if let Some(used) = plugins.get_mut(plugin) {
@@ -107,16 +114,16 @@ mod tests {
 
     #[test]
     fn a_plugin_at_its_limit_leaves_the_slot_to_others() {
-        let room = Room::new(2);
+        let room = Room::new(2, Arc::default());
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let first = room.place(room.try_slot().unwrap(), &a, Some(1)).unwrap();
         assert!(!room.has_place("a", Some(1)) && room.has_place("b", Some(1)));
         assert!(room.place(room.try_slot().unwrap(), &a, Some(1)).is_none());
         let second = room.place(room.try_slot().unwrap(), &b, None).unwrap();
-        assert_eq!((room.busy(), room.free()), (2, 0));
+        assert_eq!((room.busy.load(Ordering::Relaxed), room.free()), (2, 0));
         drop(first);
         assert!(room.has_place("a", Some(1)));
         drop(second);
-        assert_eq!(room.busy(), 0);
+        assert_eq!((room.busy.load(Ordering::Relaxed), room.free()), (0, 2));
     }
 }

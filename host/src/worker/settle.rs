@@ -50,7 +50,7 @@ pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc:
         let Some(answers) = batch::until_answered(&shared, "settle", || db.settle(host, &settlements)).await else {
             continue; // Not recorded: unacknowledged, so the broker delivers it again.
         };
-        shared.settled.send_modify(|n| *n += 1);
+        shared.config.settled.send_modify(|n| *n += 1);
         for (settlement, answer) in settlements.into_iter().zip(answers) {
             let Settlement { id, fence, attempt, ended, .. } = settlement;
             match answer {
