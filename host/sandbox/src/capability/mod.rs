@@ -269,6 +269,13 @@ mod tests {
     }
 
     #[test]
+    fn the_version_served_is_the_one_in_wit() {
+        let wit = include_str!("../../../../wit/plugin.wit");
+        assert!(wit.contains(&format!("package agentry:plugin@0.1.{PATCH};")));
+        assert_eq!(HANDLER, format!("agentry:plugin/handler@0.1.{PATCH}"));
+    }
+
+    #[test]
     fn a_handler_is_wanted_and_none_newer_than_the_host() {
         check_exports(["init", "agentry:plugin/handler@0.1.0"].into_iter()).unwrap();
         let newer = check_exports(["agentry:plugin/handler@0.1.7"].into_iter())

@@ -291,34 +291,3 @@ pub const STREAMS: Import = Import {
         ("stderr", "$stderr \"get-stderr\"", "(result i32)"),
     ],
 };
-
-/// `wasi:sockets`: making a TCP socket.
-pub const TCP: Import = Import {
-    text: r#"
-  (import "wasi:sockets/network@0.2.0" (instance $network
-    (type $c (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
-      "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit" "address-not-bindable"
-      "address-in-use" "remote-unreachable" "connection-refused" "connection-reset" "connection-aborted"
-      "datagram-too-large" "name-unresolvable" "temporary-resolver-failure" "permanent-resolver-failure"))
-    (export "error-code" (type (eq $c)))
-    (type $a (enum "ipv4" "ipv6"))
-    (export "ip-address-family" (type (eq $a)))))
-  (alias export $network "error-code" (type $error-code))
-  (alias export $network "ip-address-family" (type $family))
-  (import "wasi:sockets/tcp@0.2.0" (instance $tcp (export "tcp-socket" (type (sub resource)))))
-  (alias export $tcp "tcp-socket" (type $socket))
-  (import "wasi:sockets/tcp-create-socket@0.2.0" (instance $create
-    (alias outer 1 $error-code (type $c))
-    (export "error-code" (type $code (eq $c)))
-    (alias outer 1 $family (type $f))
-    (export "ip-address-family" (type $family (eq $f)))
-    (alias outer 1 $socket (type $s))
-    (export "tcp-socket" (type $socket (eq $s)))
-    (export "create-tcp-socket" (func (param "address-family" $family) (result (result (own $socket) (error $code)))))))
-"#,
-    functions: &[(
-        "create-tcp-socket",
-        "$create \"create-tcp-socket\"",
-        "(param i32 i32)",
-    )],
-};

@@ -5,6 +5,7 @@
 mod caching;
 mod guest;
 mod house;
+mod inert;
 mod limits;
 mod loading;
 mod logs;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use agentry_sandbox::Outcome;
 use tokio::time::Instant;
 
-use crate::guest::{CONTEXT, Guest, SLEEP, TCP, handle, quoted, returns};
+use crate::guest::{CONTEXT, Guest, SLEEP, handle, quoted, returns};
 use crate::house::*;
 
 #[tokio::test]
@@ -303,23 +303,4 @@ async fn the_guest_can_ask_about_its_attempt() {
         Outcome::Output("[\"guest\",\"0.1.0\",\"a\",\"first\"]".to_owned())
     );
     assert_eq!(ran.usage.host_calls, 5);
-}
-
-#[tokio::test]
-async fn a_socket_is_refused_and_the_guest_is_told() {
-    // 1: the error case; 1: access-denied.
-    let guest = Guest {
-        core: "(data (i32.const 1024) \"null\")".to_owned(),
-        ..handle(
-            "(call $create-tcp-socket (i32.const 0) (i32.const 64))
-             (if (i32.ne (i32.load8_u (i32.const 64)) (i32.const 1)) (then unreachable))
-             (if (i32.ne (i32.load8_u (i32.const 68)) (i32.const 1)) (then unreachable))
-             (call $ok (i32.const 1024) (i32.const 4))",
-        )
-    }
-    .with(TCP);
-    assert_eq!(
-        run(&guest).await.outcome,
-        Outcome::Output("null".to_owned())
-    );
 }
