@@ -8,4 +8,5 @@ pub mod db;
 pub mod maintenance;
 pub mod registry;
 pub mod task;
+pub mod telemetry;
 pub mod worker;
