@@ -89,8 +89,6 @@ pub enum Origin {
     Default,
     /// The plugin's `[limits]`.
     Plugin,
-    /// The operator's `[plugins."…"]`.
+    /// `limits.*` of the operator's `[plugins."…"]`.
     Policy,
-    /// The task's options.
-    Task,
 }

@@ -3,9 +3,28 @@
 //! The worker sees two traits: a [`Catalog`] resolves what a task asks for to a [`Runner`], and a runner runs one attempt.
 //! Nothing above this module knows that plugins are WebAssembly.
 
+mod folders;
 mod info;
+mod installed;
+pub mod limits;
+mod live;
+mod load;
+mod manifest;
+pub mod policy;
+mod reader;
+mod scan;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
 
 pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
+pub use installed::Installed;
+pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
+pub use live::{Registry, RegistryConfig, RegistryError, SandboxSettings, sandbox};
+pub use manifest::{Manifest, RetryWishes};
+pub use policy::{CapabilityPolicy, PluginPolicy, Policies, PolicyError};
+pub use reader::ManifestError;
 
 use crate::task::settle::{LogLine, Report};
 use crate::task::{PluginRef, RetryPolicy, TaskId};
