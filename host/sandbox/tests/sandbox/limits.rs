@@ -203,37 +203,60 @@ async fn table_elements_beyond_the_limit_end_as_resource_limit() {
     );
 }
 
+/// Does something so many times, and then returns.
+fn times(times: u32, body: &str) -> Guest {
+    Guest {
+        core: "(data (i32.const 1024) \"null\")".to_owned(),
+        ..handle(&format!(
+            "(local $n i32)
+             (local.set $n (i32.const {times}))
+             (loop $l {body} (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+             (call $ok (i32.const 1024) (i32.const 4))"
+        ))
+    }
+}
+
 #[tokio::test]
 async fn handles_that_are_never_dropped_end_as_resource_limit() {
-    let ran = run(
-        &handle("(loop $l (drop (call $subscribe (i64.const 0))) (br $l)) unreachable").with(SLEEP),
-    )
-    .await;
-    over(&fault(ran, FaultKind::ResourceLimit).await, "handles");
+    // Each is two entries of the host's table and one handle of the engine's, so that only the table can be too full.
+    let subscribes = |n| times(n, "(drop (call $subscribe (i64.const 0)))").with(SLEEP);
+    assert_eq!(
+        run(&subscribes(500)).await.outcome,
+        Outcome::Output("null".to_owned())
+    );
+    over(
+        &fault(run(&subscribes(600)).await, FaultKind::ResourceLimit).await,
+        "handles",
+    );
 }
 
 #[tokio::test]
 async fn handles_of_the_guests_own_making_end_as_resource_limit() {
     // `resource.new` never leaves the engine, and yet costs the host memory each time.
-    let text = handle("(loop $l (drop (call $new (i32.const 1))) (br $l)) unreachable")
-        .text()
-        .replace(
-            "(core module $main",
-            "(type $own (resource (rep i32))) (core func $new (canon resource.new $own)) (core module $main
-             (import \"own\" \"new\" (func $new (param i32) (result i32)))",
-        )
-        .replace("(with \"libc\"", "(with \"own\" (instance (export \"new\" (func $new)))) (with \"libc\"");
-    let file = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let plugin = sandbox()
-        .load(file.into(), &agentry_sandbox::Grants::default())
-        .await
-        .unwrap();
+    let makes = |n| {
+        let text = times(n, "(drop (call $new (i32.const 1)))")
+            .text()
+            .replace(
+                "(core module $main",
+                "(type $own (resource (rep i32))) (core func $new (canon resource.new $own)) (core module $main
+                 (import \"own\" \"new\" (func $new (param i32) (result i32)))",
+            )
+            .replace(
+                "(with \"libc\"",
+                "(with \"own\" (instance (export \"new\" (func $new)))) (with \"libc\"",
+            );
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    };
+    let run = async |n| {
+        let plugin = sandbox()
+            .load(makes(n).into(), &agentry_sandbox::Grants::default())
+            .await
+            .unwrap();
+        plugin.run(invocation("null")).await
+    };
+    assert_eq!(run(1_000).await.outcome, Outcome::Output("null".to_owned()));
     over(
-        &fault(
-            plugin.run(invocation("null")).await,
-            FaultKind::ResourceLimit,
-        )
-        .await,
+        &fault(run(1_100).await, FaultKind::ResourceLimit).await,
         "handles",
     );
 }
