@@ -1,0 +1,48 @@
+//! The daemon's binary.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use crate::process;
+use crate::talk;
+use crate::workspace::{self, Artifact, Workspace};
+
+const BINARY: &str = "agentry";
+
+/// Builds `agentry` and says where it is.
+pub fn build_binary() -> anyhow::Result<PathBuf> {
+    // The same selection of packages as for the tests, so that both share every compiled dependency.
+    let mut command = workspace::cargo(&[
+        "build",
+        "--bin",
+        BINARY,
+        "--message-format=json-render-diagnostics",
+    ]);
+    command.args(Workspace::read()?.native_selection());
+    if !talk::watched() {
+        command.arg("--quiet");
+    }
+    let mut binary = None;
+    let status = process::read(
+        &command,
+        &process::Terms::default(),
+        process::Read::Stdout,
+        |line| {
+            let artifact = std::str::from_utf8(line).ok().and_then(Artifact::parse);
+            if let Some(Artifact {
+                target,
+                executable: Some(executable),
+                ..
+            }) = artifact
+                && target == BINARY
+            {
+                binary = Some(executable);
+            }
+        },
+    )?;
+    if !status.success() {
+        bail!("failed to build {BINARY} ({status}), see above");
+    }
+    binary.with_context(|| format!("failed to find where cargo put {BINARY}"))
+}

@@ -1,0 +1,191 @@
+//! Private RabbitMQ and PostgreSQL: from installed packages, else from Docker. They listen on loopback only, on free
+//! ports, and share nothing with a system's own or with another run's: not a port, not a folder, not a node name, not an
+//! Erlang cookie, not a port mapper.
+
+pub mod developer;
+mod docker;
+mod install;
+mod launch;
+mod postgres;
+mod probe;
+mod rabbitmq;
+mod user;
+
+use anyhow::Context;
+
+use self::launch::{Place, Running};
+use crate::Ending;
+
+/// Where a service's program comes from.
+#[derive(Debug)]
+enum Source<P> {
+    Installed(P),
+    Docker,
+}
+
+/// The means to start both services, known to be there.
+#[derive(Debug)]
+pub struct Found {
+    postgres: Source<postgres::Programs>,
+    rabbitmq: Source<rabbitmq::Programs>,
+}
+
+/// Looks for both services: installed, then (with `install`) as Debian packages that are installed now, then Docker.
+pub fn find(install: bool) -> anyhow::Result<Found> {
+    let look = || (postgres::Programs::find(), rabbitmq::Programs::find());
+    let (mut postgres, mut rabbitmq) = look();
+    if install {
+        let missing = [
+            (postgres.is_none(), "postgresql"),
+            (rabbitmq.is_none(), "rabbitmq-server"),
+        ];
+        let missing: Vec<_> = missing
+            .into_iter()
+            .filter_map(|(missing, package)| missing.then_some(package))
+            .collect();
+        if !missing.is_empty() {
+            install::debian_packages(&missing)?;
+            (postgres, rabbitmq) = look();
+        }
+    }
+    let docker = (postgres.is_none() || rabbitmq.is_none()) && docker::works();
+    match (source(postgres, docker), source(rabbitmq, docker)) {
+        (Some(postgres), Some(rabbitmq)) => Ok(Found { postgres, rabbitmq }),
+        (postgres, rabbitmq) => Err(missing(postgres.is_none(), rabbitmq.is_none()).into()),
+    }
+}
+
+fn source<P>(programs: Option<P>, docker: bool) -> Option<Source<P>> {
+    programs
+        .map(Source::Installed)
+        .or(docker.then_some(Source::Docker))
+}
+
+fn missing(postgres: bool, rabbitmq: bool) -> Ending {
+    let (name, package) = match (postgres, rabbitmq) {
+        (true, true) => ("PostgreSQL and RabbitMQ are", "postgresql rabbitmq-server"),
+        (true, false) => ("PostgreSQL is", "postgresql"),
+        (false, _) => ("RabbitMQ is", "rabbitmq-server"),
+    };
+    Ending::Unprepared(format!(
+        "{name} not installed, and Docker does not answer `docker info`; one of these helps:\n  \
+         apt-get install {package}        (as root, on Debian or Ubuntu)\n  \
+         cargo xtask test --install       (as root: does the same)\n  \
+         starting Docker                  (images {} and {} are used)",
+        docker::POSTGRES,
+        docker::RABBITMQ,
+    ))
+}
+
+/// Both services, running. Dropped: stopped, their folders gone.
+pub struct Services {
+    /// A server on which databases may be created, as its superuser.
+    pub postgres_url: String,
+    /// The broker, as its administrator.
+    pub amqp_url: String,
+    /// A command line, split at spaces, that takes `rabbitmqctl`'s arguments and steers this broker.
+    pub rabbitmqctl: String,
+    /// What runs where, for a person.
+    pub description: String,
+    running: [Running; 2],
+}
+
+impl Services {
+    /// Starts both in temporary folders, from whatever [`find`] finds without installing.
+    #[allow(dead_code, reason = "for commands that have no --install")]
+    pub fn start() -> anyhow::Result<Self> {
+        find(false)?.start()
+    }
+
+    fn new(postgres: Running, rabbitmq: Running, rabbitmqctl: String) -> Self {
+        Self {
+            postgres_url: format!("postgres://postgres@127.0.0.1:{}/postgres", postgres.port),
+            amqp_url: format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbitmq.port),
+            rabbitmqctl,
+            description: format!(
+                "PostgreSQL {} on 127.0.0.1:{}{}, RabbitMQ {} on 127.0.0.1:{}{}",
+                postgres.version,
+                postgres.port,
+                postgres.origin,
+                rabbitmq.version,
+                rabbitmq.port,
+                rabbitmq.origin,
+            ),
+            running: [postgres, rabbitmq],
+        }
+    }
+
+    /// The environment variables by which tests find the services.
+    pub fn env(&self) -> [(&'static str, &str); 3] {
+        [
+            ("AGENTRY_TEST_POSTGRES", &self.postgres_url),
+            ("AGENTRY_TEST_AMQP", &self.amqp_url),
+            ("AGENTRY_TEST_RABBITMQCTL", &self.rabbitmqctl),
+        ]
+    }
+
+    /// Lets go of detached services: they live on.
+    fn release(self) {
+        for running in self.running {
+            running.guard.release();
+        }
+    }
+}
+
+impl Found {
+    /// Starts both in temporary folders, at the same time.
+    pub fn start(&self) -> anyhow::Result<Services> {
+        self.start_in(|_| Ok(Place::Temporary))
+    }
+
+    fn start_in(&self, place: impl Fn(&str) -> anyhow::Result<Place>) -> anyhow::Result<Services> {
+        let (for_postgres, for_rabbitmq) = (place("postgres")?, place("rabbitmq")?);
+        std::thread::scope(|scope| {
+            let postgres = scope.spawn(|| match &self.postgres {
+                Source::Installed(programs) => programs.start(&for_postgres),
+                Source::Docker => docker::start_postgres(&for_postgres),
+            });
+            let rabbitmq = match &self.rabbitmq {
+                Source::Installed(programs) => programs.start(&for_rabbitmq),
+                Source::Docker => docker::start_rabbitmq(&for_rabbitmq),
+            };
+            let postgres = postgres
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("the thread that starts it panicked"));
+            let postgres = postgres.context("failed to start PostgreSQL")?;
+            let (rabbitmq, rabbitmqctl) = rabbitmq.context("failed to start RabbitMQ")?;
+            Ok(Services::new(postgres, rabbitmq, rabbitmqctl))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        let Ending::Unprepared(text) = missing(false, true) else {
+            panic!("another ending")
+        };
+        assert!(text.starts_with("RabbitMQ is not installed"), "{text}");
+        assert!(text.contains("apt-get install rabbitmq-server "), "{text}");
+        let Ending::Unprepared(text) = missing(true, true) else {
+            panic!("another ending")
+        };
+        assert!(
+            text.contains("apt-get install postgresql rabbitmq-server "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_installed_service_is_preferred_to_docker() {
+        assert!(matches!(
+            source(Some(()), true),
+            Some(Source::Installed(()))
+        ));
+        assert!(matches!(source::<()>(None, true), Some(Source::Docker)));
+        assert!(source::<()>(None, false).is_none());
+    }
+}

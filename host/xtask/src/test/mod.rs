@@ -1,0 +1,144 @@
+//! `cargo xtask test`: everything that the tests need, the tests, and a line that says how they went.
+
+mod tally;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use self::tally::Tally;
+use crate::process::{self, Read, Terms};
+use crate::services::{self, Services};
+use crate::workspace::{self, Workspace};
+use crate::{Ending, guests, host, lint, talk};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also run what takes long (tests marked `#[ignore]`, and more rounds of others), after the lints.
+    #[arg(long)]
+    full: bool,
+    /// As root on Debian: install PostgreSQL and RabbitMQ if they are missing.
+    #[arg(long)]
+    install: bool,
+    /// Run only tests whose name contains one of these.
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// For the test programs themselves, such as `--nocapture` or `--test-threads=1`.
+    #[arg(last = true, value_name = "ARGS")]
+    arguments: Vec<String>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let found = services::find(args.install)?; // before minutes of building
+    if args.full || std::env::var("CI").is_ok_and(|value| value == "true") {
+        lint::run()?;
+    }
+    let services = talk::phase(
+        "services",
+        "starting",
+        || found.start(),
+        |services| services.description.clone(),
+    )?;
+    let workspace = Workspace::read()?;
+    let components = || guests::build(&[]);
+    talk::phase("plugins", "building for the sandbox", components, |built| {
+        format!("{} components", built.len())
+    })?;
+    let binary = talk::phase("build", "the daemon", host::build_binary, |binary| {
+        binary.display().to_string()
+    })?;
+    talk::phase(
+        "build",
+        "the tests",
+        || build_tests(&workspace),
+        |()| "done".to_owned(),
+    )?;
+    let tally = talk::phase(
+        "tests",
+        "running",
+        || run_tests(args, &workspace, &services, &binary),
+        |tally| format!("{} programs", tally.programs()),
+    );
+    drop(services);
+    let tally = tally?;
+    for failure in tally.failures() {
+        println!("failed: {failure}");
+    }
+    println!("{tally}");
+    if tally.is_good() {
+        Ok(())
+    } else {
+        Err(Ending::Failed.into())
+    }
+}
+
+fn build_tests(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut command = workspace::cargo(&["test", "--no-run"]);
+    command.args(workspace.native_selection());
+    if !talk::watched() {
+        command.arg("--quiet");
+    }
+    match process::run(&command)? {
+        status if status.success() => Ok(()),
+        status => bail!("failed to build the tests ({status}), see above"),
+    }
+}
+
+fn run_tests(
+    args: &Args,
+    workspace: &Workspace,
+    services: &Services,
+    binary: &Path,
+) -> anyhow::Result<Tally> {
+    let (folder, binary) = hold(binary, &workspace.target)?;
+    let root = workspace::root();
+    let mut command = workspace::cargo(&["test", "--no-fail-fast"]);
+    command.args(workspace.native_selection());
+    command.args([
+        "--color",
+        if talk::watched() { "always" } else { "never" },
+        "--",
+    ]);
+    if talk::watched() {
+        command.arg("--color=always");
+    }
+    if args.full {
+        command
+            .arg("--include-ignored")
+            .env("AGENTRY_TEST_FULL", "1");
+    }
+    command.args(&args.filters).args(&args.arguments);
+    command.envs(services.env());
+    command.env("AGENTRY_TEST_BIN", binary);
+    command.env("AGENTRY_TEST_PLUGINS", root.join("plugins"));
+    command.env("AGENTRY_TEST_GUESTS", root.join("tests/guests"));
+    let mut tally = Tally::default();
+    let terms = Terms {
+        remove: vec![folder],
+        ..Terms::default()
+    };
+    let status = process::read(&command, &terms, Read::Both, |line| {
+        process::pass(line);
+        tally.read(&String::from_utf8_lossy(line));
+    })?;
+    tally.finish(status.success());
+    Ok(tally)
+}
+
+/// Keeps the binary as it is for as long as the tests run: a build meanwhile would put another in its place between a
+/// test's kill of the daemon and its restart. Answers with the folder to remove, and the binary in it.
+fn hold(binary: &Path, target: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let name = binary
+        .file_name()
+        .context("failed to read the name of the daemon's binary")?;
+    let folder = tempfile::Builder::new()
+        .prefix("xtask-test-")
+        .tempdir_in(target);
+    let folder =
+        folder.with_context(|| format!("failed to make a folder in {}", target.display()))?;
+    let held = folder.path().join(name);
+    let linked =
+        std::fs::hard_link(binary, &held).or_else(|_| std::fs::copy(binary, &held).map(drop));
+    linked.with_context(|| format!("failed to copy {}", binary.display()))?;
+    Ok((folder.keep(), held)) // from here on the guard of the tests removes it
+}
