@@ -22,6 +22,8 @@ pub mod database;
 pub mod http;
 pub mod invariants;
 pub mod patience;
+pub mod plugin;
+pub mod probe;
 pub mod site;
 pub mod task;
 pub mod variables;
