@@ -1,6 +1,11 @@
 //! Agentry runs agents that teams ship as WebAssembly components: tasks come from RabbitMQ, each runs in a fresh sandbox,
 //! and every step of its life is recorded in Postgres. `host/README.md` is the map.
 
+pub mod api;
 pub mod broker;
+pub mod config;
 pub mod db;
+pub mod maintenance;
+pub mod registry;
 pub mod task;
+pub mod worker;

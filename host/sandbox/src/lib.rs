@@ -1,1 +1,32 @@
+//! Runs one WebAssembly component, once, within limits.
+//!
+//! The only crate that knows wasmtime, and the seam at which everything that a guest can reach is limited, counted and
+//! refused. It knows nothing of tasks, queues or SQL. Its `README.md` is the threat model: what is defended, how, and by
+//! which test.
+//!
+//! ```text
+//! Sandbox::new ─▶ Sandbox::load ─▶ Plugin::run ─▶ Ran { outcome, usage, logs }
+//!  engine, pool     inspect, check,   fresh store, guest,
+//!                   compile, link     dropped
+//! ```
 
+mod cache;
+mod capability;
+mod engine;
+mod failure;
+mod inspect;
+mod instance;
+mod limits;
+mod outcome;
+mod plugin;
+mod run;
+mod streams;
+
+pub use cache::CacheError;
+pub use engine::{EngineError, Sandbox, SandboxConfig};
+pub use failure::{Fault, FaultKind};
+pub use limits::Limits;
+pub use outcome::Outcome;
+pub use plugin::{Grants, LoadError, Plugin, digest};
+pub use run::{Invocation, Ran, Usage};
+pub use streams::{Level, LogLine, LogSink, Stream};

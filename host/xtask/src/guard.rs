@@ -9,14 +9,14 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::process::Terms;
@@ -155,7 +155,7 @@ fn guard(args: &Args) -> anyhow::Result<u8> {
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("failed to become a reaper")?;
-    let _lock = args.detached.as_ref().map(lock).transpose()?;
+    let _lock = args.detached.as_deref().map(lock).transpose()?;
     let (events, wakes) = channel();
     listen(events, args.detached.is_some())?;
     let program = start(args)?;
@@ -181,7 +181,10 @@ fn guard(args: &Args) -> anyhow::Result<u8> {
     if deadline.is_none() {
         let left: Vec<_> = descendants().into_iter().filter_map(name).collect();
         if !left.is_empty() {
-            let program = args.command[0].to_string_lossy();
+            let program = Path::new(&args.command[0])
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy();
             eprintln!(
                 "xtask: {program} left processes behind, which are killed now: {}",
                 left.join(", ")
@@ -193,7 +196,7 @@ fn guard(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// Locks the file that says that a detached program runs, and writes this process's id into it.
-fn lock(path: &PathBuf) -> anyhow::Result<File> {
+fn lock(path: &Path) -> anyhow::Result<File> {
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -211,8 +214,10 @@ fn lock(path: &PathBuf) -> anyhow::Result<File> {
 
 /// Turns the lifeline and signals into events.
 fn listen(events: Sender<Event>, detached: bool) -> anyhow::Result<()> {
-    let mut signals =
-        Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP]).context("failed to listen for signals")?;
+    // A signal that is caught here is back at its default in the program. Otherwise, if whoever started xtask ignores one
+    // (a shell does, for what it starts in the background), the program would ignore it too.
+    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP])
+        .context("failed to listen for signals")?;
     let ends = events.clone();
     std::thread::spawn(move || {
         for signal in &mut signals {
@@ -295,12 +300,13 @@ fn exit_code(status: WaitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
+/// Kills all that is left, which had its time to end by itself.
 fn kill_descendants(program: Pid, wakes: &Receiver<Event>) -> anyhow::Result<()> {
     let deadline = Instant::now() + KILL_PATIENCE;
     loop {
         reap(|_, _| {});
         if !cfg!(target_os = "linux") {
-            let _ = rustix::process::kill_process_group(program, Signal::KILL); // no such group: nothing left
+            let _ = kill_process_group(program, Signal::KILL); // no such group: nothing is left
             return Ok(());
         }
         let left = descendants();

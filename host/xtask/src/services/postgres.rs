@@ -10,14 +10,18 @@ use crate::Ending;
 use crate::guard::StopSignal;
 use crate::process::Terms;
 
-/// Makes the data folder `$2` unless there is one, and becomes the server. A folder under construction has another name,
-/// so that a half-made one is never used. `$1` holds the programs; the rest is the server's arguments.
+/// Makes the data folder `$2` unless there is one, and becomes the server. `$1` holds the programs; the rest is the
+/// server's arguments. A folder under construction has another name, so that a half-made one is never used.
+///
+/// A signal waits until `initdb` has ended: what that starts would leave its shared memory behind on any signal.
 const START: &str = r#"
 bin="$1" data="$2"; shift 2
 if ! [ -d "$data" ]; then
+    trap 'exit 1' INT QUIT TERM
     rm -rf "$data.new"
     "$bin/initdb" -D "$data.new" --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync
     mv "$data.new" "$data"
+    trap - INT QUIT TERM
 fi
 exec "$bin/postgres" -D "$data" "$@"
 "#;
@@ -99,7 +103,7 @@ impl Programs {
         };
         let terms = Terms {
             stop,
-            patience: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
             ..folder.terms(place)
         };
         Launch {

@@ -94,6 +94,8 @@ impl Node<'_> {
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 "-kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
             ),
+            // Else a rabbitmqctl that finds no node would leave a port mapper behind, which no guard knows.
+            ("RABBITMQ_CTL_ERL_ARGS", "-start_epmd false".to_owned()),
             // The script becomes the server instead of waiting for it: one process less that can die alone.
             ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
         ]

@@ -1,0 +1,175 @@
+//! The store of one run: built fresh, used once, dropped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::capability::context::Context;
+use crate::limits::{Limits, Meter};
+use crate::streams::{Log, Output, Stream};
+
+/// What a host call may take beyond its limit before the engine stops it, in bytes: room for the record around a string.
+const HOSTCALL_MARGIN: u64 = 4 << 10;
+
+/// What the guest's store and the watch around it both know.
+pub(crate) struct Shared {
+    pub(crate) log: Mutex<Log>,
+    pub(crate) stop: CancellationToken,
+    /// When the attempt is over, whatever the guest does.
+    pub(crate) end: Instant,
+    pub(crate) cpu: CpuMeter,
+}
+
+/// Why the host ended a run that had done nothing wrong by itself yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Halt {
+    #[error("stopped")]
+    Stopped,
+    #[error("out of time")]
+    Timeout,
+    #[error("out of CPU time")]
+    Cpu,
+}
+
+/// CPU time of a guest: the thread's clock around each poll of its future. Ticks of the epoch would count what
+/// neighbours used as well.
+pub(crate) struct CpuMeter {
+    limit: Duration,
+    /// Nanoseconds of the polls that are over.
+    spent: AtomicU64,
+    /// The thread's clock when the present poll began.
+    began: AtomicU64,
+}
+
+impl CpuMeter {
+    pub(crate) fn new(limit: Duration) -> CpuMeter {
+        CpuMeter { limit, spent: AtomicU64::new(0), began: AtomicU64::new(0) }
+    }
+
+    /// A poll begins on this thread.
+    pub(crate) fn begin(&self) {
+        self.began.store(thread_cpu(), Ordering::Relaxed);
+    }
+
+    /// The poll that began on this thread is over.
+    pub(crate) fn end(&self) {
+        self.spent.fetch_add(self.running(), Ordering::Relaxed);
+    }
+
+    /// Nanoseconds since this poll began; only meaningful on the thread of the poll.
+    fn running(&self) -> u64 {
+        thread_cpu().saturating_sub(self.began.load(Ordering::Relaxed))
+    }
+
+    /// Between polls: what was used, and whether that is too much.
+    pub(crate) fn spent(&self) -> Duration {
+        Duration::from_nanos(self.spent.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent() > self.limit
+    }
+
+    /// Within a poll, on its thread.
+    fn is_spent_by_now(&self) -> bool {
+        self.spent() + Duration::from_nanos(self.running()) > self.limit
+    }
+}
+
+/// The CPU time of this thread, in nanoseconds.
+fn thread_cpu() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl Shared {
+    /// Whether the host has a reason to end the run now, asked from within the guest.
+    fn halted(&self) -> Option<Halt> {
+        if self.stop.is_cancelled() {
+            Some(Halt::Stopped)
+        } else if self.cpu.is_spent_by_now() {
+            Some(Halt::Cpu)
+        } else if Instant::now() >= self.end {
+            Some(Halt::Timeout)
+        } else {
+            None
+        }
+    }
+}
+
+/// What the host keeps for one guest while it runs.
+pub(crate) struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    pub(crate) meter: Meter,
+    pub(crate) context: Context,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) host_calls: u64,
+}
+
+impl State {
+    /// A host call begins.
+    pub(crate) fn called(&mut self) -> &mut State {
+        self.host_calls += 1;
+        self
+    }
+
+    /// The epoch ended while the guest was running: is there a reason to end it? Otherwise it lets others run, so that
+    /// timers and the stop token are looked at as well.
+    fn tick(&self) -> wasmtime::Result<UpdateDeadline> {
+        match self.shared.halted() {
+            Some(halt) => Err(halt.into()),
+            None => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.host_calls += 1;
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// What the engine lets one host call bring in, results included.
+pub(crate) fn hostcall_fuel(limits: &Limits) -> usize {
+    let fuel = limits.hostcall_bytes.max(limits.output_bytes).saturating_add(HOSTCALL_MARGIN);
+    usize::try_from(fuel).unwrap_or(usize::MAX)
+}
+
+/// A store for one run, with every limit set.
+pub(crate) fn store(engine: &Engine, limits: &Limits, context: Context, shared: Arc<Shared>) -> Store<State> {
+    let mut wasi = WasiCtx::builder();
+    // Everything else is already inert in a new builder: no arguments, no environment, standard input at its end, no
+    // folders. What the network's defaults are has changed between releases, so it is said.
+    wasi.allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .max_random_size(limits.random_bytes)
+        .stdout(Output { shared: shared.clone(), stream: Stream::Stdout })
+        .stderr(Output { shared: shared.clone(), stream: Stream::Stderr });
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(limits.handles as usize);
+    let state = State {
+        wasi: wasi.build(),
+        table,
+        meter: Meter::new(limits),
+        context,
+        shared,
+        host_calls: 0,
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.meter);
+    store.set_hostcall_fuel(hostcall_fuel(limits));
+    store.set_max_component_handles(limits.handles as usize);
+    store.epoch_deadline_callback(|store| store.data().tick());
+    store.set_epoch_deadline(1);
+    store
+}

@@ -1,0 +1,427 @@
+//! The attempt's log: what the guest logs, and what it writes to standard output and standard error, in one bounded list.
+//!
+//! Nothing a guest writes is ever inherited by the daemon, and nothing is kept beyond the limits: what comes after them
+//! is discarded, and one last line says so.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::instance::Shared;
+use crate::limits::Limits;
+
+/// Where a line of the log came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// The logging interface, or a remark of the host's (logger `agentry`).
+    Log,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// The word that is stored: `log`, `stdout`, `stderr`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stream::Log => "log",
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// How grave a line is, as `wasi:logging` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the words are those of wasi:logging")]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Critical,
+}
+
+impl Level {
+    /// The word that is stored: `trace`, `debug`, `info`, `warn`, `error`, `critical`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+            Level::Critical => "critical",
+        }
+    }
+}
+
+/// One line of an attempt's log. It came from a guest: control characters are still in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogLine {
+    /// Its place in the attempt, from 1, without gaps.
+    pub seq: u32,
+    /// When it was complete.
+    pub at: SystemTime,
+    /// Where it came from.
+    pub stream: Stream,
+    /// How grave it is; standard output is `info`, standard error `warn`.
+    pub level: Level,
+    /// The logger's name, empty for the standard streams. `agentry` is the host itself.
+    pub logger: String,
+    /// The text, without the line end.
+    pub message: String,
+    /// The line was longer than the limit, or (on the last line) the log was.
+    pub cut: bool,
+}
+
+/// Hears each line as it arrives. It is called on the guest's thread, so it must be quick.
+pub type LogSink = Arc<dyn Fn(&LogLine) + Send + Sync>;
+
+/// The logger's name of the host's own remarks in a guest's log.
+pub(crate) const HOST_LOGGER: &str = "agentry";
+
+/// The longest name of a logger, in bytes.
+const LOGGER_BYTES: usize = 256;
+
+/// How much of the end of standard error a trap's detail carries, in bytes.
+const STDERR_TAIL_BYTES: usize = 4 << 10;
+
+/// How much a guest may write to a standard stream at once, in bytes; what WASI's own streams allow.
+const PERMIT_BYTES: usize = 64 << 10;
+
+/// A line that has not ended yet.
+#[derive(Default)]
+struct Open {
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+/// Everything an attempt has logged so far.
+pub(crate) struct Log {
+    lines: Vec<LogLine>,
+    /// Bytes kept, message and logger.
+    kept: u64,
+    most_bytes: u64,
+    most_lines: u32,
+    line_bytes: usize,
+    /// The limit was reached and said so; nothing is added any more.
+    full: bool,
+    stdout: Open,
+    stderr: Open,
+    stderr_tail: Vec<u8>,
+    on_log: Option<LogSink>,
+}
+
+impl Log {
+    pub(crate) fn new(limits: &Limits, on_log: Option<LogSink>) -> Log {
+        Log {
+            lines: Vec::new(),
+            kept: 0,
+            most_bytes: limits.log_bytes,
+            most_lines: limits.log_lines,
+            line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
+            full: false,
+            stdout: Open::default(),
+            stderr: Open::default(),
+            stderr_tail: Vec::new(),
+            on_log,
+        }
+    }
+
+    /// A line through the logging interface.
+    pub(crate) fn add(&mut self, level: Level, mut logger: String, mut message: String) {
+        if self.full {
+            return;
+        }
+        truncate(&mut logger, LOGGER_BYTES);
+        let cut = truncate(&mut message, self.line_bytes);
+        self.push(Stream::Log, level, logger, message, cut);
+    }
+
+    /// A remark of the host's in the guest's log.
+    pub(crate) fn remark(&mut self, message: String) {
+        self.add(Level::Warn, HOST_LOGGER.to_owned(), message);
+    }
+
+    /// Bytes that the guest wrote to a standard stream, in pieces as they come.
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        if stream == Stream::Stderr {
+            self.remember(bytes);
+        }
+        let mut rest = bytes;
+        while !self.full && !rest.is_empty() {
+            let (piece, ended, next) = match rest.iter().position(|&byte| byte == b'\n') {
+                Some(at) => (&rest[..at], true, &rest[at + 1..]),
+                None => (rest, false, &rest[rest.len()..]),
+            };
+            let line_bytes = self.line_bytes;
+            let open = self.open(stream);
+            let room = line_bytes.saturating_sub(open.bytes.len());
+            open.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            open.cut |= piece.len() > room;
+            if ended {
+                self.close(stream);
+            }
+            rest = next;
+        }
+    }
+
+    fn open(&mut self, stream: Stream) -> &mut Open {
+        match stream {
+            Stream::Stderr => &mut self.stderr,
+            Stream::Stdout | Stream::Log => &mut self.stdout,
+        }
+    }
+
+    /// The line ends here.
+    fn close(&mut self, stream: Stream) {
+        let line_bytes = self.line_bytes;
+        let Open { mut bytes, mut cut } = std::mem::take(self.open(stream));
+        if cut && let Err(wrong) = std::str::from_utf8(&bytes) && wrong.error_len().is_none() {
+            // The cut went through a character; half of it is of no use.
+            bytes.truncate(wrong.valid_up_to());
+        }
+        let mut message = match String::from_utf8(bytes) {
+            Ok(message) => message,
+            // Each bad byte becomes three, so the line may have to be cut again.
+            Err(wrong) => String::from_utf8_lossy(wrong.as_bytes()).into_owned(),
+        };
+        cut |= truncate(&mut message, line_bytes);
+        let level = if stream == Stream::Stderr { Level::Warn } else { Level::Info };
+        self.push(stream, level, String::new(), message, cut);
+    }
+
+    fn push(&mut self, stream: Stream, level: Level, logger: String, message: String, cut: bool) {
+        let bytes = (logger.len() + message.len()) as u64;
+        if self.lines.len() as u64 >= u64::from(self.most_lines) {
+            let most = self.most_lines;
+            return self.end(format!("the log was cut here: more than log_lines = {most}"));
+        }
+        if self.kept.saturating_add(bytes) > self.most_bytes {
+            let most = self.most_bytes / crate::limits::KIB;
+            return self.end(format!("the log was cut here: more than log_kib = {most}"));
+        }
+        self.kept += bytes;
+        self.append(stream, level, logger, message, cut);
+    }
+
+    /// The one line over the limit, which says that there were more.
+    fn end(&mut self, message: String) {
+        self.full = true;
+        self.stdout = Open::default();
+        self.stderr = Open::default();
+        self.append(Stream::Log, Level::Warn, HOST_LOGGER.to_owned(), message, true);
+    }
+
+    fn append(&mut self, stream: Stream, level: Level, logger: String, message: String, cut: bool) {
+        let seq = u32::try_from(self.lines.len() + 1).unwrap_or(u32::MAX);
+        let line = LogLine { seq, at: SystemTime::now(), stream, level, logger, message, cut };
+        if let Some(on_log) = &self.on_log {
+            on_log(&line);
+        }
+        self.lines.push(line);
+    }
+
+    /// Keeps the end of standard error, whatever became of the log: it is where a crash explains itself.
+    fn remember(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(STDERR_TAIL_BYTES)..];
+        self.stderr_tail.extend_from_slice(bytes);
+        // Twice the length before it is moved, so that single bytes do not move it each time.
+        if self.stderr_tail.len() > 2 * STDERR_TAIL_BYTES {
+            self.stderr_tail.drain(..self.stderr_tail.len() - STDERR_TAIL_BYTES);
+        }
+    }
+
+    /// The end of standard error, `None` when nothing was written to it.
+    pub(crate) fn stderr_tail(&self) -> Option<String> {
+        if self.stderr_tail.is_empty() {
+            return None;
+        }
+        let from = self.stderr_tail.len().saturating_sub(STDERR_TAIL_BYTES);
+        Some(String::from_utf8_lossy(&self.stderr_tail[from..]).into_owned())
+    }
+
+    /// Ends the lines that the guest left open, and gives away all lines and how many bytes they hold.
+    pub(crate) fn finish(&mut self) -> (Vec<LogLine>, u64) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let open = self.open(stream);
+            if !open.bytes.is_empty() || open.cut {
+                self.close(stream);
+            }
+        }
+        (std::mem::take(&mut self.lines), self.kept)
+    }
+}
+
+/// Cuts `text` to at most `most` bytes at a character's end; whether it did.
+pub(crate) fn truncate(text: &mut String, most: usize) -> bool {
+    if text.len() <= most {
+        return false;
+    }
+    text.truncate(text.floor_char_boundary(most));
+    true
+}
+
+/// Locks the log. A panic of a `LogSink` poisons it and is a failure of that run alone; its lines are still whole.
+pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A guest's standard output or standard error.
+pub(crate) struct Output {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stream: Stream,
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Output { shared: self.shared.clone(), stream: self.stream })
+    }
+
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 asks for it, which is not linked; should it ever be, what is written goes nowhere.
+        Box::new(tokio::io::sink())
+    }
+}
+
+#[async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        lock(&self.shared.log).write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PERMIT_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(most_bytes: u64, most_lines: u32, line_bytes: u64) -> Log {
+        let limits = Limits {
+            log_bytes: most_bytes,
+            log_lines: most_lines,
+            log_line_bytes: line_bytes,
+            ..Limits::default()
+        };
+        Log::new(&limits, None)
+    }
+
+    fn messages(log: &mut Log) -> Vec<(String, bool)> {
+        let (lines, _) = log.finish();
+        lines.into_iter().map(|line| (line.message, line.cut)).collect()
+    }
+
+    #[test]
+    fn lines_are_split_where_they_end_however_they_were_written() {
+        let mut log = log(1_000, 10, 100);
+        log.write(Stream::Stdout, b"on");
+        log.write(Stream::Stderr, b"aside\n");
+        log.write(Stream::Stdout, b"e\n\ntwo");
+        let (lines, kept) = log.finish();
+        let told: Vec<_> = lines
+            .iter()
+            .map(|line| (line.seq, line.stream, line.level, line.message.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, Stream::Stderr, Level::Warn, "aside"),
+                (2, Stream::Stdout, Level::Info, "one"),
+                (3, Stream::Stdout, Level::Info, ""),
+                (4, Stream::Stdout, Level::Info, "two"),
+            ]
+        );
+        assert_eq!(kept, 11);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_at_a_character_and_marked() {
+        let mut log = log(1_000, 10, 4);
+        log.write(Stream::Stdout, "abc€def\nok\n".as_bytes());
+        log.add(Level::Info, "x".repeat(1_000), "abc€".to_owned());
+        assert_eq!(log.lines[2].logger.len(), LOGGER_BYTES);
+        assert_eq!(
+            messages(&mut log),
+            [("abc".to_owned(), true), ("ok".to_owned(), false), ("abc".to_owned(), true)]
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced_and_stay_within_the_line() {
+        let mut log = log(1_000, 10, 6);
+        log.write(Stream::Stdout, b"a\xff\n\xff\xff\xff\n");
+        assert_eq!(
+            messages(&mut log),
+            [("a\u{fffd}".to_owned(), false), ("\u{fffd}\u{fffd}".to_owned(), true)]
+        );
+    }
+
+    #[test]
+    fn what_comes_after_the_most_lines_is_one_marked_line() {
+        let mut log = log(1_000, 2, 100);
+        log.write(Stream::Stdout, b"1\n2\n3\n4\n");
+        log.add(Level::Info, String::new(), "5".to_owned());
+        let (lines, _) = log.finish();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].cut && lines[2].message.contains("log_lines = 2"));
+    }
+
+    #[test]
+    fn what_comes_after_the_most_bytes_is_one_marked_line() {
+        let mut log = log(2_048, 1_000_000, 100);
+        for _ in 0..1_000 {
+            log.write(Stream::Stdout, b"0123456789\n");
+        }
+        let (lines, kept) = log.finish();
+        assert!(kept <= 2_048);
+        let last = lines.last().unwrap();
+        assert!(last.cut && last.message.contains("log_kib = 2"));
+        assert_eq!(lines.iter().filter(|line| line.cut).count(), 1);
+    }
+
+    #[test]
+    fn an_endless_line_holds_no_more_than_a_line() {
+        let mut log = log(1_000, 10, 64);
+        for _ in 0..10_000 {
+            log.write(Stream::Stdout, &[b'x'; 1_000]);
+        }
+        assert!(log.stdout.bytes.capacity() <= 128);
+        assert_eq!(messages(&mut log), [("x".repeat(64), true)]);
+    }
+
+    #[test]
+    fn the_end_of_standard_error_is_kept_even_when_the_log_is_full() {
+        let mut log = log(10, 1, 8);
+        for n in 0..10_000 {
+            log.write(Stream::Stderr, format!("line {n}\n").as_bytes());
+        }
+        let tail = log.stderr_tail().unwrap();
+        assert!(tail.ends_with("line 9999\n") && tail.len() <= STDERR_TAIL_BYTES);
+        assert!(log.stderr_tail.capacity() <= 5 * STDERR_TAIL_BYTES);
+    }
+}

@@ -1,0 +1,10 @@
+//! Components that mean well and components that do not, against the whole sandbox.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod guest;
+mod house;
+mod limits;
+mod loading;
+mod logs;
+mod runs;

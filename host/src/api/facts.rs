@@ -1,0 +1,105 @@
+//! What there is: plugins, hosts, queues, dead letters.
+
+use super::params::{Named, Params};
+use super::problem::Problem;
+use super::tasks::{LONGEST_PAGE, PAGE};
+use super::{Shared, respond};
+use crate::broker::Source;
+use crate::db::DeadFilter;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What only RabbitMQ's management API knows.
+const NO_MANAGEMENT: &str = "only RabbitMQ's management API knows, and broker.management_url is not set";
+/// How long a queue may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `GET /v1/plugins`
+pub(super) async fn plugins(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+    params.only(&[])?;
+    Ok(respond(StatusCode::OK, &json!({"plugins": shared.state.catalog.list()})))
+}
+
+/// `GET /v1/plugins/{name}`
+pub(super) async fn plugin(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&[])?;
+    let plugins = shared.state.catalog.list();
+    match plugins.iter().find(|plugin| plugin.name == name) {
+        Some(plugin) => Ok(respond(StatusCode::OK, plugin)),
+        None => {
+            let known: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            let detail = format!("there is no plugin {name:?} on this host; there are: {}", known.join(", "));
+            Err(Problem::not_found(detail).with("known", known))
+        }
+    }
+}
+
+/// `GET /v1/hosts`
+pub(super) async fn hosts(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+    params.only(&[])?;
+    let hosts = shared.db(|db| async move { db.hosts().await }).await?;
+    Ok(respond(StatusCode::OK, &json!({"hosts": hosts})))
+}
+
+/// `GET /v1/queues`: what the broker counts for the queues that this host consumes.
+pub(super) async fn queues(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+    params.only(&[])?;
+    let mut queues = Vec::new();
+    for queue in &shared.state.queues {
+        let name: Arc<str> = queue.as_str().into();
+        let tasks = facts(&shared, Source::Tasks(name.clone())).await;
+        let returned = facts(&shared, Source::Returned(name.clone())).await;
+        let dead = facts(&shared, Source::Dead(name)).await;
+        let error = [&tasks, &returned, &dead].into_iter().find_map(|answer| answer.as_ref().err().cloned());
+        let ready = |answer: &Result<(u32, u32), String>| answer.as_ref().ok().map(|(ready, _)| *ready);
+        queues.push(json!({
+            "queue": queue,
+            "ready": ready(&tasks),
+            "consumers": tasks.as_ref().ok().map(|(_, consumers)| *consumers),
+            "returned": ready(&returned),
+            "dead": ready(&dead),
+            "unacknowledged": Value::Null,
+            "oldest_at": Value::Null,
+            "reason": NO_MANAGEMENT,
+            "error": error,
+        }));
+    }
+    Ok(respond(StatusCode::OK, &json!({"queues": queues})))
+}
+
+async fn facts(shared: &Shared, source: Source) -> Result<(u32, u32), String> {
+    let broker = shared.state.broker.clone();
+    // On a task of its own: a question to the broker is never dropped half-way.
+    let asked = tokio::spawn(async move { broker.facts(source).await });
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(Ok(facts))) => Ok((facts.ready, facts.consumers)),
+        Ok(Ok(Err(e))) => Err(e.to_string()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// `GET /v1/dead`
+pub(super) async fn dead(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+    let params = params.only(&["reason", "queue", "limit", "cursor"])?;
+    let limit = params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE);
+    let filter = DeadFilter {
+        reason: params.text("reason").map(str::to_owned),
+        queue: params.text("queue").map(str::to_owned),
+        before: params.number("cursor", 1..=i64::MAX)?,
+        limit: limit + 1,
+    };
+    let mut rows = shared.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    let limit = limit as usize;
+    let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id.to_string());
+    rows.truncate(limit);
+    Ok(respond(StatusCode::OK, &json!({"dead": rows, "next_cursor": next_cursor})))
+}

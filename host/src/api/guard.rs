@@ -1,0 +1,134 @@
+//! Who is asking, and whether they may.
+
+use super::problem::Problem;
+use super::tokens::Scope;
+use super::{Shared, Tokens};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Paths that anybody may ask.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Who is asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// No valid token, and one is needed.
+    Unknown,
+    /// May read.
+    Reader,
+    /// May do everything.
+    Operator,
+}
+
+/// Let a request through, or say why not.
+pub(super) async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let tokens = shared.state.tokens.as_ref();
+    if tokens.is_none()
+        && let Err(problem) = addressed_to_us(request.headers())
+    {
+        return problem.into_response();
+    }
+    let caller = caller(tokens, request.headers());
+    let open = OPEN.contains(&request.uri().path());
+    match permitted(caller, request.method(), open) {
+        Ok(()) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> Caller {
+    let Some(tokens) = tokens else { return Caller::Operator };
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    match bearer.and_then(|token| tokens.scope(token)) {
+        None => Caller::Unknown,
+        Some(Scope::Read) => Caller::Reader,
+        Some(Scope::Full) => Caller::Operator,
+    }
+}
+
+fn permitted(caller: Caller, method: &Method, open: bool) -> Result<(), Problem> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match caller {
+        _ if open => Ok(()),
+        Caller::Operator => Ok(()),
+        Caller::Reader if reads => Ok(()),
+        Caller::Reader => {
+            let detail = "this token's scope is read; what changes something needs one whose scope is full";
+            Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+        }
+        Caller::Unknown => {
+            let detail = "a token of api.tokens_file is needed: Authorization: Bearer TOKEN (AGENTRY_TOKEN for the \
+                          command line)";
+            Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
+        }
+    }
+}
+
+/// Without tokens everything that reaches loopback may call, a browser on this machine too. A page whose name was made to
+/// point to 127.0.0.1 (DNS rebinding) gives itself away by that name: only numeric addresses and localhost are ours.
+fn addressed_to_us(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
+    let host = host.to_str().unwrap_or("?");
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    if bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let detail = format!(
+        "the request is for the host {host:?}; without api.tokens_file only numeric addresses and localhost are answered"
+    );
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn without_a_file_of_tokens_everybody_may_do_everything() {
+        assert_eq!(caller(None, &HeaderMap::new()), Caller::Operator);
+    }
+
+    #[test]
+    fn with_one_a_token_says_what_is_allowed() {
+        let tokens = Tokens::parse("r read 0123456789abcdef\nf full fedcba9876543210").unwrap();
+        let of = |value: &str| caller(Some(&tokens), &headers(header::AUTHORIZATION, value));
+        assert_eq!(of("Bearer 0123456789abcdef"), Caller::Reader);
+        assert_eq!(of("bearer fedcba9876543210"), Caller::Operator);
+        assert_eq!(of("Basic fedcba9876543210"), Caller::Unknown);
+        assert_eq!(of("Bearer nobody"), Caller::Unknown);
+        assert!(permitted(Caller::Reader, &Method::GET, false).is_ok());
+        assert!(permitted(Caller::Reader, &Method::POST, false).is_err());
+        assert!(permitted(Caller::Unknown, &Method::GET, false).is_err());
+        assert!(permitted(Caller::Unknown, &Method::GET, true).is_ok());
+    }
+
+    #[test]
+    fn a_page_that_renamed_loopback_is_refused() {
+        for host in ["127.0.0.1:7070", "localhost", "localhost:7070", "[::1]:7070", "[::1]", "10.0.0.1"] {
+            assert!(addressed_to_us(&headers(header::HOST, host)).is_ok(), "{host}");
+        }
+        for host in ["evil.example:7070", "localhost.evil.example", "127.0.0.1.evil.example"] {
+            assert!(addressed_to_us(&headers(header::HOST, host)).is_err(), "{host}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The HTTP API: submit, read, wait, call off; what is installed, who is alive, what waits.
+//!
+//! Every answer is JSON, every error a problem document with a stable code ([`problem`]). Operations of the database run
+//! on tasks of their own: a client that hangs up must not leave one half done.
+
+mod facts;
+mod follow;
+mod guard;
+mod params;
+mod problem;
+mod readiness;
+mod render;
+mod submit;
+mod tasks;
+mod tokens;
+mod waiters;
+
+pub use problem::Problem;
+pub use readiness::{Readiness, Reason};
+pub use tokens::{Scope, Tokens, TokensError};
+
+use crate::broker::Broker;
+use crate::db::{Db, DbError, Fields, TaskRow};
+use crate::registry::Catalog;
+use crate::task::TaskId;
+use crate::task::limits::MessageLimits;
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long open connections may go on after the end was asked for.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What the API is given.
+#[derive(Clone)]
+pub struct ApiState {
+    /// What is remembered.
+    pub db: Arc<dyn Db>,
+    /// Which plugins are here.
+    pub catalog: Arc<dyn Catalog>,
+    /// For what it counts.
+    pub broker: Arc<dyn Broker>,
+    /// Whether tasks are taken in.
+    pub readiness: watch::Receiver<Readiness>,
+    /// Logical queues that this host consumes.
+    pub queues: Vec<String>,
+    /// What a task is checked against.
+    pub message_limits: MessageLimits,
+    /// The largest body of a request.
+    pub body_bytes: usize,
+    /// Attempts in all where neither the task nor a plugin of this host says: `retry.max_attempts`.
+    pub max_attempts: u32,
+    /// Notified after a submission, so that the relay publishes at once.
+    pub wake: Arc<Notify>,
+    /// Ticks after every batch that this host has settled.
+    pub settled: watch::Receiver<u64>,
+    /// Ends a task that runs in this process.
+    pub stop: Arc<dyn Fn(TaskId) + Send + Sync>,
+    /// Who may call; `None`: everybody who reaches the address, which is loopback then.
+    pub tokens: Option<Tokens>,
+    /// Cancelled: those who wait are answered, streams end.
+    pub closing: CancellationToken,
+}
+
+/// The state and what the handlers keep between requests.
+struct Shared {
+    state: ApiState,
+    waiters: Arc<waiters::Waiters>,
+    streams: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Ask the database on a task of its own.
+    async fn db<T, A, F>(&self, ask: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        A: Future<Output = Result<T, DbError>> + Send + 'static,
+        F: FnOnce(Arc<dyn Db>) -> A,
+    {
+        match tokio::spawn(ask(self.state.db.clone())).await {
+            Ok(answer) => Ok(answer?),
+            Err(e) => Err(Problem::internal(&e)),
+        }
+    }
+}
+
+/// Every route. Call it within a runtime: one task of it asks the database for all who wait.
+pub fn router(state: ApiState) -> Router {
+    let waiters = waiters::Waiters::new();
+    tokio::spawn(waiters.clone().serve(state.db.clone(), state.settled.clone(), state.closing.clone()));
+    let shared = Arc::new(Shared { state, waiters, streams: Arc::new(Semaphore::new(follow::STREAMS)) });
+    Router::new()
+        .route("/v1/tasks", get(tasks::list).post(submit::one))
+        .route("/v1/tasks/batch", post(submit::batch))
+        .route("/v1/tasks/{id}", get(tasks::show))
+        .route("/v1/tasks/{id}/wait", get(tasks::wait))
+        .route("/v1/tasks/{id}/events", get(tasks::events))
+        .route("/v1/tasks/{id}/logs", get(tasks::logs))
+        .route("/v1/tasks/{id}/attempts", get(tasks::attempts))
+        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/dead", get(facts::dead))
+        .route("/v1/plugins", get(facts::plugins))
+        .route("/v1/plugins/{name}", get(facts::plugin))
+        .route("/v1/hosts", get(facts::hosts))
+        .route("/v1/queues", get(facts::queues))
+        .route("/healthz", get(readiness::healthz))
+        .route("/readyz", get(readiness::readyz))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::guard))
+        .with_state(shared)
+}
+
+/// Answer requests until `state.closing`, and then for a few seconds those that are under way.
+pub async fn serve(listener: TcpListener, state: ApiState) -> io::Result<()> {
+    use axum::serve::ListenerExt;
+    let closing = state.closing.clone();
+    let listener = listener.tap_io(|stream| {
+        // Small answers, sent at once; a socket that refuses is no worse off.
+        let _ = stream.set_nodelay(true);
+    });
+    let server = axum::serve(listener, router(state)).with_graceful_shutdown(closing.clone().cancelled_owned());
+    tokio::select! {
+        ended = server.into_future() => ended,
+        () = async { closing.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+    }
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}; the API begins at /v1", uri.path()))
+}
+
+async fn no_method(method: axum::http::Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+/// An answer as JSON.
+fn respond<T: serde::Serialize>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => {
+            let mut response = (status, body).into_response();
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(e) => Problem::internal(&e).into_response(),
+    }
+}
+
+/// A task, whole, as JSON.
+fn task_response(status: StatusCode, row: &TaskRow) -> Response {
+    respond(status, &render::TaskJson::new(row, Fields::ALL))
+}

@@ -1,0 +1,330 @@
+//! `POST /v1/tasks` and `POST /v1/tasks/batch`: a task is accepted only if it can run.
+
+use super::problem::Problem;
+use super::{Shared, respond, task_response};
+use crate::db::{Fields, HostRow, NewTask, Submitted};
+use crate::registry::Resolved;
+use crate::task::{Options, PluginRef, TaskMessage};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tasks in one batch.
+const BATCH: usize = 10_000;
+/// Where a task goes if neither it nor its plugin says.
+const DEFAULT_QUEUE: &str = "default";
+/// How long a client may take to send its body.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A task as submitted. Every key is checked; an absent one that is needed is said by name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request<'a> {
+    id: Option<String>,
+    plugin: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    input: Option<&'a RawValue>,
+    queue: Option<String>,
+    #[serde(borrow)]
+    options: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    tasks: Option<Vec<&'a RawValue>>,
+}
+
+/// `null` is an input; only an absent key is none.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+pub(super) async fn one(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let body = read(&shared, &headers, body).await?;
+    let mut hosts = Hosts::default();
+    let (message, queue) = parse(&shared, text(&body)?, &headers)?;
+    let task = admit(&shared, &mut hosts, message, queue).await?;
+    let id = task.message.id;
+    let answer = submit(&shared, vec![task]).await?;
+    let status = match answer.first() {
+        Some(Submitted::Created) => StatusCode::CREATED,
+        Some(Submitted::Exists) => StatusCode::OK,
+        Some(Submitted::Conflict) | None => return Err(conflict(&id.to_string())),
+    };
+    let row = shared.db(move |db| async move { db.task(id, Fields::ALL).await }).await.map_err(|p| p.with("id", id.to_string()))?;
+    match row {
+        Some(row) => {
+            let mut response = task_response(status, &row);
+            // A UUID is visible ASCII.
+            if let Ok(location) = format!("/v1/tasks/{id}").parse() {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            Ok(response)
+        }
+        None => Err(Problem::internal(&format_args!("the task {id} was committed and is not there"))),
+    }
+}
+
+pub(super) async fn batch(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read(&shared, &headers, body).await?;
+    let request: Batch<'_> = object("the body", text(&body)?)?;
+    let items = request.tasks.ok_or_else(|| Problem::bad("bad_message", "the body: missing field `tasks`"))?;
+    if items.is_empty() || items.len() > BATCH {
+        let detail = format!("tasks has {} entries; allowed are 1 to {BATCH}", items.len());
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail));
+    }
+    let mut hosts = Hosts::default();
+    let mut tasks = Vec::with_capacity(items.len());
+    let mut seen = std::collections::HashSet::new();
+    for (at, item) in items.into_iter().enumerate() {
+        let (message, queue) = parse(&shared, item.get(), &headers).map_err(|p| p.at(at))?;
+        if !seen.insert(message.id) {
+            let detail = format!("the id {} stands there twice", message.id);
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
+        }
+        tasks.push(admit(&shared, &mut hosts, message, queue).await.map_err(|p| p.at(at))?);
+    }
+    let ids: Vec<_> = tasks.iter().map(|task| task.message.id).collect();
+    let answer = submit(&shared, tasks).await?;
+    if let Some(at) = answer.iter().position(|a| *a == Submitted::Conflict) {
+        return Err(conflict(&ids[at].to_string()).at(at));
+    }
+    let tasks: Vec<_> = ids
+        .iter()
+        .zip(&answer)
+        .map(|(id, answer)| serde_json::json!({"id": id, "created": *answer == Submitted::Created}))
+        .collect();
+    Ok(respond(StatusCode::CREATED, &serde_json::json!({"tasks": tasks})))
+}
+
+/// The whole body, within the limit and in time.
+async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+    if let Some(value) = headers.get(header::CONTENT_TYPE) {
+        let text = value.to_str().unwrap_or("?");
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let detail = format!("content-type is {text:?}; it must be application/json");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
+        }
+    } else {
+        // Without one a web page could post from any browser on this machine.
+        let detail = "content-type is missing; it must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
+    }
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
+        let detail = format!("content-encoding is {encoding:?}; send the body as it is, without one");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail));
+    }
+    let most = shared.state.body_bytes;
+    let too_large = || {
+        let detail = format!("the body has more than {} MiB (api.body_mib)", most / (1_024 * 1_024));
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > most as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, most)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(e)) if is_length_limit(&e) => Err(too_large()),
+        Ok(Err(e)) => Err(Problem::bad("bad_body", format!("the body broke off: {e}"))),
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", BODY_PATIENCE.as_secs());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
+        }
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn text(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body)
+        .map_err(|e| Problem::bad("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))
+}
+
+/// Read a JSON object. serde would take an array for a struct, field by field.
+fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Problem> {
+    match text.trim_start_matches([' ', '\n', '\r', '\t']).as_bytes().first() {
+        Some(b'{') => serde_json::from_str(text).map_err(|e| match e.classify() {
+            serde_json::error::Category::Data => Problem::bad("bad_message", format!("{what}: {e}")),
+            _ => Problem::bad("not_json", format!("{what}: {e}")),
+        }),
+        None => Err(Problem::bad("not_json", format!("{what} is empty"))),
+        Some(_) => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => Err(Problem::bad("bad_message", format!("{what}: expected an object"))),
+            Err(e) => Err(Problem::bad("not_json", format!("{what}: {e}"))),
+        },
+    }
+}
+
+/// One task and the queue it asks for.
+fn parse(shared: &Shared, text: &str, headers: &HeaderMap) -> Result<(TaskMessage, Option<String>), Problem> {
+    let limits = &shared.state.message_limits;
+    if text.len() > limits.body_bytes {
+        let detail =
+            format!("the task has {} bytes and limits.max.message_kib allows {}", text.len(), limits.body_bytes);
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+    }
+    let request: Request<'_> = object("the task", text)?;
+    let missing = |field: &str| Problem::bad("bad_message", format!("the task: missing field `{field}`"));
+    let plugin = request.plugin.ok_or_else(|| missing("plugin"))?;
+    let input = request.input.ok_or_else(|| missing("input"))?;
+    let id = match request.id {
+        None => None,
+        Some(text) => Some(
+            text.parse().map_err(|_| Problem::bad("bad_id", format!("id is {text:?}, which is not a UUID")))?,
+        ),
+    };
+    let options: Options = match request.options.map(RawValue::get) {
+        None | Some("null") => Options::default(),
+        Some(text) => object("options", text)?,
+    };
+    let mut message = TaskMessage::assemble(id, &plugin, input.get(), options, limits)?;
+    message.traceparent =
+        headers.get("traceparent").and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t)).map(str::to_owned);
+    Ok((message, request.queue))
+}
+
+/// W3C Trace Context, version 00: anything else is ignored, as that recommendation says.
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, digits: usize| {
+        part.len() == digits && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    matches!(parts[..], ["00", trace, parent, flags] if hex(trace, 32) && hex(parent, 16) && hex(flags, 2))
+}
+
+/// The live hosts, read at most once for a request.
+#[derive(Default)]
+struct Hosts(Option<Vec<HostRow>>);
+
+impl Hosts {
+    async fn live(&mut self, shared: &Shared) -> Result<&[HostRow], Problem> {
+        if self.0.is_none() {
+            let mut hosts = shared.db(|db| async move { db.hosts().await }).await?;
+            hosts.retain(|host| host.alive);
+            self.0 = Some(hosts);
+        }
+        Ok(self.0.as_deref().unwrap_or_default())
+    }
+}
+
+/// Accept a task if some live host can run it, now or once its plugin is mended.
+async fn admit(
+    shared: &Shared,
+    hosts: &mut Hosts,
+    message: TaskMessage,
+    queue: Option<String>,
+) -> Result<NewTask, Problem> {
+    let plugin = &message.plugin;
+    let mut plugin_queue = None;
+    let mut max_attempts = shared.state.max_attempts;
+    match shared.state.catalog.resolve(plugin) {
+        Resolved::Ready(runner) => {
+            plugin_queue = Some(runner.queue().to_owned());
+            max_attempts = runner.retry().max_attempts;
+        }
+        Resolved::Broken { .. } => {
+            let listed = shared.state.catalog.list();
+            let versions = listed.into_iter().filter(|info| *info.name == *plugin.name).flat_map(|info| info.versions);
+            plugin_queue = versions.filter_map(|version| version.queue).next();
+        }
+        Resolved::Disabled => {
+            if !served_elsewhere(hosts.live(shared).await?, plugin) {
+                let detail = format!("the plugin {plugin} is turned off here, and no other live host serves it");
+                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin_disabled", detail));
+            }
+        }
+        Resolved::Unknown { known } => {
+            let live = hosts.live(shared).await?;
+            if !served_elsewhere(live, plugin) {
+                return Err(unknown_plugin(plugin, known, live));
+            }
+        }
+    }
+    let queue = queue.or(plugin_queue).unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
+    if !shared.state.queues.contains(&queue) {
+        let live = hosts.live(shared).await?;
+        if !live.iter().any(|host| host.record.queues.contains(&queue)) {
+            let mut known: Vec<String> = shared.state.queues.clone();
+            known.extend(live.iter().flat_map(|host| host.record.queues.clone()));
+            known.sort();
+            known.dedup();
+            let detail = format!("no live host consumes the queue {queue:?}; consumed are {}", known.join(", "));
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_queue", detail).with("known", known));
+        }
+    }
+    let max_attempts = message.max_attempts(Some(max_attempts));
+    Ok(NewTask { message, queue, retry_of: None, max_attempts })
+}
+
+/// Whether one of these hosts has the plugin, be it broken: then the task waits for its repair.
+fn served_elsewhere(hosts: &[HostRow], plugin: &PluginRef) -> bool {
+    hosts.iter().any(|host| {
+        let ready = host.record.plugins.iter().filter_map(|p| p.split_once('@')).any(|(name, version)| {
+            *name == *plugin.name
+                && semver::Version::parse(version).is_ok_and(|version| plugin.requirement.matches(&version))
+        });
+        let broken = host.record.broken_plugins.iter().filter_map(|p| p.split_once(':'));
+        ready || broken.map(|(name, _)| name).any(|name| *name.split('@').next().unwrap_or(name) == *plugin.name)
+    })
+}
+
+fn unknown_plugin(plugin: &PluginRef, mut known: Vec<String>, hosts: &[HostRow]) -> Problem {
+    for other in hosts.iter().flat_map(|host| &host.record.plugins) {
+        let name = other.split('@').next().unwrap_or(other);
+        // Where the name is known, the catalogue lists versions; elsewhere names.
+        let entry = if name == &*plugin.name { other.as_str() } else { name };
+        if !known.iter().any(|k| k == entry || k.split('@').next() == Some(entry)) {
+            known.push(entry.to_owned());
+        }
+    }
+    let detail = if known.is_empty() {
+        format!("no live host serves the plugin {plugin}, nor any other; `agentry plugin list` shows what is installed")
+    } else {
+        format!("no live host serves the plugin {plugin}; known are {}", known.join(", "))
+    };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_plugin", detail).with("known", known)
+}
+
+async fn submit(shared: &Shared, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Problem> {
+    let answer = shared.db(move |db| async move { db.submit(&tasks).await }).await?;
+    shared.state.wake.notify_one();
+    Ok(answer)
+}
+
+fn conflict(id: &str) -> Problem {
+    let detail = format!("the id {id} belongs to a task with another plugin, input or options; submit under a new id");
+    Problem::new(StatusCode::CONFLICT, "conflict", detail).with("id", id)
+}
+
+/// For handlers that answer either way.
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Response {
+        problem.into_response()
+    }
+}
+
+#[cfg(test)]
+#[path = "submit_tests.rs"]
+mod tests;

@@ -1,0 +1,209 @@
+//! Reading tasks, waiting for their end, calling them off.
+
+use super::params::{OfTask, Params};
+use super::problem::Problem;
+use super::render::TaskJson;
+use super::{Shared, follow, respond, task_response};
+use crate::db::{CancelAnswer, Fields, TaskFilter, TaskRow};
+use crate::task::{PluginRef, State as TaskState, TaskId};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Rows of a page, unless asked otherwise, and at most.
+pub(super) const PAGE: u32 = 50;
+pub(super) const LONGEST_PAGE: u32 = 500;
+/// Lines or events of an answer at most; the next begin after `next_after`.
+const LINES: u32 = 1_000;
+
+pub(super) fn no_such_task(id: TaskId) -> Problem {
+    Problem::not_found(format!("there is no task {id}"))
+}
+
+pub(super) async fn find(shared: &Shared, id: TaskId, fields: Fields) -> Result<TaskRow, Problem> {
+    let row = shared.db(move |db| async move { db.task(id, fields).await }).await?;
+    row.ok_or_else(|| no_such_task(id))
+}
+
+/// `GET /v1/tasks/{id}`
+pub(super) async fn show(State(shared): State<Arc<Shared>>, OfTask(id): OfTask, params: Params) -> Result<Response, Problem> {
+    params.only(&[])?;
+    Ok(task_response(StatusCode::OK, &find(&shared, id, Fields::ALL).await?))
+}
+
+/// `GET /v1/tasks/{id}/wait?timeout=30`
+pub(super) async fn wait(State(shared): State<Arc<Shared>>, OfTask(id): OfTask, params: Params) -> Result<Response, Problem> {
+    let seconds = params.only(&["timeout"])?.number("timeout", 0.0..=300.0)?.unwrap_or(30.0);
+    let until = tokio::time::sleep(Duration::from_secs_f64(seconds));
+    let mut waiter = shared.waiters.register(id);
+    let row = find(&shared, id, Fields::ALL).await?;
+    if row.state.is_terminal() {
+        return Ok(task_response(StatusCode::OK, &row));
+    }
+    tokio::select! {
+        () = waiter.ended() => {}
+        () = until => {}
+        () = shared.state.closing.cancelled() => {}
+    }
+    Ok(task_response(StatusCode::OK, &find(&shared, id, Fields::ALL).await?))
+}
+
+/// `GET /v1/tasks`
+pub(super) async fn list(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+    let (filter, fields) = filter(params)?;
+    let limit = filter.limit as usize;
+    // One more than asked tells whether there is a next page, without counting anything.
+    let more = TaskFilter { limit: filter.limit + 1, ..filter };
+    let mut rows = shared.db(move |db| async move { db.tasks(&more, fields).await }).await?;
+    let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id);
+    rows.truncate(limit);
+    let tasks: Vec<TaskJson<'_>> = rows.iter().map(|row| TaskJson::new(row, fields)).collect();
+    #[derive(serde::Serialize)]
+    struct Page<'a> {
+        tasks: Vec<TaskJson<'a>>,
+        next_cursor: Option<TaskId>,
+    }
+    Ok(respond(StatusCode::OK, &Page { tasks, next_cursor }))
+}
+
+fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
+    let params = params.only(&["state", "plugin", "queue", "label", "limit", "cursor", "fields"])?;
+    let states = TaskState::ALL.map(TaskState::as_str).join(", ");
+    let fields = params.read("fields", "input, output or both, separated by a comma", |text| {
+        text.split(',').try_fold(Fields::default(), |fields, part| match part.trim() {
+            "input" => Some(Fields { input: true, ..fields }),
+            "output" => Some(Fields { output: true, ..fields }),
+            _ => None,
+        })
+    })?;
+    let filter = TaskFilter {
+        state: params.read("state", &format!("one of {states}"), TaskState::parse)?,
+        plugin: params.read("plugin", "the name of a plugin", |text| {
+            PluginRef::is_name(text).then(|| text.to_owned())
+        })?,
+        queue: params.text("queue").map(str::to_owned),
+        label: params.read("label", "KEY=VALUE", |text| {
+            text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
+        })?,
+        before: params.read("cursor", "the next_cursor of another page", |text| text.parse().ok())?,
+        limit: params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE),
+    };
+    Ok((filter, fields.unwrap_or_default()))
+}
+
+/// `GET /v1/tasks/{id}/events`
+pub(super) async fn events(
+    State(shared): State<Arc<Shared>>,
+    OfTask(id): OfTask,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Problem> {
+    let after = after(&params.only(&["after"])?, &headers)?;
+    find(&shared, id, Fields::default()).await?;
+    if follow::asked(&headers) {
+        return Ok(follow::events(shared, id, after)?.into_response());
+    }
+    let rows = shared.db(move |db| async move { db.events(id, after, LINES).await }).await?;
+    let next_after = (rows.len() == LINES as usize).then(|| rows.last().map(|row| row.seq));
+    Ok(respond(StatusCode::OK, &json!({"events": rows, "next_after": next_after})))
+}
+
+/// `GET /v1/tasks/{id}/logs`
+pub(super) async fn logs(
+    State(shared): State<Arc<Shared>>,
+    OfTask(id): OfTask,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Problem> {
+    let after = after(&params.only(&["after"])?, &headers)?;
+    find(&shared, id, Fields::default()).await?;
+    if follow::asked(&headers) {
+        return Ok(follow::logs(shared, id, after)?.into_response());
+    }
+    let rows = shared.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
+    let next_after = (rows.len() == LINES as usize).then(|| rows.last().map(|row| row.seq));
+    Ok(respond(StatusCode::OK, &json!({"logs": rows, "next_after": next_after})))
+}
+
+/// Where to begin: `?after=`, or what a reader of events sends when it comes back.
+fn after(params: &Params, headers: &HeaderMap) -> Result<i64, Problem> {
+    if let Some(after) = params.number("after", 0..=i64::MAX)? {
+        return Ok(after);
+    }
+    let Some(id) = headers.get("last-event-id") else { return Ok(0) };
+    let id = id.to_str().ok().and_then(|text| text.parse().ok()).filter(|id: &i64| *id >= 0);
+    id.ok_or_else(|| Problem::bad("bad_query", "Last-Event-ID is not the id of an event that was sent"))
+}
+
+/// `GET /v1/tasks/{id}/attempts`
+pub(super) async fn attempts(
+    State(shared): State<Arc<Shared>>,
+    OfTask(id): OfTask,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&[])?;
+    find(&shared, id, Fields::default()).await?;
+    let rows = shared.db(move |db| async move { db.attempts(id).await }).await?;
+    Ok(respond(StatusCode::OK, &json!({"attempts": rows})))
+}
+
+/// `POST /v1/tasks/{id}/cancel`
+pub(super) async fn cancel(
+    State(shared): State<Arc<Shared>>,
+    OfTask(id): OfTask,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&[])?;
+    match shared.db(move |db| async move { db.cancel(id).await }).await? {
+        CancelAnswer::Unknown => return Err(no_such_task(id)),
+        CancelAnswer::Terminal(state) => {
+            let detail = format!("the task {id} has ended ({state}) and never changes again");
+            return Err(Problem::new(StatusCode::CONFLICT, "already_ended", detail).with("state", state.as_str()));
+        }
+        CancelAnswer::Cancelled => {}
+        // Another host hears of it with its next renewal.
+        CancelAnswer::Requested(_) => (shared.state.stop)(id),
+    }
+    Ok(task_response(StatusCode::ACCEPTED, &find(&shared, id, Fields::ALL).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::extract::FromRequestParts;
+
+    async fn read(query: &str) -> Result<(TaskFilter, Fields), Problem> {
+        let request = axum::http::Request::get(format!("/v1/tasks?{query}")).body(()).unwrap();
+        let (mut parts, ()) = request.into_parts();
+        filter(Params::from_request_parts(&mut parts, &()).await?)
+    }
+
+    #[tokio::test]
+    async fn a_filter_is_read_as_it_is_written() {
+        let (filter, fields) =
+            read("state=failed&plugin=word-count&label=team%3Dsearch&limit=500&fields=output").await.unwrap();
+        assert_eq!(filter.state, Some(TaskState::Failed));
+        assert_eq!(filter.label, Some(("team".into(), "search".into())));
+        assert_eq!(filter.limit, 500);
+        assert_eq!(fields, Fields { input: false, output: true });
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_cannot_be_is_refused_by_name() {
+        for (query, part) in [
+            ("state=done", "state is \\\"done\\\"; it takes one of scheduled, pending"),
+            ("limit=501", "limit is \\\"501\\\"; it takes a number from 1 to 500"),
+            ("limit=0", "it takes a number from 1 to 500"),
+            ("label=team", "it takes KEY=VALUE"),
+            ("fields=logs", "it takes input, output or both"),
+            ("cursor=x", "it takes the next_cursor of another page"),
+            ("plugin=No", "it takes the name of a plugin"),
+        ] {
+            let told = format!("{:?}", read(query).await.unwrap_err());
+            assert!(told.contains(part), "{query}: {told}");
+        }
+    }
+}

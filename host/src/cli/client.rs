@@ -1,0 +1,113 @@
+//! The command line as a client of the daemon.
+
+use super::{Failed, Server};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Longer than any answer takes that is not waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon's API.
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: Option<String>,
+}
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The problem's stable word.
+    pub code: String,
+    /// What was wrong.
+    pub detail: String,
+}
+
+impl Client {
+    /// A client of `--server`.
+    pub fn new(server: &Server) -> Result<Client, Failed> {
+        let address = server.server.trim_end_matches('/').to_owned();
+        if !address.starts_with("http://") && !address.starts_with("https://") {
+            return Err(Failed::usage(format!("--server is {address:?}; it takes http://HOST:PORT")));
+        }
+        // No proxy variables: what is asked is where the answer comes from.
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).build();
+        Ok(Client {
+            http: http.map_err(|e| Failed::usage(format!("failed to make an HTTP client: {e}")))?,
+            server: address,
+            token: std::env::var("AGENTRY_TOKEN").ok().filter(|t| !t.is_empty()),
+        })
+    }
+
+    /// Ask; a refusal is an error with exit code 2.
+    pub async fn get(&self, path: &str) -> Result<Value, Failed> {
+        self.ask(Method::GET, path, None, PATIENCE).await?.map_err(refused)
+    }
+
+    /// Ask, and wait for longer than usual.
+    pub async fn get_within(&self, path: &str, patience: Duration) -> Result<Value, Failed> {
+        self.ask(Method::GET, path, None, patience + PATIENCE).await?.map_err(refused)
+    }
+
+    /// Send a body.
+    pub async fn post(&self, path: &str, body: String) -> Result<Value, Failed> {
+        self.ask(Method::POST, path, Some(body), PATIENCE).await?.map_err(refused)
+    }
+
+    /// The answer, or the refusal.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        patience: Duration,
+    ) -> Result<Result<Value, Refused>, Failed> {
+        let mut request = self.http.request(method, format!("{}{path}", self.server)).timeout(patience);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let unreachable = |error: reqwest::Error| {
+            let hint = "start one with `agentry up`, or name it with --server or AGENTRY_SERVER";
+            Failed::unreachable(format!("no daemon answers at {}: {}; {hint}", self.server, cause(&error)))
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let text = response.text().await.map_err(unreachable)?;
+        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(Ok(value));
+        }
+        let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let detail = [word("detail"), word("title"), status.to_string()].into_iter().find(|t| !t.is_empty());
+        Ok(Err(Refused { status, code: word("code"), detail: detail.unwrap_or_default() }))
+    }
+}
+
+/// A refusal as the end of a command: what the daemon cannot do now is 3, what it never does is 2.
+pub fn refused(refused: Refused) -> Failed {
+    let detail = super::escape::line(&refused.detail);
+    match refused.status.is_server_error() {
+        true => Failed::unreachable(detail),
+        false => Failed::usage(detail),
+    }
+}
+
+/// The innermost reason, which is the one that helps.
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// A word as a part of a path or query.
+pub fn encode(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}

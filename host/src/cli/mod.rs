@@ -1,0 +1,158 @@
+//! The command line: one file per command. Data goes to standard output, all else to standard error.
+//!
+//! Exit codes: 0 done (for `run` and `submit --wait`: completed) · 1 the task failed or was cancelled · 2 usage or
+//! configuration · 3 the service could not be reached · 4 the schema does not fit · 5 drained dirtily.
+
+mod client;
+mod config;
+mod dead;
+mod escape;
+mod host;
+mod input;
+mod migrate;
+mod output;
+mod plugin;
+mod run;
+mod submit;
+mod task;
+mod timeline;
+mod up;
+
+use crate::config::{FlagValue, Settings, Sources};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs agents that teams ship as WebAssembly components, from a RabbitMQ queue, and records every step in Postgres.
+#[derive(Parser)]
+#[command(name = "agentry", version = crate::daemon::BUILD, max_term_width = 110, propagate_version = true)]
+struct Agentry {
+    /// Settings file; otherwise AGENTRY_CONFIG, or ./agentry.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The daemon: takes tasks, runs them, serves the API.
+    Up(up::Up),
+    /// One task, here and now: same sandbox, limits and grants; nothing needed around it.
+    Run(run::Run),
+    /// Hand a task to a daemon.
+    Submit(submit::Submit),
+    /// What became of tasks.
+    #[command(subcommand)]
+    Task(task::Task),
+    /// Which plugins a daemon serves.
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    /// Which hosts share the database.
+    #[command(subcommand)]
+    Host(host::Host),
+    /// Messages that could not be used.
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Bring the database's schema up to date.
+    Migrate(migrate::Migrate),
+    /// The settings: check them, or show each with where it came from.
+    #[command(subcommand)]
+    Config(config::Config),
+}
+
+/// Where a daemon is found.
+#[derive(Args)]
+struct Server {
+    /// The daemon's address.
+    #[arg(long, env = "AGENTRY_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    server: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command did not do what it was asked, with its exit code.
+#[derive(Debug)]
+pub struct Failed {
+    code: u8,
+    message: String,
+}
+
+impl Failed {
+    /// The task failed or was cancelled.
+    fn task(message: impl fmt::Display) -> Failed {
+        Failed { code: 1, message: message.to_string() }
+    }
+    /// Usage or configuration.
+    fn usage(message: impl fmt::Display) -> Failed {
+        Failed { code: 2, message: message.to_string() }
+    }
+    /// The service could not be reached.
+    fn unreachable(message: impl fmt::Display) -> Failed {
+        Failed { code: 3, message: message.to_string() }
+    }
+    /// The schema does not fit.
+    fn schema(message: impl fmt::Display) -> Failed {
+        Failed { code: 4, message: message.to_string() }
+    }
+}
+
+/// Parse, do, and say how it went.
+pub fn main() -> ExitCode {
+    // One TLS stack, chosen once, before anything connects. A second call in one process would be harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Agentry { config, command } = match Agentry::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version are answers, on standard output; the rest are errors, and usage is 2.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let done = match command {
+        Command::Up(up) => up.run(config),
+        Command::Run(run) => wait(run.run(config)),
+        Command::Submit(submit) => wait(submit.run()),
+        Command::Task(task) => wait(task.run()),
+        Command::Plugin(plugin) => wait(plugin.run()),
+        Command::Host(host) => wait(host.run()),
+        Command::Dead(dead) => wait(dead.run()),
+        Command::Migrate(migrate) => wait(migrate.run(config)),
+        Command::Config(command) => command.run(config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { code, message }) => {
+            if !message.is_empty() {
+                output::say(&format!("agentry: {message}"));
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Clients need one thread.
+fn wait(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?.block_on(command)
+}
+
+/// Read the settings.
+fn settings(file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Settings, Failed> {
+    Sources::of_process(file, flags).and_then(|sources| Settings::load(&sources)).map_err(Failed::usage)
+}
+
+/// The whole command line, for tests of its help.
+pub fn command() -> clap::Command {
+    Agentry::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

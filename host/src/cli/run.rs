@@ -1,0 +1,82 @@
+//! `agentry run`.
+
+use super::{Failed, escape, input, output, settings};
+use crate::daemon;
+use crate::registry::Job;
+use crate::task::settle::{LogLine, Verdict};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// One attempt at one task, here and now: same sandbox, limits and grants as under the daemon; nothing needed around it.
+#[derive(clap::Args)]
+pub struct Run {
+    /// A plugin's folder, or a component (`*.wasm`).
+    plugin: PathBuf,
+    /// JSON, @file, or - for standard input.
+    #[arg(long, short, value_name = "JSON", default_value = "null")]
+    input: String,
+    /// Wall clock, in seconds; otherwise the plugin's.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+    /// `key=value`; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+}
+
+impl Run {
+    pub async fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
+        let settings = settings(file, Vec::new())?;
+        let input = input::read(&self.input)?;
+        let mut labels = std::collections::BTreeMap::new();
+        for label in &self.labels {
+            let pair = label.split_once('=');
+            let (key, value) = pair.ok_or_else(|| Failed::usage(format!("--label takes KEY=VALUE, not {label:?}")))?;
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        let runner = daemon::plugin(&settings, &self.plugin).await.map_err(Failed::usage)?;
+        let stop = CancellationToken::new();
+        let job = Job {
+            id: uuid::Uuid::now_v7(),
+            attempt: 1,
+            max_attempts: 1,
+            input: input.get().into(),
+            labels,
+            timeout: self.timeout.map(|s| Duration::from_secs(s.into())),
+            deadline: None,
+            stop: stop.clone(),
+            on_log: Some(Arc::new(show)),
+        };
+        let interrupt = async {
+            let _ = tokio::signal::ctrl_c().await;
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
+        let report = tokio::select! {
+            report = runner.run(job) => report,
+            () = interrupt => return Err(Failed::task("interrupted")),
+        };
+        match report.verdict {
+            Verdict::Output(output) => output::data(&output),
+            Verdict::Failed { failure, .. } => {
+                let detail = match failure.detail.is_null() {
+                    true => String::new(),
+                    false => format!("\n  {}", escape::line(&failure.detail.to_string())),
+                };
+                Err(Failed::task(format!("{}: {}{detail}", failure.kind, escape::line(&failure.message))))
+            }
+            Verdict::Snooze { message, after } => {
+                Err(Failed::task(format!("snoozed for {after:?}: {}", escape::line(&message))))
+            }
+            Verdict::Stopped => Err(Failed::task("interrupted")),
+        }
+    }
+}
+
+/// A line as it arrives.
+fn show(line: &LogLine) {
+    let logger = if line.logger.is_empty() { String::new() } else { format!("{}: ", escape::line(&line.logger)) };
+    let cut = if line.cut { " …" } else { "" };
+    output::say(&format!("{:<5} {logger}{}{cut}", line.level, escape::line(&line.message)));
+}

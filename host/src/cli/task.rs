@@ -1,0 +1,186 @@
+//! `agentry task …`.
+
+use super::client::{Client, encode};
+use super::{Failed, Server, output, submit, timeline};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What became of tasks.
+#[derive(clap::Subcommand)]
+pub enum Task {
+    /// One task with its life.
+    Show(One),
+    /// Tasks, newest first.
+    List(List),
+    /// Its history.
+    Events(One),
+    /// What its guests logged, by attempt.
+    Logs(One),
+    /// Until it has ended; exit code 1 if it did not complete.
+    Wait(Wait),
+    /// Call it off; a running guest stops within a second.
+    Cancel(One),
+}
+
+/// One task.
+#[derive(clap::Args)]
+pub struct One {
+    /// The task's id.
+    id: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Which tasks.
+#[derive(clap::Args)]
+pub struct List {
+    /// Only in this state.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only of this plugin.
+    #[arg(long)]
+    plugin: Option<String>,
+    /// Only of this queue.
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only with this label.
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Option<String>,
+    /// At most so many, up to 500.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Go on where an earlier list ended.
+    #[arg(long)]
+    cursor: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Which task, and for how long.
+#[derive(clap::Args)]
+pub struct Wait {
+    /// The task's id.
+    id: String,
+    /// Give up after so many seconds; otherwise never.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Task {
+    pub async fn run(self) -> Result<(), Failed> {
+        match self {
+            Task::Show(one) => one.show().await,
+            Task::List(list) => list.run().await,
+            Task::Events(one) => {
+                let answer = one.get("/events").await?;
+                one.print(&answer, |answer| timeline::events(rows(answer, "events")))
+            }
+            Task::Logs(one) => {
+                let answer = one.get("/logs").await?;
+                one.print(&answer, |answer| rows(answer, "logs").iter().map(timeline::log).collect())
+            }
+            Task::Cancel(one) => {
+                let path = format!("/v1/tasks/{}/cancel", encode(&one.id));
+                let answer = Client::new(&one.server)?.post(&path, String::new()).await?;
+                one.print(&answer, |answer| format!("{} {}", output::field(answer, "id"), output::field(answer, "state")))
+            }
+            Task::Wait(wait) => {
+                let client = Client::new(&wait.server)?;
+                let task = submit::wait(&client, &wait.id, wait.timeout.map(Duration::from_secs)).await?;
+                match wait.server.json {
+                    true => output::json(&task)?,
+                    false => output::data(&timeline::record(&task))?,
+                }
+                submit::ended(&task)
+            }
+        }
+    }
+}
+
+impl One {
+    async fn get(&self, part: &str) -> Result<Value, Failed> {
+        Client::new(&self.server)?.get(&format!("/v1/tasks/{}{part}", encode(&self.id))).await
+    }
+
+    fn print(&self, answer: &Value, text: impl Fn(&Value) -> String) -> Result<(), Failed> {
+        match self.server.json {
+            true => output::json(answer),
+            false => output::data(&text(answer)),
+        }
+    }
+
+    async fn show(&self) -> Result<(), Failed> {
+        let task = self.get("").await?;
+        let events = self.get("/events").await?;
+        let attempts = self.get("/attempts").await?;
+        if self.server.json {
+            return output::json(&json!({
+                "task": task, "events": events["events"], "attempts": attempts["attempts"],
+            }));
+        }
+        let mut text = timeline::record(&task);
+        text += "\n";
+        text += &timeline::events(rows(&events, "events"));
+        for attempt in rows(&attempts, "attempts") {
+            let usage = &attempt["usage"];
+            let number = |name: &str| usage[name].as_i64().unwrap_or_default();
+            text += &format!("\nattempt {} {}", output::field(attempt, "attempt"), output::field(attempt, "ended"));
+            if usage.is_object() {
+                text += &format!(
+                    ": ran {} µs (instantiated in {} µs, {} µs of processor time), {} KiB of memory, {} host calls",
+                    number("wall_us"),
+                    number("instantiate_us"),
+                    number("cpu_us"),
+                    number("peak_memory") / 1024,
+                    number("host_calls"),
+                );
+            }
+        }
+        output::data(&text)
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failed> {
+        let mut path = format!("/v1/tasks?limit={}", self.limit);
+        let filters = [
+            ("state", &self.state),
+            ("plugin", &self.plugin),
+            ("queue", &self.queue),
+            ("label", &self.label),
+            ("cursor", &self.cursor),
+        ];
+        for (name, value) in filters {
+            if let Some(value) = value {
+                path += &format!("&{name}={}", encode(value));
+            }
+        }
+        let answer = Client::new(&self.server)?.get(&path).await?;
+        if self.server.json {
+            return output::json(&answer);
+        }
+        let row = |task: &Value| {
+            let why = match (task["waiting_for"]["code"].as_str(), task["failure"]["kind"].as_str()) {
+                (Some(code), _) => code.to_owned(),
+                (None, Some(kind)) => kind.to_owned(),
+                (None, None) => "-".into(),
+            };
+            let attempts = format!("{}/{}", output::field(task, "attempt"), output::field(task, "max_attempts"));
+            let named = |name| output::field(task, name);
+            vec![named("id"), named("state"), why, named("plugin"), attempts, named("queue"), named("created_at")]
+        };
+        let rows: Vec<_> = rows(&answer, "tasks").iter().map(row).collect();
+        output::data(&output::table(&["id", "state", "why", "plugin", "attempt", "queue", "created"], &rows))?;
+        if let Some(cursor) = answer["next_cursor"].as_str() {
+            output::say(&format!("more: --cursor {cursor}"));
+        }
+        Ok(())
+    }
+}
+
+/// The rows of an answer.
+pub fn rows<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
+    answer[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}

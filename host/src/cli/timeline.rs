@@ -1,0 +1,128 @@
+//! A task as a person reads it: a record, and its life as a timeline.
+
+use super::escape::line;
+use super::output::field;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+/// The record.
+pub fn record(task: &Value) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
+    row("task", field(task, "id"));
+    row("state", field(task, "state"));
+    if let Some(code) = task["waiting_for"]["code"].as_str() {
+        row("waits for", format!("{code}: {}", field(&task["waiting_for"], "message")));
+    }
+    if task["failure"].is_object() {
+        let failure = &task["failure"];
+        row("failure", format!("{}: {}", field(failure, "kind"), field(failure, "message")));
+        if !failure["detail"].is_null() {
+            row("detail", line(&failure["detail"].to_string()));
+        }
+    }
+    let version = if task["version"].is_null() { String::new() } else { format!(" {}", field(task, "version")) };
+    row("plugin", format!("{}{version}", field(task, "plugin")));
+    row("queue", field(task, "queue"));
+    row("attempt", format!("{} of {}", field(task, "attempt"), field(task, "max_attempts")));
+    for name in ["created_at", "run_at", "started_at", "finished_at", "deadline", "host", "retry_of"] {
+        if !task[name].is_null() {
+            row(name.trim_end_matches("_at"), field(task, name));
+        }
+    }
+    if let Some(labels) = task["labels"].as_object().filter(|l| !l.is_empty()) {
+        let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{}={}", line(k), line(v.as_str().unwrap_or("")))).collect();
+        row("labels", labels.join(" "));
+    }
+    for name in ["input", "output"] {
+        if !task[name].is_null() {
+            row(name, cut(&line(&task[name].to_string())));
+        }
+    }
+    text
+}
+
+/// The life: each event with the time since the first.
+pub fn events(events: &[Value]) -> String {
+    let at = |event: &Value| event["at"].as_str().and_then(|t| t.parse::<DateTime<Utc>>().ok());
+    let Some(first) = events.first().and_then(at) else { return String::new() };
+    let mut text = String::new();
+    for event in events {
+        let since = at(event).map(|at| elapsed((at - first).num_microseconds().unwrap_or(i64::MAX)));
+        let mut about = Vec::new();
+        if !event["attempt"].is_null() {
+            about.push(format!("attempt {}", field(event, "attempt")));
+        }
+        if !event["fence"].is_null() {
+            about.push(format!("fence {}", field(event, "fence")));
+        }
+        if !event["detail"].is_null() {
+            about.push(cut(&line(&event["detail"].to_string())));
+        }
+        text += &format!(
+            "{:>3}  {:>12}  {:<12} {}\n",
+            field(event, "seq"),
+            since.unwrap_or_default(),
+            field(event, "event"),
+            about.join(", ")
+        );
+    }
+    text
+}
+
+/// One log line.
+pub fn log(entry: &Value) -> String {
+    let cut = if entry["cut"] == true { " …" } else { "" };
+    let logger = entry["logger"].as_str().filter(|l| !l.is_empty()).map(|l| format!(" {}:", line(l))).unwrap_or_default();
+    format!(
+        "{} #{} {:<5}{logger} {}{cut}\n",
+        field(entry, "at"),
+        field(entry, "attempt"),
+        field(entry, "level"),
+        field(entry, "message")
+    )
+}
+
+/// Microseconds for a person.
+pub fn elapsed(us: i64) -> String {
+    match us {
+        ..1_000 => format!("+{us} µs"),
+        1_000..1_000_000 => format!("+{:.1} ms", us as f64 / 1e3),
+        _ => format!("+{:.2} s", us as f64 / 1e6),
+    }
+}
+
+/// A screenful at most; the whole is in `--json`.
+fn cut(text: &str) -> String {
+    const MOST: usize = 2_000;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}… ({} bytes; --json shows all)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_life_is_told_from_its_first_event() {
+        let events = [
+            json!({"seq": 1, "at": "2026-01-01T00:00:00.000000Z", "event": "running", "attempt": 1, "fence": 1}),
+            json!({"seq": 2, "at": "2026-01-01T00:00:00.001500Z", "event": "completed", "attempt": 1, "fence": 1}),
+        ];
+        let text = super::events(&events);
+        assert_eq!(
+            text,
+            "  1         +0 µs  running      attempt 1, fence 1\n  2       +1.5 ms  completed    attempt 1, fence 1\n"
+        );
+    }
+
+    #[test]
+    fn nothing_of_a_guest_steers_the_terminal() {
+        let task = json!({"id": "x", "state": "failed", "failure": {"kind": "trap", "message": "a\u{1b}[31m\nb"}});
+        let text = record(&task);
+        assert!(!text.contains('\u{1b}') && text.contains("a\\u{1b}[31m\\nb"), "{text}");
+    }
+}

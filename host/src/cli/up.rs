@@ -1,0 +1,64 @@
+//! `agentry up`.
+
+use super::{Failed, settings};
+use crate::config::FlagValue;
+use crate::{daemon, telemetry};
+use std::path::PathBuf;
+
+/// The daemon. Without broker and database it works alone, on a SQLite file and a durable queue of its own.
+#[derive(clap::Args)]
+pub struct Up {
+    /// RabbitMQ, as amqp://… or amqps://…; a password in a flag is seen by every user of the machine.
+    #[arg(long, value_name = "URL")]
+    broker_url: Option<String>,
+    /// Postgres, as postgres://….
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// Check the schema, and do not change it.
+    #[arg(long)]
+    no_migrate: bool,
+    /// Where this process keeps what is its own.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<String>,
+    /// A folder with plugins; may be repeated.
+    #[arg(long, value_name = "FOLDER")]
+    plugins: Vec<String>,
+    /// Address of the API; port 0 picks one.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// A logical queue to consume; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    queue: Vec<String>,
+    /// Guests that may run at once.
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+}
+
+impl Up {
+    fn flags(&self) -> Vec<FlagValue> {
+        let one = |key, flag, value: &Option<String>| FlagValue { key, flag, values: value.iter().cloned().collect() };
+        vec![
+            one("broker.url", "--broker-url", &self.broker_url),
+            one("database.url", "--database-url", &self.database_url),
+            one("database.migrate", "--no-migrate", &self.no_migrate.then(|| "false".into())),
+            one("data.dir", "--data-dir", &self.data_dir),
+            FlagValue { key: "plugins.dir", flag: "--plugins", values: self.plugins.clone() },
+            one("api.listen", "--listen", &self.listen),
+            FlagValue { key: "broker.queues", flag: "--queue", values: self.queue.clone() },
+            one("worker.slots", "--slots", &self.slots.map(|n| n.to_string())),
+        ]
+    }
+
+    pub fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
+        let settings = settings(file, self.flags())?;
+        let _log = telemetry::start(&settings.log).map_err(Failed::usage)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("host")
+            .enable_all()
+            .build()
+            .map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?;
+        let ended = runtime.block_on(daemon::run(settings));
+        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+        ended.map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })
+    }
+}

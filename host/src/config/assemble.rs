@@ -1,0 +1,323 @@
+//! From merged layers to [`Settings`]: which setting takes what, and which ones belong together.
+
+use super::file::Section;
+use super::layers::Layers;
+use super::origin::{ConfigError, Origin, Problem};
+use super::reader::{Effective, Reader};
+use super::{
+    Api, Broker, Data, Database, Lease, LimitSet, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
+    Shutdown, Worker, plugins,
+};
+use crate::db::Retention;
+use crate::task::RetryPolicy;
+use crate::task::limits::MAX_ATTEMPTS;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Slots are bound by processors (guests that wait cost none, so there are many) and by memory.
+const SLOTS_PER_CORE: u64 = 16;
+const MIB_PER_SLOT: u64 = 16;
+
+pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings, ConfigError> {
+    let mut read = Reader::new(&mut layers);
+    let broker = broker(&mut read)?;
+    let database = database(&mut read)?;
+    both_or_neither(&read, broker.url.is_some(), database.url.is_some())?;
+    let limits = limits(&mut read)?;
+    if broker.url.is_some() {
+        within_consumer_timeout(&read, &broker, &limits)?;
+    }
+    let dirs = read.paths("plugins.dir")?;
+    let mut settings = Settings {
+        data: Data { dir: read.path("data.dir")?.unwrap_or_default() },
+        plugins: Plugins {
+            dirs,
+            mutable: read.flag("plugins.mutable")?,
+            unknown_grace: read.seconds("plugins.unknown_grace_seconds", 0..=86_400)?,
+            rules: plugins::rules(&tables(&layers, Section::Plugins), &limits.max)?,
+        },
+        api: api(&mut read)?,
+        worker: worker(&mut read, machine)?,
+        lease: Lease { ttl: read.seconds("lease.ttl_seconds", 1..=3_600)? },
+        shutdown: Shutdown { grace: read.seconds("shutdown.grace_seconds", 0..=3_600)? },
+        retention: Retention {
+            completed: read.days("retention.completed_days", 0..=36_500)?,
+            failed: read.days("retention.failed_days", 0..=36_500)?,
+            dead: read.days("retention.dead_days", 0..=36_500)?,
+        },
+        retry: retry(&mut read)?,
+        log: Log {
+            level: read
+                .choice("log.level", &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)))?,
+            directives: layers.environment.log.clone(),
+            format: read.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
+        },
+        queues: queues(&layers, &broker)?,
+        file: layers.file.clone(),
+        warnings: Vec::new(),
+        effective: Vec::new(),
+        broker,
+        database,
+        limits,
+    };
+    if let Some(key) = read.unread().next() {
+        return Err(Problem(format!("{key}: config.default.toml, built in, names it and nothing reads it")).into());
+    }
+    settings.warnings = warnings(&settings, &read);
+    settings.effective = effective(read.shown, &layers);
+    Ok(settings)
+}
+
+fn broker(read: &mut Reader) -> Result<Broker, Problem> {
+    let url = read.secret("broker.url", &["amqp", "amqps"], "amqp://user:password@host:5672/vhost")?;
+    let prefix = read.word("broker.prefix", NAME_RULE, is_name)?;
+    let queues = read.list("broker.queues")?;
+    if let Some(bad) = queues.iter().find(|q| !is_name(q)) {
+        let what = format!("{bad:?} is not allowed; a queue's name takes {NAME_RULE}");
+        return Err(Problem::invalid("broker.queues", &read.origin("broker.queues"), what));
+    }
+    let declare = read.flag("broker.declare")?;
+    if read.flag("broker.events")? {
+        return Err(not_in_this_build("broker.events", &read.origin("broker.events")));
+    }
+    if read.text("broker.management_url")?.is_some() {
+        return Err(not_in_this_build("broker.management_url", &read.origin("broker.management_url")));
+    }
+    let consumer_timeout = read.seconds("broker.consumer_timeout_seconds", 60..=31_536_000)?;
+    Ok(Broker { url, prefix, queues, declare, consumer_timeout })
+}
+
+fn database(read: &mut Reader) -> Result<Database, Problem> {
+    let takes = "lower-case letters, digits and underscores, at most 63, a letter or underscore first";
+    let is_schema = |text: &str| {
+        let bytes = text.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && !bytes[0].is_ascii_digit()
+            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_')
+    };
+    Ok(Database {
+        url: read.secret("database.url", &["postgres", "postgresql"], "postgres://user:password@host:5432/database")?,
+        schema: read.word("database.schema", takes, is_schema)?,
+        migrate: read.flag("database.migrate")?,
+        pool: read.number("database.pool", 2..=1_000)?,
+        timeout: read.seconds("database.timeout_seconds", 1..=600)?,
+    })
+}
+
+/// One alone would run on half of what the operator meant.
+fn both_or_neither(read: &Reader, broker: bool, database: bool) -> Result<(), Problem> {
+    let (set, missing) = match (broker, database) {
+        (true, false) => ("broker.url", "database.url"),
+        (false, true) => ("database.url", "broker.url"),
+        _ => return Ok(()),
+    };
+    let variable = super::environment::variable(missing);
+    let what = format!(
+        "it is set and {missing} is not; set {missing} ({variable}) too, or neither to run embedded in this process alone"
+    );
+    Err(Problem::invalid(set, &read.origin(set), what))
+}
+
+/// A delivery that is unacknowledged for longer than the broker's `consumer_timeout` closes the channel, and comes
+/// again, and again.
+fn within_consumer_timeout(read: &Reader, broker: &Broker, limits: &Limits) -> Result<(), Problem> {
+    let key = "limits.max.timeout_seconds";
+    let half = broker.consumer_timeout.as_secs() / 2;
+    if u64::from(limits.max.timeout_seconds) <= half {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is more than half of broker.consumer_timeout_seconds ({}): the broker would take deliveries back while they \
+         run; lower it to {half}, or raise consumer_timeout at the broker and say so in broker.consumer_timeout_seconds",
+        limits.max.timeout_seconds,
+        broker.consumer_timeout.as_secs(),
+    );
+    Err(Problem::invalid(key, &read.origin(key), what))
+}
+
+fn api(read: &mut Reader) -> Result<Api, Problem> {
+    let listen = read.address("api.listen")?;
+    let tokens_file = read.path("api.tokens_file")?;
+    if !listen.ip().is_loopback() && tokens_file.is_none() {
+        let what = format!(
+            "{listen} is reachable from other machines and api.tokens_file is not set; set it, or listen on 127.0.0.1"
+        );
+        return Err(Problem::invalid("api.listen", &read.origin("api.listen"), what));
+    }
+    let body_bytes = read.number("api.body_mib", 1..=1_024u32)? as usize * 1_024 * 1_024;
+    Ok(Api { listen, tokens_file, body_bytes })
+}
+
+fn worker(read: &mut Reader, machine: Machine) -> Result<Worker, Problem> {
+    let memory_mib = read.number_or_auto("worker.memory_mib", 16..=16_777_216u64, (machine.memory_mib / 2).max(16))?;
+    let automatic = (u64::from(machine.cores) * SLOTS_PER_CORE).min(memory_mib / MIB_PER_SLOT).clamp(1, 10_000);
+    // Clamped to 10,000 in the line above.
+    let automatic = u32::try_from(automatic).unwrap_or(10_000);
+    Ok(Worker { slots: read.number_or_auto("worker.slots", 1..=10_000u32, automatic)?, memory_mib })
+}
+
+fn retry(read: &mut Reader) -> Result<Retry, Problem> {
+    let base = read.decimal("retry.base_seconds", 0.0..=86_400.0)?;
+    let max = read.decimal("retry.max_seconds", 0.0..=2_592_000.0)?;
+    if max < base {
+        let what = format!("{max} is less than retry.base_seconds ({base})");
+        return Err(Problem::invalid("retry.max_seconds", &read.origin("retry.max_seconds"), what));
+    }
+    Ok(Retry {
+        policy: RetryPolicy {
+            max_attempts: read.number("retry.max_attempts", MAX_ATTEMPTS)?,
+            base: Duration::from_secs_f64(base),
+            factor: read.decimal("retry.factor", 1.0..=100.0)?,
+            max: Duration::from_secs_f64(max),
+            on: None,
+        },
+        max_snoozes: read.number("retry.max_snoozes", 0..=1_000_000)?,
+    })
+}
+
+fn limits(read: &mut Reader) -> Result<Limits, Problem> {
+    let default = limit_set(read, "limits.default")?;
+    let max = limit_set(read, "limits.max")?;
+    for ((name, value), (_, ceiling)) in default.numbers().into_iter().zip(max.numbers()) {
+        if value > ceiling {
+            let (key, other) = (format!("limits.default.{name}"), format!("limits.max.{name}"));
+            let what =
+                format!("{value} is more than {other} ({ceiling}, {}); lower it, or raise that", read.origin(&other));
+            return Err(Problem::invalid(&key, &read.origin(&key), what));
+        }
+    }
+    Ok(Limits {
+        default,
+        max,
+        message_kib: read.number("limits.max.message_kib", 1..=131_072)?,
+        component_mib: read.number("limits.max.component_mib", 1..=1_024)?,
+        compile_seconds: read.number("limits.max.compile_seconds", 1..=3_600)?,
+    })
+}
+
+fn limit_set(read: &mut Reader, section: &str) -> Result<LimitSet, Problem> {
+    let key = |name: &str| format!("{section}.{name}");
+    Ok(LimitSet {
+        timeout_seconds: read.number(&key("timeout_seconds"), 1..=604_800)?,
+        cpu_seconds: read.number(&key("cpu_seconds"), 1..=604_800)?,
+        memory_mib: read.number(&key("memory_mib"), 1..=4_096)?,
+        table_elements: read.number(&key("table_elements"), 1..=100_000_000)?,
+        instances: read.number(&key("instances"), 1..=10_000)?,
+        memories: read.number(&key("memories"), 1..=100)?,
+        hostcall_kib: read.number(&key("hostcall_kib"), 1..=1_048_576)?,
+        handles: read.number(&key("handles"), 1..=1_000_000)?,
+        random_kib: read.number(&key("random_kib"), 1..=65_536)?,
+        log_kib: read.number(&key("log_kib"), 1..=1_048_576)?,
+        log_lines: read.number(&key("log_lines"), 1..=1_000_000)?,
+        log_line_kib: read.number(&key("log_line_kib"), 1..=1_024)?,
+        output_kib: read.number(&key("output_kib"), 1..=1_048_576)?,
+    })
+}
+
+impl LimitSet {
+    /// Every limit by name.
+    pub fn numbers(&self) -> [(&'static str, u64); 13] {
+        [
+            ("timeout_seconds", self.timeout_seconds.into()),
+            ("cpu_seconds", self.cpu_seconds.into()),
+            ("memory_mib", self.memory_mib),
+            ("table_elements", self.table_elements),
+            ("instances", self.instances.into()),
+            ("memories", self.memories.into()),
+            ("hostcall_kib", self.hostcall_kib),
+            ("handles", self.handles.into()),
+            ("random_kib", self.random_kib),
+            ("log_kib", self.log_kib),
+            ("log_lines", self.log_lines.into()),
+            ("log_line_kib", self.log_line_kib),
+            ("output_kib", self.output_kib),
+        ]
+    }
+}
+
+fn queues(layers: &Layers, broker: &Broker) -> Result<BTreeMap<String, Queue>, Problem> {
+    let mut queues = BTreeMap::new();
+    for table in tables(layers, Section::Queues) {
+        if !broker.queues.contains(&table.name) {
+            let known = broker.queues.join(", ");
+            let what = format!("{} is none of broker.queues ({known}); add it there, or remove it", table.title());
+            return Err(Problem(format!("{}: {what}", table.origin)));
+        }
+        table.only(&["ack", "slots"])?;
+        if let Some((value, origin)) = table.values.get("ack") {
+            match value.0.as_str() {
+                Some("settled") => {}
+                Some("claimed") => {
+                    let what = "\"claimed\" is not available in this build; use \"settled\" and keep \
+                                limits.max.timeout_seconds within half of broker.consumer_timeout_seconds";
+                    return Err(table.invalid("ack", origin, what));
+                }
+                _ => {
+                    return Err(table.invalid(
+                        "ack",
+                        origin,
+                        format_args!("{} is not allowed; it takes \"settled\"", value.0),
+                    ));
+                }
+            }
+        }
+        let slots = table.number("slots", 1..=10_000)?.and_then(|n| u32::try_from(n).ok());
+        queues.insert(table.name.clone(), Queue { slots });
+    }
+    Ok(queues)
+}
+
+fn tables(layers: &Layers, section: Section) -> Vec<&super::file::Table> {
+    layers.tables.iter().filter(|t| t.section == section).collect()
+}
+
+/// The settings by name, and what stands in tables after them.
+fn effective(mut shown: Vec<Effective>, layers: &Layers) -> Vec<Effective> {
+    for table in &layers.tables {
+        let section = match table.section {
+            Section::Queues => "queues",
+            Section::Plugins => "plugins",
+        };
+        for (key, (value, origin)) in &table.values {
+            shown.push(Effective {
+                key: format!("{section}.{}.{key}", json!(table.name)),
+                value: value.0.clone(),
+                origin: origin.clone(),
+                note: None,
+            });
+        }
+    }
+    shown.sort_by(|a, b| a.key.cmp(&b.key));
+    shown
+}
+
+fn warnings(settings: &Settings, read: &Reader) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (key, url) in [("broker.url", &settings.broker.url), ("database.url", &settings.database.url)] {
+        if let (Some(url), Origin::Flag(flag)) = (url, read.origin(key))
+            && url.has_password()
+        {
+            let variable = super::environment::variable(key);
+            warnings.push(format!(
+                "{flag} holds a password, which every user of this machine can read in the list of processes; use \
+                 {variable} or {key}_file"
+            ));
+        }
+    }
+    warnings
+}
+
+fn not_in_this_build(key: &str, origin: &Origin) -> Problem {
+    Problem::invalid(key, origin, "it is not available in this build; remove it")
+}
+
+/// What queues and the prefix may be called; they become parts of AMQP names and routing keys.
+const NAME_RULE: &str = "1 to 63 lower-case letters, digits, hyphens and underscores, a letter or digit first";
+
+fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && (bytes[0].is_ascii_lowercase() || bytes[0].is_ascii_digit())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+}

@@ -1,0 +1,137 @@
+//! The variables `AGENTRY_*`.
+
+use super::origin::{Problem, nearest};
+use std::ffi::OsString;
+
+const PREFIX: &str = "AGENTRY_";
+
+/// Variables that are no settings: which file, and what the command line's clients use.
+const OTHERS: [&str; 4] = ["AGENTRY_CONFIG", "AGENTRY_SERVER", "AGENTRY_TOKEN", "AGENTRY_LOG"];
+
+/// What the environment says.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    /// Setting, variable, value.
+    pub settings: Vec<(String, String, String)>,
+    /// `AGENTRY_CONFIG`.
+    pub config: Option<String>,
+    /// `AGENTRY_LOG`.
+    pub log: Option<String>,
+}
+
+/// The variable of a setting: `broker.url` is `AGENTRY_BROKER_URL`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Read every `AGENTRY_*` variable; unknown ones are problems.
+pub(super) fn read(env: &[(OsString, OsString)], known: &[String], problems: &mut Vec<Problem>) -> Environment {
+    let variables: Vec<(String, &String)> = known.iter().map(|key| (variable(key), key)).collect();
+    let mut found = Environment::default();
+    let mut sorted: Vec<_> = env.iter().collect();
+    sorted.sort();
+    for (name, value) in sorted {
+        let Some(name) = name.to_str().filter(|n| n.starts_with(PREFIX)) else { continue };
+        let Some(value) = value.to_str() else {
+            problems.push(Problem(format!("env {name}: its value is not UTF-8")));
+            continue;
+        };
+        if let Some((_, key)) = variables.iter().find(|(variable, _)| variable == name) {
+            found.settings.push(((*key).clone(), name.to_owned(), value.to_owned()));
+        } else if OTHERS.contains(&name) {
+            let value = Some(value.to_owned()).filter(|v| !v.trim().is_empty());
+            match name {
+                "AGENTRY_CONFIG" => found.config = value,
+                "AGENTRY_LOG" => found.log = value,
+                _ => {}
+            }
+        } else if !injected_by_kubernetes(name, value) {
+            problems.push(unknown(name, &variables));
+        }
+    }
+    found
+}
+
+fn unknown(name: &str, variables: &[(String, &String)]) -> Problem {
+    if name.starts_with("AGENTRY_QUEUES_") {
+        return Problem(format!("env {name}: [queues.NAME] is set in the settings file only; unset {name}"));
+    }
+    let known = variables.iter().map(|(variable, _)| variable.as_str()).chain(OTHERS);
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "unset it; `agentry config show` lists every setting".into(),
+    };
+    Problem(format!("env {name}: unknown variable; {hint}"))
+}
+
+/// Kubernetes sets variables for every service of a namespace (`docs/concepts/services-networking/service`, "Environment
+/// variables"): `AGENTRY_SERVICE_HOST`, `AGENTRY_SERVICE_PORT[_NAME]`, `AGENTRY_PORT`, `AGENTRY_PORT_7070_TCP[_PROTO|_PORT|_ADDR]`
+/// for a service named `agentry`, and the same behind `AGENTRY_API_` for one named `agentry-api`.
+fn injected_by_kubernetes(name: &str, value: &str) -> bool {
+    let rest = &name[PREFIX.len() - 1..]; // with the underscore: `_SERVICE_HOST`
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let ends_with_port_of_protocol = || {
+        let Some((_, tail)) = rest.rsplit_once("_PORT_") else { return false };
+        let mut parts = tail.split('_');
+        let number = parts.next().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        let protocol = parts.next().is_some_and(|p| ["TCP", "UDP", "SCTP"].contains(&p));
+        let what = parts.next().is_none_or(|w| ["PROTO", "PORT", "ADDR"].contains(&w));
+        number && protocol && what && parts.next().is_none()
+    };
+    // `AGENTRY_PORT_7070_TCP_PORT` splits at its last `_PORT_`; only `…_TCP_PORT` ends in one without a tail.
+    let of_protocol = ends_with_port_of_protocol();
+    rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_")
+        || of_protocol
+        || (rest.ends_with("_PORT") && is_url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(name: &str, value: &str) -> Vec<Problem> {
+        let known = ["broker.url".to_owned(), "worker.slots".to_owned()];
+        let mut problems = Vec::new();
+        read(&[(name.into(), value.into())], &known, &mut problems);
+        problems
+    }
+
+    #[test]
+    fn what_kubernetes_injects_is_ignored() {
+        for (name, value) in [
+            ("AGENTRY_SERVICE_HOST", "10.0.0.1"),
+            ("AGENTRY_SERVICE_PORT", "7070"),
+            ("AGENTRY_SERVICE_PORT_HTTP", "7070"),
+            ("AGENTRY_PORT", "tcp://10.0.0.1:7070"),
+            ("AGENTRY_PORT_7070_TCP", "tcp://10.0.0.1:7070"),
+            ("AGENTRY_PORT_7070_TCP_PROTO", "tcp"),
+            ("AGENTRY_PORT_7070_TCP_PORT", "7070"),
+            ("AGENTRY_PORT_7070_TCP_ADDR", "10.0.0.1"),
+            ("AGENTRY_API_SERVICE_HOST", "10.0.0.1"),
+        ] {
+            assert_eq!(problems(name, value), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_is_not() {
+        for (name, value) in [("AGENTRY_PORT", "7070"), ("AGENTRY_PORT_TCP", "x"), ("AGENTRY_PORT_X_TCP", "x")] {
+            assert_eq!(problems(name, value).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_told_with_the_nearest_known_one() {
+        let text = problems("AGENTRY_WORKER_SLOT", "3")[0].to_string();
+        assert_eq!(text, "env AGENTRY_WORKER_SLOT: unknown variable; did you mean AGENTRY_WORKER_SLOTS?");
+        assert_eq!(problems("AGENTRY_TEST_POSTGRES", "x").len(), 1, "a test's variable is none of the daemon's");
+    }
+
+    #[test]
+    fn variables_of_the_client_and_of_others_are_left_alone() {
+        assert_eq!(problems("AGENTRY_TOKEN", "x"), []);
+        assert_eq!(problems("DATABASE_URL", "x"), []);
+    }
+}

@@ -1,0 +1,334 @@
+//! Settings: built-in defaults < file < `AGENTRY_*` environment < flags, each with where it came from.
+//!
+//! Reading them has no side effect. What comes out is checked: ranges, pairs that belong together, what this build can
+//! do. An error is one line that names the setting, where it stands, and the remedy; secrets are in none of them.
+
+mod assemble;
+mod environment;
+mod file;
+mod layers;
+mod origin;
+mod plugins;
+mod reader;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+pub use layers::{DEFAULTS, FlagValue, Sources};
+pub use origin::{ConfigError, Origin, Problem};
+pub use plugins::PluginRule;
+pub use reader::Effective;
+pub use secret::SecretUrl;
+
+use crate::db::Retention;
+use crate::task::{RetryPolicy, limits::MessageLimits};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything an operator can decide, as it holds for this process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[broker]`.
+    pub broker: Broker,
+    /// `[database]`.
+    pub database: Database,
+    /// `[data]`.
+    pub data: Data,
+    /// `[plugins]`.
+    pub plugins: Plugins,
+    /// `[api]`.
+    pub api: Api,
+    /// `[worker]`.
+    pub worker: Worker,
+    /// `[lease]`.
+    pub lease: Lease,
+    /// `[shutdown]`.
+    pub shutdown: Shutdown,
+    /// `[retention]`.
+    pub retention: Retention,
+    /// `[retry]`.
+    pub retry: Retry,
+    /// `[limits.default]` and `[limits.max]`.
+    pub limits: Limits,
+    /// `[log]`.
+    pub log: Log,
+    /// `[queues.NAME]`, for those that have one.
+    pub queues: BTreeMap<String, Queue>,
+    /// The settings file that was read.
+    pub file: Option<PathBuf>,
+    /// What an operator should know although it is no error.
+    pub warnings: Vec<String>,
+    effective: Vec<Effective>,
+}
+
+/// Where tasks come from and are remembered.
+#[derive(Clone, Copy, Debug)]
+pub enum Services<'a> {
+    /// Neither is set: SQLite and an in-process queue in `data.dir`.
+    Embedded,
+    /// Both are set.
+    External {
+        /// RabbitMQ.
+        broker: &'a SecretUrl,
+        /// Postgres.
+        database: &'a SecretUrl,
+    },
+}
+
+/// `[broker]`.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// `broker.url`, or what `broker.url_file` holds. Set together with the database's, or neither.
+    pub url: Option<SecretUrl>,
+    /// Names exchanges and queues.
+    pub prefix: String,
+    /// Logical queues to consume; at least one.
+    pub queues: Vec<String>,
+    /// Create what is missing; otherwise only check.
+    pub declare: bool,
+    /// What the operator says the broker's `consumer_timeout` is.
+    pub consumer_timeout: Duration,
+}
+
+/// `[database]`.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// `database.url`, or what `database.url_file` holds. Set together with the broker's, or neither.
+    pub url: Option<SecretUrl>,
+    /// The Postgres schema.
+    pub schema: String,
+    /// Bring the schema up to date on start.
+    pub migrate: bool,
+    /// Connections at most.
+    pub pool: u32,
+    /// The longest that one operation may take.
+    pub timeout: Duration,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// Absolute.
+    pub dir: PathBuf,
+}
+
+/// `[plugins]`.
+#[derive(Clone, Debug)]
+pub struct Plugins {
+    /// Absolute; at least one.
+    pub dirs: Vec<PathBuf>,
+    /// The same version may come with other bytes.
+    pub mutable: bool,
+    /// How long a task may wait for a plugin that no live host serves.
+    pub unknown_grace: Duration,
+    /// `[plugins."PATTERN"]`, the most specific first.
+    pub rules: Vec<PluginRule>,
+}
+
+/// `[api]`.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Where to listen; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Who may call; set whenever `listen` is not loopback.
+    pub tokens_file: Option<PathBuf>,
+    /// The largest request body, in bytes.
+    pub body_bytes: usize,
+}
+
+/// `[worker]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Worker {
+    /// Tasks that run at once.
+    pub slots: u32,
+    /// Memory for all guests together, in MiB.
+    pub memory_mib: u64,
+}
+
+/// `[lease]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// A host that has not renewed for so long is taken for dead.
+    pub ttl: Duration,
+}
+
+/// `[shutdown]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shutdown {
+    /// How long running tasks may go on after SIGTERM.
+    pub grace: Duration,
+}
+
+/// `[retry]`.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Where neither message nor plugin says otherwise.
+    pub policy: RetryPolicy,
+    /// Snoozes of one task before it fails.
+    pub max_snoozes: u32,
+}
+
+/// `[limits.default]` and `[limits.max]`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// What holds for a plugin whose `plugin.toml` is silent.
+    pub default: LimitSet,
+    /// Ceilings.
+    pub max: LimitSet,
+    /// `limits.max.message_kib`: a message's body.
+    pub message_kib: u64,
+    /// `limits.max.component_mib`: a component's file.
+    pub component_mib: u64,
+    /// `limits.max.compile_seconds`: compiling one component.
+    pub compile_seconds: u64,
+}
+
+/// What one attempt may use. Fields are named as the settings are, unit included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs)] // config.default.toml describes each
+pub struct LimitSet {
+    pub timeout_seconds: u32,
+    pub cpu_seconds: u32,
+    pub memory_mib: u64,
+    pub table_elements: u64,
+    pub instances: u32,
+    pub memories: u32,
+    pub hostcall_kib: u64,
+    pub handles: u32,
+    pub random_kib: u64,
+    pub log_kib: u64,
+    pub log_lines: u32,
+    pub log_line_kib: u64,
+    pub output_kib: u64,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: &'static str,
+    /// `AGENTRY_LOG`: directives that stand in for the level.
+    pub directives: Option<String>,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the daemon's log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[queues.NAME]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// At most so many of its tasks at once; `None`: all of `worker.slots`.
+    pub slots: Option<u32>,
+}
+
+/// What is derived from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Processors that this process may use.
+    pub cores: u32,
+    /// Memory that this process may use, in MiB.
+    pub memory_mib: u64,
+}
+
+impl Machine {
+    /// The one this process runs on, within its control group.
+    pub fn here() -> Machine {
+        let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let total = read("/proc/meminfo")
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+            .map(|kib| kib / 1_024);
+        // Control groups version 2, then version 1; `max` and absurdly large numbers mean no limit.
+        let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+            .iter()
+            .find_map(|path| read(path).trim().parse::<u64>().ok())
+            .map(|bytes| bytes / (1_024 * 1_024));
+        let memory_mib = match (total, group) {
+            (Some(total), Some(group)) => total.min(group),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => 2_048,
+        };
+        Machine { cores, memory_mib }
+    }
+}
+
+impl Settings {
+    /// Read, merge and check. No side effect but reading files.
+    pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
+        assemble::assemble(layers::read(sources)?, sources.machine)
+    }
+
+    /// Which broker and database.
+    pub fn services(&self) -> Services<'_> {
+        match (&self.broker.url, &self.database.url) {
+            (Some(broker), Some(database)) => Services::External { broker, database },
+            // One alone is refused when settings are read.
+            _ => Services::Embedded,
+        }
+    }
+
+    /// What a message is checked against.
+    pub fn message_limits(&self) -> MessageLimits {
+        let body_bytes = usize::try_from(self.limits.message_kib * 1_024).unwrap_or(usize::MAX);
+        MessageLimits { timeout_seconds: self.limits.max.timeout_seconds, body_bytes }
+    }
+
+    /// Every setting as it holds, by name, without secrets.
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
+    }
+
+    /// Where a setting came from.
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.effective.iter().find(|e| e.key == key).map_or(&Origin::Default, |e| &e.origin)
+    }
+
+    /// A digest of every effective value that is no secret: two daemons with the same one behave alike.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for setting in &self.effective {
+            hash.update(format!("{}={}\n", setting.key, setting.value));
+        }
+        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What is in use and where each came from, for the first lines of a daemon.
+    pub fn startup_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut line = |what: &str, value: String, key: &str| {
+            lines.push(format!("{what:<9} {value} ({})", self.origin(key)));
+        };
+        match self.services() {
+            Services::External { broker, database } => {
+                line("broker", broker.to_string(), "broker.url");
+                line("queues", self.broker.queues.join(", "), "broker.queues");
+                line("database", database.to_string(), "database.url");
+            }
+            Services::Embedded => {
+                line("queues", self.broker.queues.join(", "), "broker.queues");
+            }
+        }
+        line("data", self.data.dir.display().to_string(), "data.dir");
+        let dirs: Vec<String> = self.plugins.dirs.iter().map(|d| d.display().to_string()).collect();
+        line("plugins", dirs.join(", "), "plugins.dir");
+        line("address", format!("http://{}", self.api.listen), "api.listen");
+        let file = self.file.as_ref().map_or("no file".to_owned(), |f| f.display().to_string());
+        lines.push(format!("{:<9} {file}, digest {}", "settings", self.digest()));
+        if let Services::Embedded = self.services() {
+            lines.insert(0, "EMBEDDED: this process alone; nothing consumes RabbitMQ".into());
+        }
+        lines
+    }
+}

@@ -1,0 +1,142 @@
+//! `[plugins."PATTERN"]`: the operator's half of every grant.
+
+use super::file::Table;
+use super::origin::Problem;
+use super::{LimitSet, Origin};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Capabilities that a rule may name.
+const CAPABILITIES: [&str; 6] = ["http", "llm", "tools", "keyvalue", "memory", "config"];
+
+/// What an operator says about plugins whose name fits a pattern. Of several rules that fit, the more specific one
+/// decides, key by key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginRule {
+    /// A name in which `*` stands for any characters, none included.
+    pub pattern: String,
+    /// Whether they are served; `None`: the rule does not say.
+    pub enabled: Option<bool>,
+    /// At most so many of its tasks at once on this host.
+    pub concurrency: Option<u32>,
+    /// Capability → what is allowed of it, as written.
+    pub capabilities: BTreeMap<String, Value>,
+    /// Limit (named as in `[limits.default]`) → value.
+    pub limits: BTreeMap<String, u64>,
+}
+
+impl PluginRule {
+    /// Whether a plugin's name fits.
+    pub fn fits(&self, name: &str) -> bool {
+        let mut parts = self.pattern.split('*');
+        // `split` gives at least one part.
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else { return false };
+        let mut tail = None;
+        for part in parts {
+            if let Some(middle) = tail.replace(part) {
+                let Some(at) = rest.find(middle) else { return false };
+                rest = &rest[at + middle.len()..];
+            }
+        }
+        match tail {
+            None => rest.is_empty(),
+            Some(last) => rest.ends_with(last),
+        }
+    }
+
+    /// Characters that a name must have: the more, the more specific. A name without `*` is the most specific of all.
+    fn specificity(&self) -> (bool, usize) {
+        (!self.pattern.contains('*'), self.pattern.len() - self.pattern.matches('*').count())
+    }
+}
+
+/// Read every such table, the most specific first.
+pub(super) fn rules(tables: &[&Table], max: &LimitSet) -> Result<Vec<PluginRule>, Problem> {
+    let mut rules = tables.iter().map(|table| rule(table, max)).collect::<Result<Vec<_>, _>>()?;
+    rules.sort_by(|a, b| b.specificity().cmp(&a.specificity()).then_with(|| a.pattern.cmp(&b.pattern)));
+    Ok(rules)
+}
+
+fn rule(table: &Table, max: &LimitSet) -> Result<PluginRule, Problem> {
+    let of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '*';
+    if table.name.is_empty() || !table.name.chars().all(of_a_name) {
+        return Err(Problem(format!(
+            "{}: {} is no plugin name or pattern; it takes lower-case letters, digits, - and *",
+            table.origin,
+            table.title()
+        )));
+    }
+    table.only(&["enabled", "concurrency", "capabilities.*", "limits.*"])?;
+    let mut rule = PluginRule {
+        pattern: table.name.clone(),
+        enabled: None,
+        concurrency: table.number("concurrency", 1..=100_000)?.and_then(|n| u32::try_from(n).ok()),
+        capabilities: BTreeMap::new(),
+        limits: BTreeMap::new(),
+    };
+    for (key, (value, origin)) in &table.values {
+        if key == "enabled" {
+            let enabled = value.0.as_bool();
+            rule.enabled = Some(enabled.ok_or_else(|| table.invalid(key, origin, "it takes true or false"))?);
+        } else if let Some(name) = key.strip_prefix("capabilities.") {
+            if !CAPABILITIES.contains(&name) {
+                return Err(unknown(table, key, origin, &CAPABILITIES));
+            }
+            rule.capabilities.insert(name.to_owned(), value.0.clone());
+        } else if let Some(name) = key.strip_prefix("limits.") {
+            let ceilings = max.numbers();
+            let Some((_, ceiling)) = ceilings.iter().find(|(limit, _)| *limit == name) else {
+                return Err(unknown(table, key, origin, &ceilings.map(|(limit, _)| limit)));
+            };
+            let number = table.number(key, 1..=*ceiling).map_err(|p| Problem(format!("{p} (limits.max.{name})")))?;
+            rule.limits.extend(number.map(|n| (name.to_owned(), n)));
+        }
+    }
+    Ok(rule)
+}
+
+fn unknown(table: &Table, key: &str, origin: &Origin, known: &[&str]) -> Problem {
+    table.invalid(key, origin, format_args!("it is unknown; known are {}", known.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(pattern: &str) -> PluginRule {
+        PluginRule {
+            pattern: pattern.into(),
+            enabled: None,
+            concurrency: None,
+            capabilities: BTreeMap::new(),
+            limits: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_characters_and_nothing_else_does() {
+        for (pattern, name, fits) in [
+            ("fetch", "fetch", true),
+            ("fetch", "fetch-pages", false),
+            ("fetch-*", "fetch-pages", true),
+            ("fetch-*", "fetch-", true),
+            ("fetch-*", "prefetch-x", false),
+            ("*", "anything", true),
+            ("*-x", "a-x", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(rule(pattern).fits(name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_more_specific_than_any_pattern() {
+        let mut patterns = [rule("*"), rule("fetch-much-longer-*"), rule("fetch"), rule("fetch-*")];
+        patterns.sort_by_key(|r| std::cmp::Reverse(r.specificity()));
+        assert_eq!(patterns.map(|r| r.pattern), ["fetch", "fetch-much-longer-*", "fetch-*", "*"]);
+    }
+}

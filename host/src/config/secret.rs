@@ -1,0 +1,114 @@
+//! An address with a password in it, as a type that cannot be printed.
+
+use std::fmt;
+use url::Url;
+
+/// Parameters of a query that are shown; the value of any other may be a secret.
+const SHOWN_PARAMETERS: [&str; 11] = [
+    "host",
+    "port",
+    "dbname",
+    "user",
+    "sslmode",
+    "application_name",
+    "heartbeat",
+    "channel_max",
+    "frame_max",
+    "connection_timeout",
+    "auth_mechanism",
+];
+
+/// A URL that may hold a password. `Debug`, `Display` and `Serialize` show it without; [`SecretUrl::expose`] is the one
+/// way to the whole, for the client that connects.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(Url);
+
+impl SecretUrl {
+    /// Parse a URL whose scheme is one of `schemes`. The error never repeats the text.
+    pub fn parse(text: &str, schemes: &[&str]) -> Result<SecretUrl, String> {
+        let url = Url::parse(text).map_err(|e| format!("it is not a URL ({e})"))?;
+        if !schemes.contains(&url.scheme()) {
+            // What stands before the first colon of a mistyped URL may be anything, a password too.
+            return Err(format!("its scheme is none of {}", schemes.join(", ")));
+        }
+        Ok(SecretUrl(url))
+    }
+
+    /// The whole URL, password included, for the client that connects. Never print it.
+    pub fn expose(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether a password stands in it.
+    pub fn has_password(&self) -> bool {
+        self.0.password().is_some() || self.0.query_pairs().any(|(k, _)| k == "password")
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() {
+            // Fails only for URLs that cannot have a password, and this one has.
+            let _ = shown.set_password(Some("***"));
+        }
+        if shown.query().is_some() {
+            let pairs: Vec<(String, String)> = shown
+                .query_pairs()
+                .map(|(k, v)| {
+                    let value = if SHOWN_PARAMETERS.contains(&k.as_ref()) { v.into_owned() } else { "***".into() };
+                    (k.into_owned(), value)
+                })
+                .collect();
+            shown.query_pairs_mut().clear().extend_pairs(pairs);
+        }
+        shown.set_fragment(None);
+        f.write_str(shown.as_str())
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretUrl({self})")
+    }
+}
+
+impl serde::Serialize for SecretUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMES: [&str; 2] = ["amqp", "postgres"];
+
+    #[test]
+    fn a_password_is_never_printed_while_host_and_database_are() {
+        let url =
+            SecretUrl::parse("postgres://u:hunter2@db.example:5432/app?password=hunter2&sslmode=require", &SCHEMES)
+                .unwrap();
+        for shown in [url.to_string(), format!("{url:?}"), serde_json::to_string(&url).unwrap()] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(shown.contains("db.example:5432/app") && shown.contains("sslmode=require"), "{shown}");
+        }
+        assert!(url.expose().contains("hunter2") && url.has_password());
+    }
+
+    #[test]
+    fn an_address_without_a_password_is_shown_as_it_is() {
+        let url = SecretUrl::parse("amqp://127.0.0.1:5672/%2f", &SCHEMES).unwrap();
+        assert_eq!(url.to_string(), "amqp://127.0.0.1:5672/%2f");
+        assert!(!url.has_password());
+    }
+
+    #[test]
+    fn a_bad_url_is_not_repeated_in_its_error() {
+        for text in ["hunter2", "hunter2:x", "amqp//u:hunter2@h", "amqp://u:hunter2@h:99999/"] {
+            let error = SecretUrl::parse(text, &SCHEMES).unwrap_err();
+            assert!(!error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+}

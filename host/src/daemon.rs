@@ -1,0 +1,219 @@
+//! The daemon's whole life on one screen, and the one place that names concrete brokers and databases.
+//!
+//! Settings, the data folder, the port and the plugins are settled first: what is wrong there cannot mend itself, and ends
+//! the process at once. A broker or database that does not answer is waited for, loudly: the API is up, and `/readyz`
+//! says what is missing.
+
+mod build;
+mod connect;
+mod data_folder;
+mod readiness;
+
+pub use build::BUILD;
+pub use data_folder::{DataFolder, DataFolderError};
+
+use crate::api;
+use crate::config::Settings;
+use crate::db::{DbError, HostRecord};
+use crate::maintenance::{self, MaintenanceConfig};
+use crate::registry::{Catalog, Registry};
+use crate::shutdown::Requests;
+use crate::worker::lease::{Keeper, Lease};
+use crate::worker::{self, Drained, Worker, WorkerConfig};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Why the daemon did not start, or how it ended if not well.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Settings, credentials, topology, plugins, the data folder, the port: exit code 2.
+    #[error("{0}")]
+    Configuration(String),
+    /// The schema does not fit: exit code 4.
+    #[error("{0}")]
+    Schema(String),
+    /// It ended without having recorded everything that ran: exit code 5. Nothing is lost; it is delivered again.
+    #[error("drained dirtily: {0} tasks that ran could not be recorded; the broker delivers them again")]
+    Dirty(usize),
+    /// It was told to end twice: exit code 5.
+    #[error("ended at once by a second {0}; what ran is delivered again")]
+    Hurried(&'static str),
+}
+
+impl DaemonError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::Configuration(_) => 2,
+            DaemonError::Schema(_) => 4,
+            DaemonError::Dirty(_) | DaemonError::Hurried(_) => 5,
+        }
+    }
+}
+
+impl From<DbError> for DaemonError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Schema(text) => DaemonError::Schema(text),
+            other => DaemonError::Configuration(other.to_string()),
+        }
+    }
+}
+
+fn configuration(error: impl std::fmt::Display) -> DaemonError {
+    DaemonError::Configuration(error.to_string())
+}
+
+/// Run until asked to end.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let born = Instant::now();
+    for line in settings.startup_lines() {
+        tracing::info!("{line}");
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut requests = Requests::listen().map_err(configuration)?;
+    let host = uuid::Uuid::now_v7();
+    let name = build::host_name();
+
+    // What cannot mend itself.
+    let mut folder = DataFolder::open(&settings.data.dir).map_err(configuration)?;
+    let former = folder.former();
+    let listener = api::bind(settings.api.listen).await.map_err(configuration)?;
+    let address = listener.local_addr().map_err(configuration)?;
+    let tokens = api::Tokens::load(&settings.api).map_err(configuration)?;
+    let registry = connect::registry(&settings, &folder).await.map_err(configuration)?;
+    tracing::info!(took = ?born.elapsed(), "plugins loaded");
+    let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
+
+    // The front door, from now on: it says what is missing.
+    let closing = CancellationToken::new();
+    let connections = connect::open(&settings, &folder, &name).await?;
+    let (db, broker) = (connections.db, connections.broker);
+    let readiness = readiness::Readiness::starting();
+    let wake = Arc::new(tokio::sync::Notify::new());
+    let settled = tokio::sync::watch::Sender::new(0);
+    let state = api::ApiState::new(api::Parts {
+        db: db.clone(),
+        broker: broker.clone(),
+        catalog: catalog.clone(),
+        readiness: readiness.subscribe(),
+        outbox: wake.clone(),
+        settled: settled.subscribe(),
+        message_limits: settings.message_limits(),
+        body_bytes: settings.api.body_bytes,
+        queues: settings.broker.queues.clone(),
+        max_attempts: settings.retry.policy.max_attempts,
+        tokens,
+    });
+    let door = tokio::spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
+
+    // Broker and database, for as long as it takes.
+    let prepare = connect::prepare(&settings, &*db, &*broker, former, &readiness);
+    tokio::select! {
+        prepared = prepare => prepared?,
+        signal = requests.next() => {
+            tracing::info!(signal, "asked to end before anything began");
+            return Ok(());
+        }
+    }
+    folder.own(host).map_err(configuration)?;
+
+    // The path, the lease that it acts under, and the duties.
+    let guests = connect::guest_runtime(&settings).map_err(configuration)?;
+    let (until, lease) = Lease::new(tokio::time::Instant::now());
+    let parts = worker::Parts {
+        broker: broker.clone(),
+        db: db.clone(),
+        catalog: catalog.clone(),
+        guests: guests.handle().clone(),
+        chance: Arc::new(rand::random::<f64>),
+    };
+    let config = WorkerConfig {
+        host,
+        queues: settings.broker.queues.clone(),
+        slots: settings.worker.slots,
+        message_limits: settings.message_limits(),
+        max_snoozes: settings.retry.max_snoozes,
+        grace: settings.shutdown.grace,
+        settled,
+    };
+    let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let keeper = Keeper {
+        db: db.clone(),
+        record: record(host, name, &settings, catalog.clone(), busy.clone()),
+        ttl: settings.lease.ttl,
+        until,
+    };
+    connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
+    let worker = Worker::start(parts, config, lease, busy).await.map_err(configuration)?;
+    let lease_end = CancellationToken::new();
+    let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
+    let duties = maintenance::start(
+        &maintenance::Parts { db: db.clone(), broker: broker.clone(), outbox: wake },
+        MaintenanceConfig { unknown_grace: settings.plugins.unknown_grace, retention: settings.retention },
+        &closing,
+    );
+    let watching = tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), {
+        let took = born;
+        move || {
+            // A person and a script wait for this line; it is written once, whatever the log level.
+            eprintln!("ready http://{address}");
+            tracing::info!(took = ?took.elapsed(), "ready");
+        }
+    }));
+
+    let signal = requests.next().await;
+    tracing::info!(signal, grace = ?settings.shutdown.grace, "draining; a second signal ends at once");
+    readiness.closing();
+    let drained = tokio::select! {
+        drained = worker.drain() => drained,
+        signal = requests.next() => return Err(DaemonError::Hurried(signal)),
+    };
+    watching.abort();
+    closing.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(5), duties.wait()).await;
+    broker.close().await;
+    lease_end.cancel();
+    let _ = keeping.await;
+    if let Err(error) = db.end_lease(host).await {
+        tracing::warn!(%error, "failed to end the lease; it expires by itself");
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(2), door).await;
+    guests.shutdown_background();
+    drop(registry);
+    match drained {
+        Drained::Cleanly => {
+            tracing::info!("drained cleanly");
+            Ok(())
+        }
+        Drained::Dirtily { unsettled } => Err(DaemonError::Dirty(unsettled)),
+    }
+}
+
+/// What this host says of itself, asked anew at each renewal.
+fn record(
+    id: crate::task::HostId,
+    name: String,
+    settings: &Settings,
+    catalog: Arc<dyn Catalog>,
+    busy: Arc<std::sync::atomic::AtomicU32>,
+) -> Box<dyn Fn() -> HostRecord + Send + Sync> {
+    let (settings_digest, queues, slots) = (settings.digest(), settings.broker.queues.clone(), settings.worker.slots);
+    Box::new(move || {
+        let served = catalog.served();
+        HostRecord {
+            id,
+            name: name.clone(),
+            build: BUILD.into(),
+            settings_digest: settings_digest.clone(),
+            queues: queues.clone(),
+            plugins: served.plugins,
+            broken_plugins: served.broken,
+            slots,
+            busy: busy.load(std::sync::atomic::Ordering::Relaxed),
+        }
+    })
+}

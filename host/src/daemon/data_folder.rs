@@ -1,0 +1,99 @@
+//! The data folder: one process at a time, and a record of which host it was.
+//!
+//! Whoever holds the lock knows that the folder's former owner is dead, however long its lease still runs: its tasks may
+//! be taken over at once instead of after the lease.
+
+use crate::task::HostId;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataFolderError {
+    /// Another process has it.
+    #[error("data folder {0} is in use by another agentry process; give this one its own data.dir")]
+    InUse(PathBuf),
+    /// The system refused.
+    #[error("data folder {path}: {source}; check data.dir and its permissions")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// The folder, locked until dropped.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    lock: File,
+    former: Option<HostId>,
+}
+
+impl DataFolder {
+    /// Make the folder if it is missing, private to this user, and take its lock.
+    pub fn open(path: &Path) -> Result<DataFolder, DataFolderError> {
+        let io = |source| DataFolderError::Io { path: path.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        let path = path.canonicalize().map_err(io)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("owner"))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataFolderError::InUse(path)),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let mut text = String::new();
+        lock.read_to_string(&mut text).map_err(io)?;
+        Ok(DataFolder { path, lock, former: text.trim().parse().ok() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The host that had it before, if one did.
+    pub fn former(&self) -> Option<HostId> {
+        self.former
+    }
+
+    /// From now on this host has it. Written before the host registers: a crash between the two leaves an id that no row
+    /// knows, which harms nobody.
+    pub fn own(&mut self, host: HostId) -> Result<(), DataFolderError> {
+        let mut write = || {
+            self.lock.set_len(0)?;
+            self.lock.rewind()?;
+            writeln!(self.lock, "{host}")?;
+            self.lock.sync_all()
+        };
+        write().map_err(|source| DataFolderError::Io { path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_owner_and_remembers_the_last() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("deep/data");
+        let mut first = DataFolder::open(&path).unwrap();
+        assert_eq!(first.former(), None);
+        let id = uuid::Uuid::now_v7();
+        first.own(id).unwrap();
+        assert!(matches!(DataFolder::open(&path), Err(DataFolderError::InUse(_))));
+        drop(first);
+        assert_eq!(DataFolder::open(&path).unwrap().former(), Some(id));
+    }
+}

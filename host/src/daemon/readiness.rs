@@ -1,0 +1,102 @@
+//! Whether the daemon takes tasks, and if not, why: derived from live facts, never from what was configured.
+
+use crate::api::readiness::{Readiness as State, Reason};
+use crate::broker::Health;
+use crate::worker::Watched;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The answer of `/readyz`, and those who may change it.
+#[derive(Clone)]
+pub struct Readiness {
+    state: Arc<watch::Sender<State>>,
+    closing: Arc<watch::Sender<bool>>,
+}
+
+impl Readiness {
+    /// Not yet.
+    pub fn starting() -> Readiness {
+        let state = State { ready: false, reasons: vec![reason("starting", "the daemon is starting")] };
+        Readiness { state: Arc::new(watch::Sender::new(state)), closing: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// For those who answer.
+    pub fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Not ready, and why.
+    pub fn not(&self, code: &'static str, message: impl Into<String>) {
+        self.set(vec![reason(code, message)]);
+    }
+
+    /// Not ready any more: it drains.
+    pub fn closing(&self) {
+        self.closing.send_replace(true);
+        self.not("closing", "the daemon drains and ends");
+    }
+
+    /// Ready if and only if there is no reason not to be.
+    fn set(&self, reasons: Vec<Reason>) -> bool {
+        let new = State { ready: reasons.is_empty(), reasons };
+        let ready = new.ready;
+        self.state.send_if_modified(|state| {
+            let changed = *state != new;
+            *state = new;
+            changed
+        });
+        ready
+    }
+}
+
+fn reason(code: &'static str, message: impl Into<String>) -> Reason {
+    Reason { code: code.into(), message: message.into() }
+}
+
+/// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
+pub async fn watch(readiness: Readiness, broker: watch::Receiver<Health>, worker: Watched, first: impl FnOnce()) {
+    let mut first = Some(first);
+    let mut closing = readiness.closing.subscribe();
+    let mut was = false;
+    loop {
+        if *closing.borrow_and_update() {
+            return;
+        }
+        let reasons = reasons(&broker, &worker);
+        let why = reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
+        let ready = readiness.set(reasons);
+        if ready && let Some(first) = first.take() {
+            first();
+        } else if ready != was && ready {
+            tracing::info!("ready again");
+        } else if ready != was {
+            tracing::warn!(why, "not ready");
+        }
+        was = ready;
+        tokio::select! {
+            _ = closing.changed() => return,
+            // Facts come from several sources; a look at all of them is cheaper than listening to each.
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    }
+}
+
+fn reasons(broker: &watch::Receiver<Health>, worker: &Watched) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if let Health::Down(since, why) = &*broker.borrow() {
+        reasons.push(reason("broker", format!("the broker is away since {}: {why}", since.format("%FT%TZ"))));
+    }
+    if let Some(why) = &*worker.database_trouble.borrow() {
+        reasons.push(reason("database", format!("the database does not answer: {why}")));
+    }
+    if !worker.lease.is_valid() {
+        reasons.push(reason("lease", "the lease could not be renewed in time"));
+    }
+    for (queue, confirmed) in &worker.consuming {
+        if confirmed.borrow().is_none() {
+            reasons.push(reason("consumer", format!("the broker has not confirmed the consumer of queue {queue}")));
+        }
+    }
+    reasons
+}

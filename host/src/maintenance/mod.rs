@@ -1,0 +1,88 @@
+//! What must happen even if nobody asks. Each duty is a definition that a reader can check against the database:
+//!
+//! - [`relay`]: a row stands in `outbox` if and only if its task is to be handed to the broker.
+//! - [`scheduler`]: no task is `scheduled` or `retrying` past its `run_at`, and none waits past its deadline.
+//! - [`rescuer`]: no task is `running` under a dead owner for longer than a lease and a sweep.
+//! - [`undertaker`]: no task waits for a plugin that nobody serves for longer than the grace period.
+//! - [`pruner`]: no terminal task is kept longer than `retention.*` says.
+//!
+//! Any number of hosts may run them at once: every statement takes its rows with `FOR UPDATE SKIP LOCKED`.
+
+pub mod pruner;
+pub mod relay;
+pub mod rescuer;
+pub mod scheduler;
+pub mod undertaker;
+
+use crate::broker::Broker;
+use crate::db::{Db, DbError, Retention};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Rows a duty takes at a time.
+const BATCH: u32 = 500;
+
+/// What the duties are given.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where everything is recorded.
+    pub db: Arc<dyn Db>,
+    /// Where due tasks go.
+    pub broker: Arc<dyn Broker>,
+    /// Woken by whoever wrote an outbox row in this process.
+    pub outbox: Arc<Notify>,
+}
+
+/// What the duties are told.
+#[derive(Clone, Copy, Debug)]
+pub struct MaintenanceConfig {
+    /// `plugins.unknown_grace_seconds`.
+    pub unknown_grace: Duration,
+    /// `retention.*`.
+    pub retention: Retention,
+}
+
+/// Begin all duties; they end when `closing` is cancelled.
+pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationToken) -> TaskTracker {
+    let tracker = TaskTracker::new();
+    tracker.spawn(relay::run(parts.clone(), closing.clone()));
+    tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
+    tracker.spawn(rescuer::run(parts.clone(), closing.clone()));
+    tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));
+    tracker.spawn(pruner::run(parts.clone(), config.retention, closing.clone()));
+    tracker.close();
+    tracker
+}
+
+/// Sweep, and again at once while a sweep was full, otherwise after a pause; an outage is said once.
+async fn sweep<F>(duty: &'static str, pause: Duration, closing: &CancellationToken, mut once: impl FnMut() -> F)
+where
+    F: Future<Output = Result<u64, DbError>>,
+{
+    let mut trouble = false;
+    loop {
+        let rest = match once().await {
+            Ok(done) => {
+                if trouble {
+                    tracing::info!(duty, "swept again");
+                }
+                trouble = false;
+                if done >= u64::from(BATCH) { Duration::ZERO } else { pause }
+            }
+            Err(error) => {
+                if !trouble {
+                    tracing::warn!(duty, %error, "failed to sweep; trying on");
+                }
+                trouble = true;
+                pause.max(Duration::from_secs(1))
+            }
+        };
+        tokio::select! {
+            () = closing.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}

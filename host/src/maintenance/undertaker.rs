@@ -1,0 +1,20 @@
+//! The undertaker: a parked task is hopeless if and only if no live host serves its plugin and the grace period, in which
+//! a rolling deployment may bring one, has passed. It ends as `failed(unknown_plugin)` with the names that are known.
+
+use super::{BATCH, Parts, sweep};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Fail what is hopeless, until told to end.
+pub async fn run(parts: Parts, grace: Duration, closing: CancellationToken) {
+    let bury = async || {
+        let failed = parts.db.fail_unknown(grace, BATCH).await?;
+        if failed > 0 {
+            tracing::warn!(failed, "tasks for plugins that no live host serves");
+        }
+        Ok(failed)
+    };
+    sweep("undertaker", LOOK, &closing, bury).await;
+}

@@ -1,0 +1,340 @@
+//! What a run of a plugin may use: the operator's defaults and ceilings, the plugin's wishes, and what comes of them.
+
+use super::{LimitInfo, Origin};
+use crate::task::limits::MessageLimits;
+use agentry_sandbox::Limits;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// One table of limits makes the settings, the wishes and the ceilings, so that they cannot differ in a key.
+macro_rules! limits {
+    ($( $(#[$doc:meta])* $key:ident = $default:literal, at most $ceiling:literal; )*) => {
+        /// The settings `limits.default.*`: what holds where `plugin.toml` is silent. The unit is in the name.
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct LimitSettings { $( $(#[$doc])* pub $key: u64, )* }
+
+        impl Default for LimitSettings {
+            fn default() -> Self {
+                LimitSettings { $( $key: $default, )* }
+            }
+        }
+
+        /// The settings `limits.max.*`: the operator's ceilings, and what bounds a message or a component file.
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Ceilings {
+            $( $(#[$doc])* pub $key: u64, )*
+            /// A message's body, in KiB.
+            pub message_kib: u64,
+            /// A component file, in MiB.
+            pub component_mib: u64,
+            /// Compiling one component, in seconds.
+            pub compile_seconds: u64,
+        }
+
+        impl Default for Ceilings {
+            fn default() -> Self {
+                Ceilings { $( $key: $ceiling, )* message_kib: 1_024, component_mib: 32, compile_seconds: 60 }
+            }
+        }
+
+        impl Ceilings {
+            /// The ceilings of what a plugin may wish for.
+            pub fn settings(&self) -> LimitSettings {
+                LimitSettings { $( $key: self.$key, )* }
+            }
+        }
+
+        /// Some limits: a plugin's `[limits]`, or the operator's `[plugins."…"] limits.*`.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct LimitWishes { $( $(#[$doc])* pub $key: Option<u64>, )* }
+
+        impl LimitWishes {
+            /// These, and where they are silent the others.
+            pub(super) fn or(&self, others: &LimitWishes) -> LimitWishes {
+                LimitWishes { $( $key: self.$key.or(others.$key), )* }
+            }
+
+            /// Wish for one by its key; `false`: there is no such limit.
+            pub fn set(&mut self, key: &str, value: u64) -> bool {
+                match key {
+                    $( stringify!($key) => self.$key = Some(value), )*
+                    _ => return false,
+                }
+                true
+            }
+        }
+
+        /// Every key that a plugin may wish for.
+        pub(super) const KEYS: &[&str] = &[$( stringify!($key), )*];
+
+        /// Key, default, policy's word, plugin's wish, ceiling.
+        fn rows(
+            defaults: &LimitSettings,
+            policy: &LimitWishes,
+            wishes: &LimitWishes,
+            max: &Ceilings,
+        ) -> Vec<(&'static str, u64, Option<u64>, Option<u64>, u64)> {
+            vec![$( (stringify!($key), defaults.$key, policy.$key, wishes.$key, max.$key), )*]
+        }
+
+        fn assemble(value: impl Fn(&str) -> u64) -> LimitSettings {
+            LimitSettings { $( $key: value(stringify!($key)), )* }
+        }
+    };
+}
+
+limits! {
+    /// Wall clock of one attempt, time in host calls included, in seconds.
+    timeout_seconds = 300, at most 900;
+    /// Processor time of one attempt, in seconds.
+    cpu_seconds = 30, at most 900;
+    /// Linear memory, summed over all memories, in MiB.
+    memory_mib = 128, at most 512;
+    /// Table elements, summed over all tables.
+    table_elements = 100_000, at most 1_000_000;
+    /// Core instances.
+    instances = 200, at most 1_000;
+    /// Linear memories.
+    memories = 4, at most 16;
+    /// What one host call may make the host allocate, in KiB.
+    hostcall_kib = 1_024, at most 16_384;
+    /// Open resource handles.
+    handles = 1_024, at most 65_536;
+    /// Random bytes of one call, in KiB.
+    random_kib = 64, at most 1_024;
+    /// Log, standard output and standard error of one attempt, in KiB.
+    log_kib = 256, at most 4_096;
+    /// Lines of the same.
+    log_lines = 2_000, at most 50_000;
+    /// One line of the same, in KiB.
+    log_line_kib = 8, at most 64;
+    /// The output, in KiB.
+    output_kib = 1_024, at most 16_384;
+}
+
+/// Counts beyond four thousand million are no limits.
+fn narrow(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// A limit that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// A plugin, or the operator's policy for it, asks for more than the ceiling.
+    #[error(
+        "{key} asks for {asked}, and the ceiling limits.max.{limit} is {ceiling}: ask for less, or raise the ceiling"
+    )]
+    AboveCeiling {
+        /// Who asks, as the key is written.
+        key: String,
+        /// The limit.
+        limit: &'static str,
+        /// What is asked for.
+        asked: u64,
+        /// What is allowed.
+        ceiling: u64,
+    },
+    /// The settings contradict themselves.
+    #[error(
+        "limits.default.{limit} is {default}, above limits.max.{limit}, which is {ceiling}: lower the one or raise the other"
+    )]
+    DefaultAboveCeiling {
+        /// The limit.
+        limit: &'static str,
+        /// The default.
+        default: u64,
+        /// The ceiling.
+        ceiling: u64,
+    },
+    /// Nothing can run with nothing.
+    #[error("{key} is 0; it must be 1 or more")]
+    Zero {
+        /// The key as it is written.
+        key: String,
+    },
+    /// A reservation is a part of the memory limit.
+    #[error("limits.memory_reserve_mib asks for {asked}, above the plugin's limits.memory_mib, which is {memory_mib}")]
+    ReserveAboveMemory {
+        /// What is asked for.
+        asked: u64,
+        /// What is allowed.
+        memory_mib: u64,
+    },
+}
+
+/// What holds for one plugin, and who said so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedLimits {
+    /// What holds.
+    pub values: LimitSettings,
+    /// The same with origins and ceilings, by key.
+    pub info: BTreeMap<String, LimitInfo>,
+}
+
+impl LimitSettings {
+    /// The same as the sandbox takes them.
+    pub fn to_sandbox(&self) -> Limits {
+        Limits {
+            timeout: Duration::from_secs(self.timeout_seconds),
+            cpu: Duration::from_secs(self.cpu_seconds),
+            memory_bytes: self.memory_mib.saturating_mul(MIB),
+            table_elements: self.table_elements,
+            instances: narrow(self.instances),
+            memories: narrow(self.memories),
+            hostcall_bytes: self.hostcall_kib.saturating_mul(KIB),
+            handles: narrow(self.handles),
+            random_bytes: self.random_kib.saturating_mul(KIB),
+            log_bytes: self.log_kib.saturating_mul(KIB),
+            log_lines: narrow(self.log_lines),
+            log_line_bytes: self.log_line_kib.saturating_mul(KIB),
+            output_bytes: self.output_kib.saturating_mul(KIB),
+        }
+    }
+}
+
+impl Ceilings {
+    /// What the sandbox's pool is shaped from.
+    pub fn to_sandbox(&self) -> Limits {
+        self.settings().to_sandbox()
+    }
+
+    /// The largest component file, in bytes.
+    pub fn component_bytes(&self) -> u64 {
+        self.component_mib.saturating_mul(MIB)
+    }
+
+    /// The longest compilation.
+    pub fn compile_timeout(&self) -> Duration {
+        Duration::from_secs(self.compile_seconds)
+    }
+
+    /// What a message is checked against before it becomes a task.
+    pub fn message(&self) -> MessageLimits {
+        MessageLimits {
+            timeout_seconds: narrow(self.timeout_seconds),
+            body_bytes: usize::try_from(self.message_kib.saturating_mul(KIB)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// Whether the settings make sense together.
+///
+/// # Errors
+/// A default above its ceiling, or a 0; both name their keys.
+pub fn check(defaults: &LimitSettings, max: &Ceilings) -> Result<(), LimitError> {
+    let none = LimitWishes::default();
+    for (limit, default, _, _, ceiling) in rows(defaults, &none, &none, max) {
+        if default == 0 {
+            return Err(LimitError::Zero { key: format!("limits.default.{limit}") });
+        }
+        if default > ceiling {
+            return Err(LimitError::DefaultAboveCeiling { limit, default, ceiling });
+        }
+    }
+    for (limit, value) in [
+        ("message_kib", max.message_kib),
+        ("component_mib", max.component_mib),
+        ("compile_seconds", max.compile_seconds),
+    ] {
+        if value == 0 {
+            return Err(LimitError::Zero { key: format!("limits.max.{limit}") });
+        }
+    }
+    Ok(())
+}
+
+/// What holds for a plugin: its own wish, or else the operator's word for it, or else the default.
+///
+/// # Errors
+/// Whoever asks for more than the ceiling is refused by name, not cut.
+pub fn resolve(
+    defaults: &LimitSettings,
+    policy: &LimitWishes,
+    wishes: &LimitWishes,
+    max: &Ceilings,
+) -> Result<ResolvedLimits, LimitError> {
+    let mut info = BTreeMap::new();
+    for (limit, default, policy, wish, ceiling) in rows(defaults, policy, wishes, max) {
+        let (value, origin, key) = match (wish, policy) {
+            (Some(wish), _) => (wish, Origin::Plugin, format!("limits.{limit} in plugin.toml")),
+            (None, Some(word)) => (word, Origin::Policy, format!("limits.{limit} of the operator's policy")),
+            (None, None) => (default, Origin::Default, format!("limits.default.{limit}")),
+        };
+        if value == 0 {
+            return Err(LimitError::Zero { key });
+        }
+        if value > ceiling {
+            return Err(LimitError::AboveCeiling { key, limit, asked: value, ceiling });
+        }
+        info.insert(limit.to_owned(), LimitInfo { value, origin, ceiling });
+    }
+    // Every key is there: both come from the one table.
+    let values = assemble(|key| info.get(key).map_or(0, |i| i.value));
+    Ok(ResolvedLimits { values, info })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(key: &str, value: u64) -> LimitWishes {
+        let mut wishes = LimitWishes::default();
+        assert!(wishes.set(key, value));
+        wishes
+    }
+
+    fn resolved(policy: &LimitWishes, wishes: &LimitWishes) -> Result<ResolvedLimits, LimitError> {
+        resolve(&LimitSettings::default(), policy, wishes, &Ceilings::default())
+    }
+
+    #[test]
+    fn a_silent_plugin_gets_the_defaults_of_the_sandbox() {
+        let none = LimitWishes::default();
+        let limits = resolved(&none, &none).unwrap();
+        assert_eq!(limits.values.to_sandbox(), Limits::default());
+        assert!(limits.info.values().all(|i| i.origin == Origin::Default));
+        assert_eq!(limits.info.len(), KEYS.len());
+    }
+
+    #[test]
+    fn a_plugin_s_wish_comes_before_the_policy_and_that_before_the_default() {
+        let limits = resolved(&wish("memory_mib", 200), &LimitWishes::default()).unwrap();
+        assert_eq!(limits.info["memory_mib"], LimitInfo { value: 200, origin: Origin::Policy, ceiling: 512 });
+        let limits = resolved(&wish("memory_mib", 200), &wish("memory_mib", 64)).unwrap();
+        assert_eq!(limits.info["memory_mib"], LimitInfo { value: 64, origin: Origin::Plugin, ceiling: 512 });
+        assert_eq!(limits.values.to_sandbox().memory_bytes, 64 << 20);
+    }
+
+    #[test]
+    fn a_wish_above_its_ceiling_is_refused_with_both_named() {
+        let error = resolved(&LimitWishes::default(), &wish("memory_mib", 4_096)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "limits.memory_mib in plugin.toml asks for 4096, and the ceiling limits.max.memory_mib is 512: \
+             ask for less, or raise the ceiling"
+        );
+        resolved(&LimitWishes::default(), &wish("memory_mib", 512)).unwrap();
+    }
+
+    #[test]
+    fn a_default_above_its_ceiling_is_an_error_of_the_settings() {
+        check(&LimitSettings::default(), &Ceilings::default()).unwrap();
+        let max = Ceilings { memory_mib: 64, ..Ceilings::default() };
+        assert_eq!(
+            check(&LimitSettings::default(), &max).unwrap_err().to_string(),
+            "limits.default.memory_mib is 128, above limits.max.memory_mib, which is 64: lower the one or raise the other"
+        );
+        let zero = LimitSettings { handles: 0, ..LimitSettings::default() };
+        assert_eq!(
+            check(&zero, &Ceilings::default()).unwrap_err().to_string(),
+            "limits.default.handles is 0; it must be 1 or more"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Which plugins exist and what they may do.
+//!
+//! The worker sees two traits: a [`Catalog`] resolves what a task asks for to a [`Runner`], and a runner runs one attempt.
+//! Nothing above this module knows that plugins are WebAssembly.
+
+mod folders;
+mod info;
+mod installed;
+pub mod limits;
+mod live;
+mod load;
+mod manifest;
+pub mod policy;
+mod reader;
+mod scan;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
+
+pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
+pub use installed::Installed;
+pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
+pub use live::{Registry, RegistryConfig, RegistryError, SandboxSettings, sandbox};
+pub use manifest::{Manifest, RetryWishes};
+pub use policy::{CapabilityPolicy, PluginPolicy, Policies, PolicyError};
+pub use reader::ManifestError;
+
+use crate::task::settle::{LogLine, Report};
+use crate::task::{PluginRef, RetryPolicy, TaskId};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What can be run here. Cheap to ask: called once per arrival.
+pub trait Catalog: Send + Sync + 'static {
+    /// What runs a task that asks for this: the highest version that fits, a pre-release only if the requirement names
+    /// one. Ask anew for every attempt, so that a fix reaches waiting retries.
+    fn resolve(&self, plugin: &PluginRef) -> Resolved;
+    /// Grows whenever an answer of [`Catalog::resolve`] may have become another: parked tasks may be runnable now.
+    fn changes(&self) -> watch::Receiver<u64>;
+    /// Everything, by name.
+    fn list(&self) -> Vec<PluginInfo>;
+    /// What the host's row in the database says about its plugins.
+    fn served(&self) -> Served;
+}
+
+/// The answer to "who runs this?".
+#[derive(Clone)]
+pub enum Resolved {
+    /// This build does.
+    Ready(Arc<dyn Runner>),
+    /// It exists, and failed to load: the task waits as `plugin_broken`.
+    Broken {
+        /// What is wrong, where, and the remedy.
+        cause: String,
+    },
+    /// It exists, and the operator turned it off on this host.
+    Disabled,
+    /// No such plugin, or none of that version.
+    Unknown {
+        /// What could be asked for instead, nearest first: names, or if the name is known, its `name@version`s.
+        known: Vec<String>,
+    },
+}
+
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resolved::Ready(runner) => write!(f, "Ready({}@{})", runner.name(), runner.version()),
+            Resolved::Broken { cause } => f.debug_struct("Broken").field("cause", cause).finish(),
+            Resolved::Disabled => f.write_str("Disabled"),
+            Resolved::Unknown { known } => f.debug_struct("Unknown").field("known", known).finish(),
+        }
+    }
+}
+
+/// For the host's row: see `HostRecord` in [`crate::db`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// `name@version` of everything that is ready.
+    pub plugins: Vec<String>,
+    /// `name: cause` of everything that failed to load.
+    pub broken: Vec<String>,
+}
+
+/// One build of one plugin, ready to run. Whoever holds it can finish on it, whatever becomes of its folder.
+#[async_trait]
+pub trait Runner: Send + Sync + 'static {
+    /// The plugin's name.
+    fn name(&self) -> &Arc<str>;
+    /// Its version.
+    fn version(&self) -> &Arc<str>;
+    /// `sha256:<hex>` of its component.
+    fn digest(&self) -> &Arc<str>;
+    /// The logical queue of its tasks unless they say otherwise.
+    fn queue(&self) -> &str;
+    /// When a failed attempt is followed by another. `max_attempts` holds unless the task says otherwise.
+    fn retry(&self) -> &RetryPolicy;
+    /// Most attempts at once on this host, over all versions of the name; `None`: as many as there are slots.
+    fn concurrency(&self) -> Option<u32>;
+    /// Wall clock of one attempt unless the task says otherwise.
+    fn timeout(&self) -> Duration;
+    /// Bytes that an attempt counts with against `worker.memory_mib`.
+    fn memory_reserve(&self) -> u64;
+    /// Run one attempt. Every ending is in the report: it neither fails nor panics, whatever the guest does, and it ends
+    /// within the attempt's time-out, or within a second of `job.stop`.
+    async fn run(&self, job: Job) -> Report;
+}
+
+/// Called with every line as it arrives; must not block.
+pub type LogSink = Arc<dyn Fn(&LogLine) + Send + Sync>;
+
+/// One attempt to be run.
+#[derive(Clone)]
+pub struct Job {
+    /// The task.
+    pub id: TaskId,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// Attempts in all.
+    pub max_attempts: u32,
+    /// JSON text, as it came.
+    pub input: Arc<str>,
+    /// The producer's own words.
+    pub labels: BTreeMap<String, String>,
+    /// The task's `options.timeout_seconds`; `None`: [`Runner::timeout`].
+    pub timeout: Option<Duration>,
+    /// Ends the attempt if it comes before the time-out does.
+    pub deadline: Option<Instant>,
+    /// Cancelled: the guest is stopped where it is, and the verdict is `Stopped`.
+    pub stop: CancellationToken,
+    /// Sees the lines before the report does, for a person who watches.
+    pub on_log: Option<LogSink>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .field("input_bytes", &self.input.len())
+            .finish_non_exhaustive()
+    }
+}

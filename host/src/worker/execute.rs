@@ -1,0 +1,97 @@
+//! Execute: the guest runs, once, and its verdict becomes an end.
+
+use super::Shared;
+use super::room::Place;
+use super::settle::End;
+use crate::db::Claimed;
+use crate::registry::{Job, Runner};
+use crate::task::settle::{Report, Usage, Verdict};
+use crate::task::{Failure, FailureKind, Settlement, TaskMessage, settle};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How long a run may outlive its time-out before it is given up: the sandbox should have ended it.
+const WEDGED: Duration = Duration::from_secs(10);
+
+/// Run a claimed task on the guests' runtime.
+pub fn spawn(
+    shared: &Arc<Shared>,
+    ends: mpsc::Sender<End>,
+    message: Arc<TaskMessage>,
+    claimed: Claimed,
+    runner: Arc<dyn Runner>,
+    place: Place,
+    stop: CancellationToken,
+) {
+    let shared = shared.clone();
+    let guests = shared.parts.guests.clone();
+    guests.spawn(async move {
+        let job = job(&message, &claimed, stop);
+        let allowed = job.timeout.unwrap_or_else(|| runner.timeout()) + WEDGED;
+        // The sandbox answers for everything a guest does and ends it in time. A panic, or a run that outlives its
+        // time-out, is a defect of the host, and still this task's end alone.
+        let run = AssertUnwindSafe(runner.run(job)).catch_unwind();
+        let report = match tokio::time::timeout(allowed, run).await {
+            Ok(Ok(report)) => report,
+            Ok(Err(panic)) => broken(format!("the host panicked while it ran the guest: {}", words(&*panic))),
+            Err(_) => broken(format!("the run did not end within {allowed:?}, {WEDGED:?} past its time-out")),
+        };
+        // The guest's memory is gone: the next may start while this one is being recorded.
+        drop(place);
+        let reason = shared.flights.reason(message.id);
+        let chance = (shared.parts.chance)();
+        let max_snoozes = shared.config.max_snoozes;
+        let ended = settle::end(report.verdict, claimed.standing, runner.retry(), max_snoozes, chance, reason);
+        let end = End {
+            settlement: Settlement {
+                id: message.id,
+                fence: claimed.fence,
+                attempt: claimed.standing.attempt,
+                ended,
+                version: runner.version().clone(),
+                digest: runner.digest().clone(),
+                usage: report.usage,
+                logs: report.logs,
+            },
+            message,
+        };
+        // The settle step ends only after every sender is gone.
+        let _ = ends.send(end).await;
+    });
+}
+
+fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken) -> Job {
+    // The deadline is a time of day and the run is measured by this process's own clock: translate once, by the
+    // database's time of the claim, so that a host whose clock is wrong is right all the same.
+    let deadline = message.options.deadline.map(|deadline| {
+        let left = (deadline - claimed.at).to_std().unwrap_or_default();
+        tokio::time::Instant::now() + left
+    });
+    Job {
+        id: message.id,
+        attempt: claimed.standing.attempt,
+        max_attempts: claimed.standing.max_attempts,
+        input: message.input.clone(),
+        labels: message.options.labels.clone(),
+        timeout: message.options.timeout_seconds.map(|s| Duration::from_secs(s.into())),
+        deadline,
+        stop,
+        on_log: None,
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// The host's own failure, which is retried.
+fn broken(message: String) -> Report {
+    tracing::error!(message, "a run broke");
+    let failure = Failure { retryable: true, ..Failure::fatal(FailureKind::Internal, message) };
+    Report { verdict: Verdict::Failed { failure, after: None }, usage: Usage::default(), logs: Vec::new() }
+}

@@ -1,0 +1,96 @@
+//! The lease: one per process, renewed well before it ends. A host that could not renew stops settling.
+
+use super::Remote;
+use crate::db::{Db, DbError, HostRecord};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Renewals also bring news (cancelled tasks), which are to be heard within a second.
+const NEWS: Duration = Duration::from_millis(400);
+
+/// Whether this process may still act on what it claimed.
+#[derive(Clone, Debug)]
+pub struct Lease(watch::Receiver<Instant>);
+
+impl Lease {
+    /// A lease and what extends it. Valid until then, by this process's own clock.
+    pub fn new(until: Instant) -> (watch::Sender<Instant>, Lease) {
+        let (sender, receiver) = watch::channel(until);
+        (sender, Lease(receiver))
+    }
+
+    /// Returns at once while the lease is valid, otherwise when it is again.
+    pub async fn valid(&self) {
+        let mut until = self.0.clone();
+        // An error says that the keeper is gone: the process is ending, and the fence still protects every row.
+        let _ = until.wait_for(|until| *until > Instant::now()).await;
+    }
+
+    /// Whether it is valid now.
+    pub fn is_valid(&self) -> bool {
+        *self.0.borrow() > Instant::now()
+    }
+}
+
+/// Keeps the lease: renews it, tells the worker what to end.
+pub struct Keeper {
+    /// Where leases are kept.
+    pub db: Arc<dyn Db>,
+    /// What this host says of itself; asked at each renewal.
+    pub record: Box<dyn Fn() -> HostRecord + Send + Sync>,
+    /// The lease's length.
+    pub ttl: Duration,
+    /// Extended at each renewal.
+    pub until: watch::Sender<Instant>,
+}
+
+impl Keeper {
+    /// How long a renewal is good for: it is counted from before it was sent, and ends before others may take over.
+    pub fn good_for(ttl: Duration) -> Duration {
+        ttl.mul_f64(0.8)
+    }
+
+    /// Enter this host, with its first lease.
+    pub async fn register(&self) -> Result<(), DbError> {
+        let asked = Instant::now();
+        self.db.register_host(&(self.record)(), self.ttl).await?;
+        self.until.send_replace(asked + Keeper::good_for(self.ttl));
+        Ok(())
+    }
+
+    /// Renew until told to end.
+    pub async fn run(self, worker: Remote, end: CancellationToken) {
+        let mut trouble = false;
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = tokio::time::sleep(NEWS.min(self.ttl / 3)) => {}
+            }
+            let asked = Instant::now();
+            match self.db.renew_lease(&(self.record)(), self.ttl).await {
+                Ok(renewal) => {
+                    self.until.send_replace(asked + Keeper::good_for(self.ttl));
+                    if renewal.lapsed {
+                        tracing::warn!(
+                            "the lease had lapsed: others may have taken over what runs here; the fence decides"
+                        );
+                    }
+                    if trouble {
+                        tracing::info!("the lease is renewed again");
+                    }
+                    trouble = false;
+                    renewal.cancel.into_iter().for_each(|id| worker.stop(id));
+                }
+                Err(error) => {
+                    if !trouble {
+                        tracing::error!(%error, "failed to renew the lease; results are held back once it ends");
+                    }
+                    trouble = true;
+                }
+            }
+        }
+    }
+}

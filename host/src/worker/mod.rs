@@ -1,0 +1,232 @@
+//! The path of a task: receive → claim → execute → settle → acknowledge.
+//!
+//! ```text
+//!   receive    a delivery is decoded, its plugin found, a slot taken          (unusable: dead letter)
+//!   claim      arrivals are claimed in batches: one fence each                (database first)
+//!   execute    the guest runs, once, in a fresh sandbox, within its limits
+//!   settle     ends are recorded in batches, each under its fence             (commit)
+//!   acknowledge  only now does the broker hear of it
+//! ```
+//!
+//! Each step is a file of its own and hands its value to the next through a channel. What runs in this process is in
+//! [`flights`]: there a redelivery finds its task and is re-attached instead of run again. The worker reaches broker,
+//! database, plugins, clock and randomness only through [`Parts`] and tokio's clock, so that faults can be simulated.
+
+mod acknowledge;
+mod batch;
+mod claim;
+mod dead;
+mod execute;
+mod flights;
+pub mod lease;
+mod parked;
+mod receive;
+mod room;
+mod settle;
+
+use crate::broker::{Broker, Source};
+use crate::db::Db;
+use crate::registry::Catalog;
+use crate::task::HostId;
+use crate::task::limits::MessageLimits;
+use crate::task::settle::StopReason;
+use lease::Lease;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the worker is given.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where deliveries come from.
+    pub broker: Arc<dyn Broker>,
+    /// Where everything is recorded.
+    pub db: Arc<dyn Db>,
+    /// Which plugins there are.
+    pub catalog: Arc<dyn Catalog>,
+    /// The runtime on which guests run, so that none of them holds up the host's own work.
+    pub guests: tokio::runtime::Handle,
+    /// Uniform in 0..1, for jitter.
+    pub chance: Arc<dyn Fn() -> f64 + Send + Sync>,
+}
+
+/// What the worker is told.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// This process.
+    pub host: HostId,
+    /// Logical queues to consume.
+    pub queues: Vec<String>,
+    /// Guests that may run at once.
+    pub slots: u32,
+    /// What a message is checked against.
+    pub message_limits: MessageLimits,
+    /// Snoozes of a task before it fails.
+    pub max_snoozes: u32,
+    /// How long running guests may go on after a shutdown began.
+    pub grace: Duration,
+    /// Ticked after every settled batch, for those who wait for a task's end.
+    pub settled: watch::Sender<u64>,
+}
+
+impl WorkerConfig {
+    /// Deliveries that may be unacknowledged at once: those that run, those being settled, and as many in hand. A memory
+    /// bound too, since an AMQP client's buffer has none.
+    pub fn prefetch(&self) -> u16 {
+        u16::try_from(self.slots.saturating_mul(2)).unwrap_or(u16::MAX).max(2)
+    }
+}
+
+/// The running path.
+pub struct Worker {
+    shared: Arc<Shared>,
+    receivers: TaskTracker,
+    pipeline: TaskTracker,
+    consuming: Vec<Consuming>,
+}
+
+/// A queue, and since when the broker has confirmed its consumer.
+type Consuming = (String, watch::Receiver<Option<chrono::DateTime<chrono::Utc>>>);
+
+/// What readiness looks at.
+#[derive(Clone)]
+pub struct Watched {
+    /// Whether each queue's consume is confirmed.
+    pub consuming: Vec<Consuming>,
+    /// `Some(why)` while the database does not answer the path.
+    pub database_trouble: watch::Receiver<Option<String>>,
+    /// Whether this host may act on what it claimed.
+    pub lease: Lease,
+}
+
+/// What the steps share.
+pub(crate) struct Shared {
+    pub parts: Parts,
+    pub config: WorkerConfig,
+    pub lease: Lease,
+    pub flights: flights::Flights,
+    pub room: room::Room,
+    /// Cancelled: nothing new is taken in.
+    pub closing: CancellationToken,
+    /// Cancelled: what still waits for the database gives up.
+    pub hurry: CancellationToken,
+    /// The database's last answer to the path: `Some(why)` while it does not answer.
+    pub database_trouble: watch::Sender<Option<String>>,
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything that ran was recorded and acknowledged.
+    Cleanly,
+    /// Something could not be recorded; the broker will deliver it again.
+    Dirtily {
+        /// How many.
+        unsettled: usize,
+    },
+}
+
+impl Worker {
+    /// Subscribe to every queue and begin.
+    pub async fn start(
+        parts: Parts,
+        config: WorkerConfig,
+        lease: Lease,
+        busy: Arc<AtomicU32>,
+    ) -> Result<Worker, crate::broker::BrokerError> {
+        let shared = Arc::new(Shared {
+            flights: flights::Flights::default(),
+            room: room::Room::new(config.slots, busy),
+            closing: CancellationToken::new(),
+            hurry: CancellationToken::new(),
+            database_trouble: watch::Sender::new(None),
+            lease,
+            parts,
+            config,
+        });
+        let (receivers, pipeline) = (TaskTracker::new(), TaskTracker::new());
+
+        // Every channel is bounded by what the slots let in; the numbers only smooth hand-overs.
+        let depth = shared.config.slots.max(16) as usize * 2;
+        let (claims, to_claim) = mpsc::channel(depth);
+        let (ends, to_settle) = mpsc::channel(depth);
+        let (acks, to_acknowledge) = mpsc::channel(depth);
+        let (dead, to_bury) = mpsc::channel(depth);
+
+        pipeline.spawn(claim::run(shared.clone(), to_claim, ends, acks.clone(), dead.clone()));
+        pipeline.spawn(settle::run(shared.clone(), to_settle, acks.clone()));
+        pipeline.spawn(dead::run(shared.clone(), to_bury, acks));
+        pipeline.spawn(acknowledge::run(shared.clone(), to_acknowledge));
+
+        let mut consuming = Vec::new();
+        for queue in shared.config.queues.clone() {
+            let queue: Arc<str> = queue.into();
+            let prefetch = shared.config.prefetch();
+            let tasks = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), prefetch).await?;
+            let returned = shared.parts.broker.subscribe(Source::Returned(queue.clone()), 16).await?;
+            consuming.push((queue.to_string(), tasks.confirmed.clone()));
+            receivers.spawn(receive::tasks(shared.clone(), tasks, claims.clone(), dead.clone()));
+            receivers.spawn(receive::returned(shared.clone(), returned, dead.clone()));
+        }
+        receivers.spawn(parked::run(shared.clone(), claims));
+        drop(dead);
+        receivers.close();
+        pipeline.close();
+        Ok(Worker { shared, receivers, pipeline, consuming })
+    }
+
+    /// What readiness looks at.
+    pub fn watched(&self) -> Watched {
+        Watched {
+            consuming: self.consuming.clone(),
+            database_trouble: self.shared.database_trouble.subscribe(),
+            lease: self.shared.lease.clone(),
+        }
+    }
+
+    /// A handle that ends tasks, for the lease keeper.
+    pub fn remote(&self) -> Remote {
+        Remote(self.shared.clone())
+    }
+
+    /// Take nothing new, let what runs go on for the grace period, interrupt the rest, record and acknowledge all of it.
+    pub async fn drain(self) -> Drained {
+        let shared = self.shared;
+        shared.closing.cancel();
+        self.receivers.wait().await;
+        let grace = tokio::time::sleep(shared.config.grace);
+        tokio::pin!(grace);
+        let done = self.pipeline.wait();
+        tokio::pin!(done);
+        tokio::select! {
+            () = &mut done => return Drained::Cleanly,
+            () = &mut grace => {}
+        }
+        let stopped = shared.flights.stop_all(StopReason::Shutdown);
+        tracing::info!(interrupted = stopped, "the grace period is over: interrupting what still runs");
+        // What the database does not take in this time is left to the broker, which delivers it again.
+        let flush = shared.config.grace.max(Duration::from_secs(5));
+        if tokio::time::timeout(flush, &mut done).await.is_err() {
+            shared.hurry.cancel();
+            let _ = tokio::time::timeout(Duration::from_secs(2), &mut done).await;
+        }
+        match shared.flights.len() {
+            0 => Drained::Cleanly,
+            unsettled => Drained::Dirtily { unsettled },
+        }
+    }
+}
+
+/// See [`Worker::remote`].
+#[derive(Clone)]
+pub struct Remote(Arc<Shared>);
+
+impl Remote {
+    /// End a task that runs here, if it does.
+    pub fn stop(&self, id: crate::task::TaskId) {
+        self.0.flights.stop(id, StopReason::Cancelled);
+    }
+}

@@ -1,0 +1,61 @@
+//! Parked tasks: what waits in the database for a host that can run it gets slots here, by priority, then age.
+
+use super::claim::Candidate;
+use super::receive::consider;
+use super::{Shared, batch};
+use crate::db::DbError;
+use crate::registry::Resolved;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often the database is asked when nothing happened here that could matter: another host may have parked something.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Offer parked tasks until the worker closes.
+pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
+    let mut changes = shared.parts.catalog.changes();
+    let mut watching = true;
+    loop {
+        if let Err(error) = offer(&shared, &claims).await {
+            tracing::debug!(%error, "parked tasks could not be read");
+        }
+        tokio::select! {
+            () = shared.closing.cancelled() => return,
+            () = shared.room.freed().notified() => {}
+            changed = changes.changed(), if watching => watching = changed.is_ok(),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), DbError> {
+    let most = shared.room.free().min(batch::MOST as u32);
+    let plugins = with_room(shared);
+    if most == 0 || plugins.is_empty() {
+        return Ok(());
+    }
+    for task in shared.parts.db.parked(&plugins, most).await? {
+        let Some(slot) = shared.room.try_slot() else { break };
+        let candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot);
+        // Still not for us: its row says why already.
+        if candidate.ready.is_some() {
+            let _ = claims.send(candidate).await;
+        }
+    }
+    Ok(())
+}
+
+/// Names of plugins that are served here and not at their limit.
+fn with_room(shared: &Shared) -> Vec<String> {
+    let catalog = &shared.parts.catalog;
+    let mut names: Vec<String> =
+        catalog.served().plugins.iter().filter_map(|p| p.split('@').next()).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| match name.parse().map(|plugin| catalog.resolve(&plugin)) {
+        Ok(Resolved::Ready(runner)) => shared.room.has_place(name, runner.concurrency()),
+        _ => true,
+    });
+    names
+}
