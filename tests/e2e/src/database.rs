@@ -45,16 +45,20 @@ impl Database {
         Self::Postgres(PgPool::connect(url).await.expect("the test's database answers"))
     }
 
-    /// Reads the SQLite file in a data folder.
+    /// Reads the SQLite file in a data folder that has the table `tasks`.
     pub async fn sqlite_in(data: &Path) -> Self {
-        let file = eventually("the data folder holds a SQLite file", async || {
+        eventually("the data folder holds a SQLite file with the table tasks", async || {
             let entries = std::fs::read_dir(data).map_err(|error| error.to_string())?;
-            let mut files = entries.flatten().map(|entry| entry.path());
-            files.find(|file| is_sqlite(file)).ok_or_else(|| "none".to_owned())
+            for file in entries.flatten().map(|entry| entry.path()).filter(|file| is_sqlite(file)) {
+                let options = SqliteConnectOptions::new().filename(file).read_only(true);
+                let pool = SqlitePool::connect_with(options).await.map_err(|error| error.to_string())?;
+                if sqlx::query("SELECT 1 FROM tasks LIMIT 1").fetch_optional(&pool).await.is_ok() {
+                    return Ok(Self::Sqlite(pool));
+                }
+            }
+            Err("none".to_owned())
         })
-        .await;
-        let options = SqliteConnectOptions::new().filename(file).read_only(true);
-        Self::Sqlite(SqlitePool::connect_with(options).await.expect("the SQLite file opens"))
+        .await
     }
 
     /// Every task.

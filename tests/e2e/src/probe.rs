@@ -13,11 +13,6 @@ pub fn echo(value: Value) -> Task {
     probe(json!({"do": "echo", "value": value}))
 }
 
-/// The input that makes it answer with exactly this text.
-pub fn raw_output(text: &str) -> Value {
-    json!({"do": "output", "text": text})
-}
-
 /// Fails for good.
 pub fn fail_permanent(message: &str) -> Task {
     probe(json!({"do": "fail_permanent", "message": message}))
@@ -30,7 +25,7 @@ pub fn invalid_input() -> Task {
 
 /// Fails until its `attempt`-th attempt.
 pub fn fail_until_attempt(attempt: u32) -> Task {
-    probe(json!({"do": "fail_until_attempt", "attempt": attempt}))
+    probe(json!({"do": "fail_until_attempt", "n": attempt}))
 }
 
 /// Sleeps, then answers.
@@ -38,14 +33,9 @@ pub fn sleep(milliseconds: u64) -> Task {
     probe(json!({"do": "sleep", "ms": milliseconds}))
 }
 
-/// Answers with text that is not JSON.
-pub fn not_json() -> Task {
-    probe(json!({"do": "not_json"}))
-}
-
-/// Answers with more than is allowed.
-pub fn big_output(bytes: u64) -> Task {
-    probe(json!({"do": "big_output", "bytes": bytes}))
+/// Answers with a text of so many KiB.
+pub fn big_output(kib: u64) -> Task {
+    probe(json!({"do": "big_output", "kib": kib}))
 }
 
 /// Ends its process.

@@ -1,12 +1,13 @@
-//! A plain AMQP producer: reads one message a line from standard input, publishes each as it is, persistent and
+//! A plain AMQP producer: reads one message a line from a file, publishes each as it is, persistent and
 //! `mandatory`, and writes its number when the broker has confirmed it. It knows nothing of Agentry but two names.
 //!
-//! `PLAIN_PUBLISH_URL=amqp://… plain-publish EXCHANGE ROUTING_KEY < messages`
+//! `PLAIN_PUBLISH_URL=amqp://… plain-publish EXCHANGE ROUTING_KEY FILE`
 
 #![allow(clippy::print_stdout, reason = "its output is its answer")]
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 
 use anyhow::{Context, bail, ensure};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -19,7 +20,8 @@ const WINDOW: usize = 100;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [exchange, key] = arguments.as_slice() else { bail!("usage: plain-publish EXCHANGE ROUTING_KEY < messages") };
+    let [exchange, key, file] = arguments.as_slice() else { bail!("usage: plain-publish EXCHANGE ROUTING_KEY FILE") };
+    let messages = File::open(file).with_context(|| format!("failed to open {file}"))?;
     // In the environment: arguments can be read by everybody on the machine.
     let url = std::env::var("PLAIN_PUBLISH_URL").context("failed to read PLAIN_PUBLISH_URL")?;
     let connection = Connection::connect(&url, ConnectionProperties::default()).await;
@@ -31,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let properties = BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2);
     let mut waiting: VecDeque<PublisherConfirm> = VecDeque::new();
     let mut confirmed = 0_usize;
-    for line in std::io::stdin().lock().lines() {
+    for line in BufReader::new(messages).lines() {
         let line = line.context("failed to read a message")?;
         let publish = channel.basic_publish(
             exchange.as_str().into(),

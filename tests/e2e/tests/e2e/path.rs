@@ -8,7 +8,7 @@ e2e::in_both_modes! {
     a_submitted_task_becomes_a_completed_row_with_the_right_output_and_a_gapless_history
     fifty_tasks_at_once_over_several_plugins_all_end_rightly
     a_task_that_runs_later_waits_for_its_time_and_says_so
-    output_is_stored_byte_for_byte
+    input_is_stored_byte_for_byte
 }
 
 /// In `services` it is published by a plain AMQP client, with no code of ours.
@@ -42,7 +42,7 @@ async fn fifty_tasks_at_once_over_several_plugins_all_end_rightly(mode: Mode) {
     let tasks: Vec<_> = (0..50)
         .map(|n| match n % 5 {
             0 => Task::new("word-count", json!({"text": "a ".repeat(n)})),
-            1 => Task::new("outline", json!({"text": format!("# Title {n}\n\ntext\n")})),
+            1 => Task::new("outline", json!({"markdown": format!("# Title {n}\n\ntext\n")})),
             2 => probe::echo(json!({"n": n})),
             3 => probe::fail_permanent("as asked"),
             _ => Task::new("panic", json!({})).option("max_attempts", 1),
@@ -88,21 +88,21 @@ async fn a_task_that_runs_later_waits_for_its_time_and_says_so(mode: Mode) {
     daemon.stop().await;
 }
 
-async fn output_is_stored_byte_for_byte(mode: Mode) {
+async fn input_is_stored_byte_for_byte(mode: Mode) {
     let site = Site::new(mode).await;
     let daemon = site.start().await;
     // Key order, spaces and number forms that jsonb and most parsers would change.
-    let text = r#"{"z": 1.0,  "a": 1e2, "z2": "é", "n": 12345678901234567890}"#;
-    let asked = Task::new("probe", json!({}));
-    let body = format!(r#"{{"id": "{}", "plugin": "probe", "input": {}}}"#, asked.id, probe::raw_output(text));
+    let text = r#"{"value": {"z": 1.0,  "a": 1e2, "z2": "é", "n": 12345678901234567890, "e": "\u00e9"}, "do": "echo"}"#;
+    let id = uuid::Uuid::now_v7();
+    let body = format!(r#"{{"id": "{id}", "plugin": "probe", "input": {text}}}"#);
     match mode {
         Mode::Services => site.amqp().publish(site.prefix(), "default", [e2e::amqp::Outgoing::json(body)]).await,
         Mode::Embedded => drop(daemon.http().post_text("/v1/tasks", body, &[]).await.expect(201)),
     }
-    daemon.http().ended(asked.id).await;
-    let answer = daemon.http().get(&format!("/v1/tasks/{}", asked.id)).await;
+    daemon.http().ended(id).await;
+    let answer = daemon.http().get(&format!("/v1/tasks/{id}")).await;
     assert!(answer.text.contains(text), "{}", answer.text);
-    daemon.stop().await;
+    invariants::hold(&site, daemon, &[id], Expected::default()).await;
 }
 
 #[tokio::test]

@@ -58,10 +58,10 @@ async fn a_new_version_is_served_beside_the_old_one(mode: Mode) {
     plugin::edit(&staged, "version = \"0.1.0\"", "version = \"0.2.0\"");
     std::fs::rename(&staged, plugins.join("word-count-2")).expect("it appears at once");
 
-    let new = Task::new("word-count@0.2", json!({"text": "# Title\n"}));
+    let new = Task::new("word-count@0.2", json!({"markdown": "# Title\n"}));
     accepted(&daemon, &new).await;
     let old = Task::new("word-count@=0.1.0", json!({"text": "one two"}));
-    let any = Task::new("word-count", json!({"text": "# Title\n"}));
+    let any = Task::new("word-count", json!({"markdown": "# Title\n"}));
     for task in [&old, &any] {
         daemon.http().post("/v1/tasks", &task.body()).await.expect(201);
     }

@@ -51,7 +51,7 @@ async fn a_task_for_a_plugin_that_only_the_other_daemon_serves_finds_its_way() {
     e2e::plugin::install("outline", &all);
     let one = site.setup_named("one").plugins([few]).start().await;
     let two = site.setup_named("two").plugins([all]).start().await;
-    let outline = |n| e2e::Task::new("outline", serde_json::json!({"text": format!("# {n}\n")}));
+    let outline = |n| e2e::Task::new("outline", serde_json::json!({"markdown": format!("# {n}\n")}));
     let tasks: Vec<_> = (0..20).map(outline).collect();
     site.publish(&tasks).await;
     let ids = task::ids(&tasks);
