@@ -31,7 +31,7 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
     let broker: Arc<dyn Broker> = match settings.services() {
         Services::Embedded => Arc::new(EmbeddedBroker::open(folder.path()).await.map_err(configuration)?),
         Services::External { broker, .. } => {
-            let address = AmqpAddress::parse(broker.expose()).map_err(configuration)?;
+            let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
             let mut options = AmqpOptions::new(address, &settings.broker.prefix, name);
             options.declare = settings.broker.declare;
             Arc::new(AmqpBroker::start(options).map_err(configuration)?)
@@ -49,7 +49,7 @@ pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<
         name: name.to_owned(),
     };
     Ok(match settings.services() {
-        Services::Embedded => Arc::new(SqliteDb::connect(&folder.join("agentry.sqlite"), &options).await?),
+        Services::Embedded => Arc::new(SqliteDb::connect(&folder.join("agentry.sqlite"), &options)?),
         Services::External { database, .. } => Arc::new(PostgresDb::connect(database.expose(), &options)?),
     })
 }

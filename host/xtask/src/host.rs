@@ -1,4 +1,4 @@
-//! The daemon's binary.
+//! Programs of the workspace, the daemon's above all.
 
 use std::path::PathBuf;
 
@@ -8,15 +8,25 @@ use crate::process;
 use crate::talk;
 use crate::workspace::{self, Artifact, Workspace};
 
-const BINARY: &str = "agentry";
+/// The daemon.
+pub const BINARY: &str = "agentry";
 
-/// Builds `agentry` and says where it is.
-pub fn build_binary() -> anyhow::Result<PathBuf> {
+/// Whether the daemon was ever built.
+pub fn was_built() -> anyhow::Result<bool> {
+    Ok(Workspace::read()?
+        .target
+        .join("debug")
+        .join(BINARY)
+        .exists())
+}
+
+/// Builds a program of the workspace, such as [`BINARY`], and says where it is.
+pub fn build(name: &str) -> anyhow::Result<PathBuf> {
     // The same selection of packages as for the tests, so that both share every compiled dependency.
     let mut command = workspace::cargo(&[
         "build",
         "--bin",
-        BINARY,
+        name,
         "--message-format=json-render-diagnostics",
     ]);
     command.args(Workspace::read()?.native_selection());
@@ -35,14 +45,14 @@ pub fn build_binary() -> anyhow::Result<PathBuf> {
                 executable: Some(executable),
                 ..
             }) = artifact
-                && target == BINARY
+                && target == name
             {
                 binary = Some(executable);
             }
         },
     )?;
     if !status.success() {
-        bail!("failed to build {BINARY} ({status}), see above");
+        bail!("failed to build {name} ({status}), see above");
     }
-    binary.with_context(|| format!("failed to find where cargo put {BINARY}"))
+    binary.with_context(|| format!("failed to find where cargo put {name}"))
 }

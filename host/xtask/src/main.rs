@@ -1,7 +1,8 @@
 //! `cargo xtask`: what a person types.
 //!
 //! ```text
-//! main ─▶ test ─▶ lint, guests, host ─▶ process ─▶ guard (a child of its own, which cleans up)
+//! main ─▶ demo ─▶ guests, host, services
+//!      └▶ test ─▶ lint, guests, host ─▶ process ─▶ guard (a child of its own, which cleans up)
 //!           └───▶ services ─▶ postgres, rabbitmq | docker ─▶ process
 //! ```
 //!
@@ -13,6 +14,7 @@
     reason = "everything this program prints is for the person who typed the command"
 )]
 
+mod demo;
 mod guard;
 mod guests;
 mod host;
@@ -36,6 +38,8 @@ use clap::Parser;
     max_term_width = 100
 )]
 enum Command {
+    /// See it work: hundreds of documents and some hostile guests, with a kill in the middle.
+    Demo(demo::Args),
     /// Run every test, against a private RabbitMQ and PostgreSQL that are started for it and removed after it.
     Test(test::Args),
     /// Check formatting and lints of the whole workspace.
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         command => command,
     };
     let done = signals::catch().and_then(|()| match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
         Command::Plugins(args) => guests::run(&args),

@@ -31,3 +31,10 @@ pub fn check() -> Result<(), Ending> {
         signal => Err(Ending::Interrupted(signal)),
     }
 }
+
+/// Waits for a signal, which then is the ordinary end and no interruption.
+pub fn wait() {
+    while CAUGHT.swap(0, Ordering::SeqCst) == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

@@ -44,7 +44,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     talk::phase("plugins", "building for the sandbox", components, |built| {
         format!("{} components", built.len())
     })?;
-    let binary = talk::phase("build", "the daemon", host::build_binary, |binary| {
+    let build = || host::build(host::BINARY);
+    let binary = talk::phase("build", "the daemon", build, |binary| {
         binary.display().to_string()
     })?;
     talk::phase(

@@ -1,0 +1,125 @@
+//! `cargo xtask demo`: real documents through real plugins, with hostile ones among them, and a kill in the middle.
+//!
+//! ```text
+//! documents ─▶ submit (HTTP, or plain AMQP) ─▶ half have ended ─▶ SIGKILL ─▶ the same again ─▶ all have ended ─▶ report
+//! ```
+
+mod api;
+mod daemon;
+mod documents;
+mod report;
+mod submit;
+mod timeline;
+mod watch;
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+
+use self::daemon::{Around, Daemon};
+use self::report::Report;
+use self::watch::Watch;
+use crate::guard::StopSignal;
+use crate::{Ending, guests, host, services, signals, talk};
+
+/// How long everything may take to end, kill included. A slow machine under load needs a part of it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Over a private RabbitMQ and PostgreSQL instead of embedded, published by a plain AMQP client.
+    #[arg(long)]
+    services: bool,
+    /// As root on Debian, with --services: install PostgreSQL and RabbitMQ if they are missing.
+    #[arg(long, requires = "services")]
+    install: bool,
+    /// At most so many documents.
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(10..=2000))]
+    documents: u16,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let found = args.services.then(|| services::find(args.install)).transpose()?; // before minutes of building
+    if !host::was_built()? {
+        println!("build: the first one takes some minutes (about 6 on two cores); later ones take seconds");
+    }
+    let components = || guests::build(&[]);
+    talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
+    let binary = talk::phase("build", "the daemon", || host::build("agentry"), |binary| binary.display().to_string())?;
+    let publisher = match args.services {
+        true => Some(talk::phase(
+            "build",
+            "a plain AMQP publisher",
+            || host::build("plain-publish"),
+            |binary| binary.display().to_string(),
+        )?),
+        false => None,
+    };
+    let services = found
+        .map(|found| talk::phase("services", "starting", || found.start(), |services| services.description.clone()))
+        .transpose()?;
+    let around = match (&services, &publisher) {
+        (Some(services), Some(publisher)) => Around::Services { services, publisher },
+        _ => Around::Embedded,
+    };
+    let folder = tempfile::Builder::new().prefix("agentry-demo-").tempdir().context("failed to make a folder")?;
+    let (daemon, good) = show(args, &around, &binary, folder.path())?;
+    if good && talk::watched() {
+        println!("\nthe daemon is still up at {}; Ctrl-C ends it", daemon.address());
+        signals::wait();
+    }
+    drop(daemon);
+    if good { Ok(()) } else { Err(Ending::Failed.into()) }
+}
+
+/// The show itself. Answers with the daemon, still up, and whether all went as it must.
+fn show(args: &Args, around: &Around<'_>, binary: &Path, folder: &Path) -> anyhow::Result<(Daemon, bool)> {
+    let tasks = documents::gather(usize::from(args.documents))?;
+    let hostile = tasks.iter().filter(|task| task.hostile.is_some()).count();
+    println!("tasks: {} documents, and {hostile} hostile guests among them", tasks.len() - hostile);
+    let setup = daemon::Setup::write(folder, binary, around)?;
+    // Whatever ends the first one, ends it like this.
+    let daemon = start(&setup, StopSignal::Kill, "starting")?;
+
+    let began = Instant::now();
+    let submitting = submit::all(around, &daemon, &tasks)?;
+    println!("submitted: {} by {submitting} in {}", tasks.len(), talk::seconds(began.elapsed()));
+    let mut watch = Watch::new(&tasks, PATIENCE);
+    let at_kill = watch.until(&daemon, tasks.len() / 2)?;
+
+    drop(daemon);
+    let (killed, since) = (SystemTime::now(), Instant::now());
+    watch.say(&format!("killed: SIGKILL, when {at_kill} of {} had ended", tasks.len()));
+    let daemon = start(&setup, StopSignal::Term, "starting again on the same data")?;
+    let back = since.elapsed();
+    watch.until(&daemon, tasks.len())?;
+    watch.finish();
+    let took = began.elapsed();
+
+    let report = Report::read(&daemon, &tasks, &setup.log()?)?;
+    print!("\n{}", report.summary(took, killed, back));
+    print!("{}", report.results());
+    print!("{}", report.hostile());
+    print!("{}", report.timeline());
+    print!("{}", report.verdict());
+    Ok((daemon, report.is_good()))
+}
+
+fn start(setup: &daemon::Setup, stop: StopSignal, what: &str) -> anyhow::Result<Daemon> {
+    talk::phase("daemon", what, || setup.start(stop), |daemon| format!("ready at {}", daemon.address()))
+}
+
+/// The tasks' count that a person reads: `1 task`, `2 tasks`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_count_is_written_as_a_person_writes_it() {
+        assert_eq!(super::count(1, "task"), "1 task");
+        assert_eq!(super::count(0, "task"), "0 tasks");
+    }
+}

@@ -1,0 +1,189 @@
+//! A plain AMQP client, as any producer has one: nothing of it knows the daemon's code.
+
+use futures_util::future::join_all;
+use lapin::message::BasicGetMessage;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+
+use crate::variables;
+
+/// A connection with a channel whose publishes are confirmed.
+pub struct Amqp {
+    connection: Connection,
+    publisher: Channel,
+}
+
+/// A message about to be published.
+#[derive(Clone, Default)]
+pub struct Outgoing {
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Its properties.
+    pub properties: BasicProperties,
+}
+
+impl Outgoing {
+    /// A persistent message of type JSON.
+    pub fn json(body: impl Into<Vec<u8>>) -> Self {
+        let properties = BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2);
+        Self { body: body.into(), properties }
+    }
+
+    /// The same with other properties.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(BasicProperties) -> BasicProperties) -> Self {
+        self.properties = change(self.properties);
+        self
+    }
+
+    /// The same with a text header.
+    #[must_use]
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.with(|properties| {
+            let mut headers = properties.headers().clone().unwrap_or_default();
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            properties.with_headers(headers)
+        })
+    }
+}
+
+/// A message taken from a queue.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Its properties.
+    pub properties: BasicProperties,
+}
+
+impl Taken {
+    /// A header that is text; empty if it is missing.
+    pub fn header(&self, name: &str) -> String {
+        let headers = self.properties.headers().as_ref();
+        match headers.and_then(|headers| headers.inner().get(name)) {
+            Some(AMQPValue::LongString(text)) => text.to_string(),
+            Some(AMQPValue::ShortString(text)) => text.to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
+impl Amqp {
+    /// Connects to the tests' broker.
+    pub async fn connect() -> Self {
+        let connection = Connection::connect(&variables::amqp(), ConnectionProperties::default()).await;
+        let connection = connection.expect("the broker of AGENTRY_TEST_AMQP answers");
+        let publisher = connection.create_channel().await.expect("a channel");
+        publisher.confirm_select(ConfirmSelectOptions::default()).await.expect("publisher confirms");
+        Self { connection, publisher }
+    }
+
+    /// Publishes, and returns when the broker has confirmed every message as routed.
+    pub async fn publish(&self, exchange: &str, key: &str, messages: impl IntoIterator<Item = Outgoing>) {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let mut confirms = Vec::new();
+        for Outgoing { body, properties } in messages {
+            let publish = self.publisher.basic_publish(exchange.into(), key.into(), options, &body, properties);
+            confirms.push(publish.await.expect("a publish"));
+        }
+        for confirm in join_all(confirms).await {
+            let confirm = confirm.expect("a confirm");
+            assert!(confirm.is_ack(), "the broker refused a message for {exchange}/{key}");
+            assert!(confirm.take_message().is_none(), "no queue is bound for {exchange}/{key}");
+        }
+    }
+
+    /// Messages that are ready, and consumers; `Err` if there is no such queue.
+    pub async fn count(&self, queue: &str) -> Result<(u32, u32), String> {
+        // Asking for a queue that does not exist closes the channel, so this has its own.
+        let channel = self.connection.create_channel().await.map_err(|error| error.to_string())?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+        let queue = queue.map_err(|error| error.to_string())?;
+        let counts = (queue.message_count(), queue.consumer_count());
+        let _ = channel.close(200, "done".into()).await; // the connection ends soon anyway
+        Ok(counts)
+    }
+
+    /// Takes every message that is ready. They are given back when this client goes.
+    pub async fn take_all(&self, queue: &str) -> Vec<Taken> {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let mut all = Vec::new();
+        while let Some(BasicGetMessage { delivery, .. }) =
+            channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("a get")
+        {
+            all.push(Taken { body: delivery.data.clone(), properties: delivery.properties.clone() });
+        }
+        all
+    }
+
+    /// Declares what the contract says the daemon declares, word for word.
+    pub async fn declare(&self, prefix: &str, logical: &str) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let dead = format!("{prefix}.dead");
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        for exchange in [prefix, &dead] {
+            let declare =
+                channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default());
+            declare.await.expect("an exchange");
+        }
+        let returned_key = format!("{logical}.returned");
+        let dead_key = format!("{logical}.dead");
+        let queues = [
+            (format!("{prefix}.{logical}"), prefix, logical, task_queue_arguments(&dead, &returned_key)),
+            (format!("{prefix}.{returned_key}"), &dead, &returned_key, quorum()),
+            (format!("{prefix}.{dead_key}"), &dead, &dead_key, quorum()),
+        ];
+        for (queue, exchange, key, arguments) in queues {
+            self.declare_queue(&queue, arguments).await;
+            let bind = channel.queue_bind(
+                queue.as_str().into(),
+                exchange.into(),
+                key.into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bind.await.expect("a binding");
+        }
+    }
+
+    /// Declares a durable queue.
+    pub async fn declare_queue(&self, queue: &str, arguments: FieldTable) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), durable, arguments).await.expect("a queue");
+    }
+
+    /// Deletes what belongs to a prefix.
+    pub async fn delete(&self, prefix: &str, logical: &[String]) {
+        let Ok(channel) = self.connection.create_channel().await else { return };
+        for queue in logical {
+            for name in
+                [format!("{prefix}.{queue}"), format!("{prefix}.{queue}.returned"), format!("{prefix}.{queue}.dead")]
+            {
+                let _ = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await; // as far as it exists
+            }
+        }
+        for exchange in [prefix.to_owned(), format!("{prefix}.dead"), format!("{prefix}.events")] {
+            let _ = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
+        }
+    }
+}
+
+/// `x-queue-type=quorum`.
+pub fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments
+}
+
+fn task_queue_arguments(dead: &str, returned_key: &str) -> FieldTable {
+    let mut arguments = quorum();
+    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(dead.into()));
+    arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(returned_key.into()));
+    arguments
+}

@@ -1,0 +1,177 @@
+//! What an operator reads with SQL, on Postgres and on SQLite.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Row, SqlitePool};
+use uuid::Uuid;
+
+use crate::patience::eventually;
+use crate::variables;
+
+/// A row of `tasks`.
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    /// Who ran it.
+    pub plugin: String,
+    /// Its logical queue.
+    pub queue: String,
+    /// Its state.
+    pub state: String,
+}
+
+/// A row of `dead_letters`.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The stable word.
+    pub reason: String,
+    /// What exactly.
+    pub detail: String,
+}
+
+/// A reader.
+pub enum Database {
+    /// Of Postgres.
+    Postgres(PgPool),
+    /// Of a SQLite file.
+    Sqlite(SqlitePool),
+}
+
+impl Database {
+    /// Reads a Postgres database.
+    pub async fn postgres(url: &str) -> Self {
+        Self::Postgres(PgPool::connect(url).await.expect("the test's database answers"))
+    }
+
+    /// Reads the SQLite file in a data folder that has the table `tasks`.
+    pub async fn sqlite_in(data: &Path) -> Self {
+        eventually("the data folder holds a SQLite file with the table tasks", async || {
+            let entries = std::fs::read_dir(data).map_err(|error| error.to_string())?;
+            for file in entries.flatten().map(|entry| entry.path()).filter(|file| is_sqlite(file)) {
+                let options = SqliteConnectOptions::new().filename(file).read_only(true);
+                let pool = SqlitePool::connect_with(options).await.map_err(|error| error.to_string())?;
+                if sqlx::query("SELECT 1 FROM tasks LIMIT 1").fetch_optional(&pool).await.is_ok() {
+                    return Ok(Self::Sqlite(pool));
+                }
+            }
+            Err("none".to_owned())
+        })
+        .await
+    }
+
+    /// Every task.
+    pub async fn tasks(&self) -> BTreeMap<Uuid, TaskRow> {
+        let rows = self
+            .rows(
+                "SELECT id::text, plugin, queue, state::text FROM agentry.tasks",
+                "SELECT CASE typeof(id) WHEN 'blob' THEN hex(id) ELSE id END, plugin, queue, state FROM tasks",
+            )
+            .await;
+        let task = |row: Vec<String>| {
+            let [id, plugin, queue, state] = <[String; 4]>::try_from(row).expect("four columns");
+            (id.parse().expect("an id"), TaskRow { plugin, queue, state })
+        };
+        rows.into_iter().map(task).collect()
+    }
+
+    /// Every task's events, in order: sequence number and name.
+    pub async fn events(&self) -> BTreeMap<Uuid, Vec<(i64, String)>> {
+        let rows = self
+            .rows(
+                "SELECT task_id::text, seq::text, event::text FROM agentry.task_events ORDER BY task_id, task_events.seq",
+                "SELECT CASE typeof(task_id) WHEN 'blob' THEN hex(task_id) ELSE task_id END, CAST(seq AS TEXT), event \
+                 FROM task_events ORDER BY task_id, task_events.seq",
+            )
+            .await;
+        let mut events: BTreeMap<Uuid, Vec<(i64, String)>> = BTreeMap::new();
+        for row in rows {
+            let [id, seq, event] = <[String; 3]>::try_from(row).expect("three columns");
+            events.entry(id.parse().expect("an id")).or_default().push((seq.parse().expect("a number"), event));
+        }
+        events
+    }
+
+    /// Every dead letter, oldest first.
+    pub async fn dead_letters(&self) -> Vec<DeadLetter> {
+        let rows = self
+            .rows(
+                "SELECT reason, detail FROM agentry.dead_letters ORDER BY id",
+                "SELECT reason, detail FROM dead_letters ORDER BY id",
+            )
+            .await;
+        let letter = |row: Vec<String>| {
+            let [reason, detail] = <[String; 2]>::try_from(row).expect("two columns");
+            DeadLetter { reason, detail }
+        };
+        rows.into_iter().map(letter).collect()
+    }
+
+    /// How many rows the outbox holds.
+    pub async fn outbox(&self) -> u64 {
+        let rows =
+            self.rows("SELECT count(*)::text FROM agentry.outbox", "SELECT CAST(count(*) AS TEXT) FROM outbox").await;
+        rows[0][0].parse().expect("a number")
+    }
+
+    /// Rows of texts; a missing value is an empty text.
+    async fn rows(&self, postgres: &'static str, sqlite: &'static str) -> Vec<Vec<String>> {
+        macro_rules! texts {
+            ($rows:expr) => {
+                $rows
+                    .expect("the database answers")
+                    .iter()
+                    .map(|row| (0..row.len()).map(|at| row.get::<Option<String>, _>(at).unwrap_or_default()).collect())
+                    .collect()
+            };
+        }
+        match self {
+            Self::Postgres(pool) => texts!(sqlx::query(postgres).fetch_all(pool).await),
+            Self::Sqlite(pool) => texts!(sqlx::query(sqlite).fetch_all(pool).await),
+        }
+    }
+
+    /// Runs statements, as an operator's mishap would.
+    pub async fn execute(&self, statements: &str) {
+        let statements = AssertSqlSafe(statements.to_owned());
+        match self {
+            Self::Postgres(pool) => drop(sqlx::raw_sql(statements).execute(pool).await.expect("the statements run")),
+            Self::Sqlite(pool) => drop(sqlx::raw_sql(statements).execute(pool).await.expect("the statements run")),
+        }
+    }
+}
+
+fn is_sqlite(file: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 16];
+    std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"SQLite format 3\0"
+}
+
+/// The URL of a database on the tests' server.
+pub fn url(name: &str) -> reqwest::Url {
+    let mut url = variables::postgres();
+    url.set_path(name);
+    url
+}
+
+/// Makes a database.
+pub async fn create(name: &str) {
+    let mut connection = admin().await;
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(create).execute(&mut connection).await.expect("a database is created");
+    let _ = connection.close().await; // the server forgets it anyway
+}
+
+/// Deletes a database, whoever is connected.
+pub async fn delete(name: &str) {
+    let mut connection = admin().await;
+    let delete = AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+    sqlx::raw_sql(delete).execute(&mut connection).await.expect("a database is deleted");
+    let _ = connection.close().await;
+}
+
+async fn admin() -> PgConnection {
+    let options = PgConnectOptions::from_url(&variables::postgres()).expect("AGENTRY_TEST_POSTGRES holds a URL");
+    PgConnection::connect_with(&options).await.expect("the server of AGENTRY_TEST_POSTGRES answers")
+}

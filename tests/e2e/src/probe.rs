@@ -1,0 +1,44 @@
+//! What the guest `probe` does on request.
+
+use serde_json::{Value, json};
+
+use crate::task::Task;
+
+fn probe(input: Value) -> Task {
+    Task::new("probe", input)
+}
+
+/// Answers with this value.
+pub fn echo(value: Value) -> Task {
+    probe(json!({"do": "echo", "value": value}))
+}
+
+/// Fails for good.
+pub fn fail_permanent(message: &str) -> Task {
+    probe(json!({"do": "fail_permanent", "message": message}))
+}
+
+/// Says that its input is not what it takes.
+pub fn invalid_input() -> Task {
+    probe(json!({"do": "invalid_input"}))
+}
+
+/// Fails until its `attempt`-th attempt.
+pub fn fail_until_attempt(attempt: u32) -> Task {
+    probe(json!({"do": "fail_until_attempt", "n": attempt}))
+}
+
+/// Sleeps, then answers.
+pub fn sleep(milliseconds: u64) -> Task {
+    probe(json!({"do": "sleep", "ms": milliseconds}))
+}
+
+/// Answers with a text of so many KiB.
+pub fn big_output(kib: u64) -> Task {
+    probe(json!({"do": "big_output", "kib": kib}))
+}
+
+/// Ends its process.
+pub fn exit(code: i32) -> Task {
+    probe(json!({"do": "exit", "code": code}))
+}

@@ -1,0 +1,35 @@
+//! Where the tests find what they need. Nothing is guessed: a missing variable fails the test, by name.
+
+use std::path::PathBuf;
+
+/// The daemon's binary.
+pub fn binary() -> PathBuf {
+    required("AGENTRY_TEST_BIN").into()
+}
+
+/// The folder of the example plugins, built.
+pub fn plugins() -> PathBuf {
+    required("AGENTRY_TEST_PLUGINS").into()
+}
+
+/// The folder of the test guests, built.
+pub fn guests() -> PathBuf {
+    required("AGENTRY_TEST_GUESTS").into()
+}
+
+/// A Postgres server on which databases may be created.
+pub fn postgres() -> reqwest::Url {
+    required("AGENTRY_TEST_POSTGRES").parse().expect("AGENTRY_TEST_POSTGRES holds a URL")
+}
+
+/// A RabbitMQ virtual host in which queues may be created.
+pub fn amqp() -> String {
+    required("AGENTRY_TEST_AMQP")
+}
+
+fn required(name: &str) -> String {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => value,
+        _ => panic!("set {name}, or run `cargo xtask test`"),
+    }
+}

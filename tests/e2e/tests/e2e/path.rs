@@ -1,0 +1,132 @@
+//! One task, end to end.
+
+use e2e::invariants::{self, Expected};
+use e2e::{Mode, Site, Task, eventually, probe, task};
+use serde_json::json;
+
+e2e::in_both_modes! {
+    a_submitted_task_becomes_a_completed_row_with_the_right_output_and_a_gapless_history
+    fifty_tasks_at_once_over_several_plugins_all_end_rightly
+    a_task_that_runs_later_waits_for_its_time_and_says_so
+    input_is_stored_byte_for_byte
+}
+
+/// In `services` it is published by a plain AMQP client, with no code of ours.
+async fn a_submitted_task_becomes_a_completed_row_with_the_right_output_and_a_gapless_history(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.start().await;
+    let asked = Task::new("word-count", json!({"text": "one two two"}));
+    site.submit(&daemon, std::slice::from_ref(&asked)).await;
+    let ended = daemon.http().ended(asked.id).await;
+
+    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["output"]["words"], 3, "{ended}");
+    assert_eq!(ended["failure"], json!(null));
+    assert_eq!((&ended["attempt"], &ended["plugin"]), (&json!(1), &json!("word-count")));
+    assert!(ended["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{ended}");
+
+    let database = site.database().await;
+    let row = database.tasks().await.remove(&asked.id).expect("a row");
+    assert_eq!((row.plugin.as_str(), row.queue.as_str(), row.state.as_str()), ("word-count", "default", "completed"));
+    let history = database.events().await.remove(&asked.id).expect("a history");
+    let names: Vec<_> = history.iter().map(|(_, event)| event.as_str()).collect();
+    let born =
+        if mode == Mode::Services { &["running", "completed"][..] } else { &["pending", "running", "completed"] };
+    assert_eq!(names, born, "first seen as a delivery it is born running; over HTTP it is pending first");
+    invariants::hold(&site, daemon, &[asked.id], Expected::default()).await;
+}
+
+async fn fifty_tasks_at_once_over_several_plugins_all_end_rightly(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.start().await;
+    let tasks: Vec<_> = (0..50)
+        .map(|n| match n % 5 {
+            0 => Task::new("word-count", json!({"text": "a ".repeat(n)})),
+            1 => Task::new("outline", json!({"markdown": format!("# Title {n}\n\ntext\n")})),
+            2 => probe::echo(json!({"n": n})),
+            3 => probe::fail_permanent("as asked"),
+            _ => Task::new("panic", json!({})).option("max_attempts", 1),
+        })
+        .collect();
+    site.submit(&daemon, &tasks).await;
+    let ids = task::ids(&tasks);
+    site.at_rest(&ids).await;
+    for (n, asked) in tasks.iter().enumerate() {
+        let ended = daemon.http().task(asked.id).await;
+        match n % 5 {
+            0 => assert_eq!(ended["output"]["words"], n, "{ended}"),
+            1 => assert_eq!(ended["output"]["title"], format!("Title {n}"), "{ended}"),
+            2 => assert_eq!(ended["output"], json!({"n": n}), "{ended}"),
+            3 => assert_eq!(ended["failure"]["kind"], "plugin_error", "{ended}"),
+            _ => assert_eq!(ended["failure"]["kind"], "trap", "{ended}"),
+        }
+        assert_eq!(ended["state"], if n % 5 < 3 { "completed" } else { "failed" }, "{ended}");
+    }
+    invariants::hold(&site, daemon, &ids, Expected::default()).await;
+}
+
+async fn a_task_that_runs_later_waits_for_its_time_and_says_so(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.start().await;
+    let later = Task::new("word-count", json!({"text": "later"})).option("run_at", "2099-01-01T00:00:00Z");
+    site.submit(&daemon, std::slice::from_ref(&later)).await;
+    let waiting = eventually("it is scheduled", async || {
+        let answer = daemon.http().get(&format!("/v1/tasks/{}", later.id)).await;
+        if answer.status == 200 && answer.json()["state"] == "scheduled" { Ok(answer.json()) } else { Err(answer.text) }
+    })
+    .await;
+    assert_eq!(waiting["waiting_for"]["code"], "scheduled", "{waiting}");
+    assert!(waiting["waiting_for"]["until"].as_str().is_some_and(|until| until.starts_with("2099-")), "{waiting}");
+    assert_eq!(waiting["started_at"], json!(null), "{waiting}");
+    if mode == Mode::Services {
+        eventually("nothing waits unacknowledged: the database owns the wake-up", async || {
+            let (ready, _) = site.amqp().count(&site.queue("default")).await?;
+            if ready == 0 { Ok(()) } else { Err(format!("{ready} ready")) }
+        })
+        .await;
+    }
+    daemon.stop().await;
+}
+
+async fn input_is_stored_byte_for_byte(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.start().await;
+    // Key order, spaces and number forms that jsonb and most parsers would change.
+    let text = r#"{"value": {"z": 1.0,  "a": 1e2, "z2": "é", "n": 12345678901234567890, "e": "\u00e9"}, "do": "echo"}"#;
+    let id = uuid::Uuid::now_v7();
+    let body = format!(r#"{{"id": "{id}", "plugin": "probe", "input": {text}}}"#);
+    match mode {
+        Mode::Services => site.amqp().publish(site.prefix(), "default", [e2e::amqp::Outgoing::json(body)]).await,
+        Mode::Embedded => drop(daemon.http().post_text("/v1/tasks", body, &[]).await.expect(201)),
+    }
+    daemon.http().ended(id).await;
+    let answer = daemon.http().get(&format!("/v1/tasks/{id}")).await;
+    assert!(answer.text.contains(text), "{}", answer.text);
+    invariants::hold(&site, daemon, &[id], Expected::default()).await;
+}
+
+#[tokio::test]
+async fn a_header_may_name_the_plugin_and_then_the_body_is_the_input() {
+    let site = Site::new(Mode::Services).await;
+    let daemon = site.start().await;
+    let id = uuid::Uuid::now_v7();
+    let message = e2e::amqp::Outgoing::json(r#"{"text": "just two"}"#)
+        .header("agentry-plugin", "word-count")
+        .header("agentry-options", r#"{"labels": {"team": "search"}}"#)
+        .with(|properties| properties.with_message_id(id.to_string().into()));
+    site.amqp().publish(site.prefix(), "default", [message]).await;
+    let ended = daemon.http().ended(id).await;
+    assert_eq!((&ended["state"], &ended["output"]["words"]), (&json!("completed"), &json!(2)), "{ended}");
+    assert_eq!(ended["labels"], json!({"team": "search"}));
+    invariants::hold(&site, daemon, &[id], Expected::default()).await;
+}
+
+#[tokio::test]
+async fn messages_published_before_the_daemon_starts_are_drained() {
+    let site = Site::new(Mode::Services).await;
+    site.amqp().declare(site.prefix(), "default").await;
+    let tasks: Vec<_> = (0..40).map(|n| probe::echo(json!(n))).collect();
+    site.publish(&tasks).await;
+    let daemon = site.start().await;
+    invariants::hold(&site, daemon, &task::ids(&tasks), Expected::default()).await;
+}
