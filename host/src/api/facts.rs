@@ -3,7 +3,7 @@
 use super::params::{Named, Params};
 use super::problem::Problem;
 use super::tasks::{LONGEST_PAGE, PAGE};
-use super::{Shared, respond};
+use super::{ApiState, respond};
 use crate::broker::Source;
 use crate::db::DeadFilter;
 use axum::extract::State;
@@ -19,19 +19,19 @@ const NO_MANAGEMENT: &str = "only RabbitMQ's management API knows, and broker.ma
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET /v1/plugins`
-pub(super) async fn plugins(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn plugins(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
-    Ok(respond(StatusCode::OK, &json!({"plugins": shared.parts.catalog.list()})))
+    Ok(respond(StatusCode::OK, &json!({"plugins": state.parts.catalog.list()})))
 }
 
 /// `GET /v1/plugins/{name}`
 pub(super) async fn plugin(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     Named(name): Named,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    let plugins = shared.parts.catalog.list();
+    let plugins = state.parts.catalog.list();
     match plugins.iter().find(|plugin| plugin.name == name) {
         Some(plugin) => Ok(respond(StatusCode::OK, plugin)),
         None => {
@@ -43,21 +43,21 @@ pub(super) async fn plugin(
 }
 
 /// `GET /v1/hosts`
-pub(super) async fn hosts(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn hosts(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
-    let hosts = shared.db(|db| async move { db.hosts().await }).await?;
+    let hosts = state.db(|db| async move { db.hosts().await }).await?;
     Ok(respond(StatusCode::OK, &json!({"hosts": hosts})))
 }
 
 /// `GET /v1/queues`: what the broker counts for the queues that this host consumes.
-pub(super) async fn queues(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn queues(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
     let mut queues = Vec::new();
-    for queue in &shared.parts.queues {
+    for queue in &state.parts.queues {
         let name: Arc<str> = queue.as_str().into();
-        let tasks = facts(&shared, Source::Tasks(name.clone())).await;
-        let returned = facts(&shared, Source::Returned(name.clone())).await;
-        let dead = facts(&shared, Source::Dead(name)).await;
+        let tasks = facts(&state, Source::Tasks(name.clone())).await;
+        let returned = facts(&state, Source::Returned(name.clone())).await;
+        let dead = facts(&state, Source::Dead(name)).await;
         let error = [&tasks, &returned, &dead].into_iter().find_map(|answer| answer.as_ref().err().cloned());
         let ready = |answer: &Result<(u32, u32), String>| answer.as_ref().ok().map(|(ready, _)| *ready);
         queues.push(json!({
@@ -75,8 +75,8 @@ pub(super) async fn queues(State(shared): State<Arc<Shared>>, params: Params) ->
     Ok(respond(StatusCode::OK, &json!({"queues": queues})))
 }
 
-async fn facts(shared: &Shared, source: Source) -> Result<(u32, u32), String> {
-    let broker = shared.parts.broker.clone();
+async fn facts(state: &ApiState, source: Source) -> Result<(u32, u32), String> {
+    let broker = state.parts.broker.clone();
     // On a task of its own: a question to the broker is never dropped half-way.
     let asked = tokio::spawn(async move { broker.facts(source).await });
     match tokio::time::timeout(PATIENCE, asked).await {
@@ -88,7 +88,7 @@ async fn facts(shared: &Shared, source: Source) -> Result<(u32, u32), String> {
 }
 
 /// `GET /v1/dead`
-pub(super) async fn dead(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let params = params.only(&["reason", "queue", "limit", "cursor"])?;
     let limit = params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE);
     let filter = DeadFilter {
@@ -97,7 +97,7 @@ pub(super) async fn dead(State(shared): State<Arc<Shared>>, params: Params) -> R
         before: params.number("cursor", 1..=i64::MAX)?,
         limit: limit + 1,
     };
-    let mut rows = shared.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    let mut rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
     let limit = limit as usize;
     let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id.to_string());
     rows.truncate(limit);

@@ -1,6 +1,6 @@
 //! A task's history and logs as they come: server-sent events, each with its `seq` as id, until the task has ended.
 
-use super::Shared;
+use super::ApiState;
 use super::problem::Problem;
 use crate::db::{EventRow, Fields, LogRow};
 use crate::task::TaskId;
@@ -35,7 +35,7 @@ pub(super) enum Kind {
 }
 
 struct Follower {
-    shared: Arc<Shared>,
+    state: Arc<ApiState>,
     id: TaskId,
     after: i64,
     kind: Kind,
@@ -46,13 +46,13 @@ struct Follower {
 }
 
 /// Follow a task from after `after` on.
-pub(super) fn start(shared: Arc<Shared>, id: TaskId, after: i64, kind: Kind) -> Result<Response, Problem> {
-    let permit = shared.streams.clone().try_acquire_owned().map_err(|_| {
+pub(super) fn start(state: Arc<ApiState>, id: TaskId, after: i64, kind: Kind) -> Result<Response, Problem> {
+    let permit = state.streams.clone().try_acquire_owned().map_err(|_| {
         let detail = format!("{STREAMS} streams are open already; ask without text/event-stream, or later");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
     })?;
-    let settled = shared.parts.settled.clone();
-    let follower = Follower { shared, id, after, kind, done: false, first: true, settled, _permit: permit };
+    let settled = state.parts.settled.clone();
+    let follower = Follower { state, id, after, kind, done: false, first: true, settled, _permit: permit };
     let items = stream::unfold(follower, |mut follower| async move {
         let items = follower.next().await?;
         Some((stream::iter(items), follower))
@@ -64,7 +64,7 @@ impl Follower {
     /// What has come since; `None`: this was all.
     async fn next(&mut self) -> Option<Items> {
         loop {
-            if self.done || self.shared.closing.is_cancelled() {
+            if self.done || self.state.closing.is_cancelled() {
                 return None;
             }
             if !std::mem::take(&mut self.first) {
@@ -86,7 +86,7 @@ impl Follower {
     async fn pause(&mut self) {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            () = self.shared.closing.cancelled() => {}
+            () = self.state.closing.cancelled() => {}
             () = async { if self.settled.changed().await.is_err() { std::future::pending().await } } => {}
         }
     }
@@ -95,16 +95,16 @@ impl Follower {
         let (id, after) = (self.id, self.after);
         match self.kind {
             Kind::Events => {
-                let rows = self.shared.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
+                let rows = self.state.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
                 self.after = rows.last().map_or(self.after, |row| row.seq);
                 self.done = rows.iter().any(is_last);
                 Ok(rows.iter().map(|row| Ok(event(row))).collect())
             }
             Kind::Logs => {
                 // The state first: lines are committed with the end, so what is read after it is all.
-                let ended = self.shared.db(move |db| async move { db.task(id, Fields::default()).await }).await?;
+                let ended = self.state.db(move |db| async move { db.task(id, Fields::default()).await }).await?;
                 let ended = ended.is_none_or(|row| row.state.is_terminal());
-                let rows = self.shared.db(move |db| async move { db.logs(id, after, ROWS).await }).await?;
+                let rows = self.state.db(move |db| async move { db.logs(id, after, ROWS).await }).await?;
                 self.after = rows.last().map_or(self.after, |row| row.seq);
                 self.done = ended && rows.len() < ROWS as usize;
                 Ok(rows.iter().map(|row| Ok(line(row))).collect())

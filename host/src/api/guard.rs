@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::tokens::Scope;
-use super::{Shared, Tokens};
+use super::{ApiState, Tokens};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -25,8 +25,8 @@ pub(super) enum Caller {
 }
 
 /// Let a request through, or say why not.
-pub(super) async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let tokens = shared.parts.tokens.as_ref();
+pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
+    let tokens = state.parts.tokens.as_ref();
     if tokens.is_none()
         && let Err(problem) = addressed_to_us(request.headers())
     {

@@ -68,18 +68,27 @@ pub struct Parts {
     pub tokens: Option<Tokens>,
 }
 
-/// What the API needs to answer.
+/// What the API needs to answer, and what it keeps between requests.
 #[derive(Clone)]
 pub struct ApiState {
     parts: Parts,
     stop: Arc<dyn Fn(TaskId) + Send + Sync>,
+    /// Cancelled: those who wait are answered, streams end.
     closing: CancellationToken,
+    waiters: Arc<waiters::Waiters>,
+    streams: Arc<Semaphore>,
 }
 
 impl ApiState {
     /// From what is given.
     pub fn new(parts: Parts) -> ApiState {
-        ApiState { parts, stop: Arc::new(|_| {}), closing: CancellationToken::new() }
+        ApiState {
+            parts,
+            stop: Arc::new(|_| {}),
+            closing: CancellationToken::new(),
+            waiters: waiters::Waiters::new(),
+            streams: Arc::new(Semaphore::new(follow::STREAMS)),
+        }
     }
 
     /// How a task that runs in this process is ended at once when somebody calls it off. Without it, its host hears of it
@@ -91,17 +100,7 @@ impl ApiState {
     }
 }
 
-/// The state and what the handlers keep between requests.
-struct Shared {
-    parts: Parts,
-    stop: Arc<dyn Fn(TaskId) + Send + Sync>,
-    /// Cancelled: those who wait are answered, streams end.
-    closing: CancellationToken,
-    waiters: Arc<waiters::Waiters>,
-    streams: Arc<Semaphore>,
-}
-
-impl Shared {
+impl ApiState {
     /// Ask the database on a task of its own.
     async fn db<T, A, F>(&self, ask: F) -> Result<T, Problem>
     where
@@ -118,11 +117,9 @@ impl Shared {
 
 /// Every route. Call it within a runtime: one task of it asks the database for all who wait.
 pub fn router(state: ApiState) -> Router {
-    let ApiState { parts, stop, closing } = state;
-    let waiters = waiters::Waiters::new();
-    tokio::spawn(waiters.clone().serve(parts.db.clone(), parts.settled.clone(), closing.clone()));
-    let streams = Arc::new(Semaphore::new(follow::STREAMS));
-    let shared = Arc::new(Shared { parts, stop, closing, waiters, streams });
+    let parts = &state.parts;
+    tokio::spawn(state.waiters.clone().serve(parts.db.clone(), parts.settled.clone(), state.closing.clone()));
+    let state = Arc::new(state);
     Router::new()
         .route("/v1/tasks", get(tasks::list).post(submit::one))
         .route("/v1/tasks/batch", post(submit::batch))
@@ -141,8 +138,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/readyz", get(readiness::readyz))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::guard))
-        .with_state(shared)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::guard))
+        .with_state(state)
 }
 
 /// Why an address cannot be listened on.
@@ -207,3 +204,6 @@ fn respond<T: serde::Serialize>(status: StatusCode, body: &T) -> Response {
 fn task_response(status: StatusCode, row: &TaskRow) -> Response {
     respond(status, &render::TaskJson::new(row, Fields::ALL))
 }
+
+#[cfg(test)]
+mod tests;

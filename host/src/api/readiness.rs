@@ -1,6 +1,6 @@
 //! Liveness and readiness.
 
-use super::{Shared, guard::Caller};
+use super::{ApiState, guard::Caller};
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
@@ -32,8 +32,8 @@ pub(super) async fn healthz() -> Response {
 }
 
 /// `GET /readyz`: 200 or 503; the reasons only to those who may read.
-pub(super) async fn readyz(State(shared): State<Arc<Shared>>, Extension(caller): Extension<Caller>) -> Response {
-    let mut readiness = shared.parts.readiness.borrow().clone();
+pub(super) async fn readyz(State(state): State<Arc<ApiState>>, Extension(caller): Extension<Caller>) -> Response {
+    let mut readiness = state.parts.readiness.borrow().clone();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if caller == Caller::Unknown {
         readiness.reasons.clear();

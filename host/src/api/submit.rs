@@ -1,7 +1,7 @@
 //! `POST /v1/tasks` and `POST /v1/tasks/batch`: a task is accepted only if it can run.
 
 use super::problem::Problem;
-use super::{Shared, respond, task_response};
+use super::{ApiState, respond, task_response};
 use crate::db::{Fields, HostRow, NewTask, Submitted};
 use crate::registry::Resolved;
 use crate::task::{Options, PluginRef, TaskId, TaskMessage};
@@ -49,23 +49,23 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
 }
 
 pub(super) async fn one(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = read(&shared, &headers, body).await?;
+    let body = read(&state, &headers, body).await?;
     let mut hosts = Hosts::default();
     let key = idempotency_key(&headers)?;
-    let (message, queue) = parse(&shared, text(&body)?, &headers, key)?;
-    let task = admit(&shared, &mut hosts, message, queue).await?;
+    let (message, queue) = parse(&state, text(&body)?, &headers, key)?;
+    let task = admit(&state, &mut hosts, message, queue).await?;
     let id = task.message.id;
-    let answer = submit(&shared, vec![task]).await?;
+    let answer = submit(&state, vec![task]).await?;
     let status = match answer.first() {
         Some(Submitted::Created) => StatusCode::CREATED,
         Some(Submitted::Exists) => StatusCode::OK,
         Some(Submitted::Conflict) | None => return Err(conflict(&id.to_string())),
     };
-    let row = shared
+    let row = state
         .db(move |db| async move { db.task(id, Fields::ALL).await })
         .await
         .map_err(|p| p.with("id", id.to_string()))?;
@@ -83,11 +83,11 @@ pub(super) async fn one(
 }
 
 pub(super) async fn batch(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = read(&shared, &headers, body).await?;
+    let body = read(&state, &headers, body).await?;
     let request: Batch<'_> = object("the body", text(&body)?)?;
     let items = request.tasks.ok_or_else(|| Problem::bad("bad_message", "the body: missing field `tasks`"))?;
     if items.is_empty() || items.len() > BATCH {
@@ -98,15 +98,15 @@ pub(super) async fn batch(
     let mut tasks = Vec::with_capacity(items.len());
     let mut seen = std::collections::HashSet::new();
     for (at, item) in items.into_iter().enumerate() {
-        let (message, queue) = parse(&shared, item.get(), &headers, None).map_err(|p| p.at(at))?;
+        let (message, queue) = parse(&state, item.get(), &headers, None).map_err(|p| p.at(at))?;
         if !seen.insert(message.id) {
             let detail = format!("the id {} stands there twice", message.id);
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
         }
-        tasks.push(admit(&shared, &mut hosts, message, queue).await.map_err(|p| p.at(at))?);
+        tasks.push(admit(&state, &mut hosts, message, queue).await.map_err(|p| p.at(at))?);
     }
     let ids: Vec<_> = tasks.iter().map(|task| task.message.id).collect();
-    let answer = submit(&shared, tasks).await?;
+    let answer = submit(&state, tasks).await?;
     if let Some(at) = answer.iter().position(|a| *a == Submitted::Conflict) {
         return Err(conflict(&ids[at].to_string()).at(at));
     }
@@ -119,7 +119,7 @@ pub(super) async fn batch(
 }
 
 /// The whole body, within the limit and in time.
-async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
     if let Some(value) = headers.get(header::CONTENT_TYPE) {
         let text = value.to_str().unwrap_or("?");
         let essence = text.split(';').next().unwrap_or_default().trim();
@@ -136,7 +136,7 @@ async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<bytes:
         let detail = format!("content-encoding is {encoding:?}; send the body as it is, without one");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail));
     }
-    let most = shared.parts.body_bytes;
+    let most = state.parts.body_bytes;
     let too_large = || {
         let detail = format!("the body has more than {} MiB (api.body_mib)", most / (1_024 * 1_024));
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
@@ -189,12 +189,12 @@ fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Proble
 
 /// One task and the queue it asks for.
 fn parse(
-    shared: &Shared,
+    state: &ApiState,
     text: &str,
     headers: &HeaderMap,
     key: Option<TaskId>,
 ) -> Result<(TaskMessage, Option<String>), Problem> {
-    let limits = &shared.parts.message_limits;
+    let limits = &state.parts.message_limits;
     if text.len() > limits.body_bytes {
         let detail =
             format!("the task has {} bytes and limits.max.message_kib allows {}", text.len(), limits.body_bytes);
@@ -250,9 +250,9 @@ fn is_traceparent(text: &str) -> bool {
 struct Hosts(Option<Vec<HostRow>>);
 
 impl Hosts {
-    async fn live(&mut self, shared: &Shared) -> Result<&[HostRow], Problem> {
+    async fn live(&mut self, state: &ApiState) -> Result<&[HostRow], Problem> {
         if self.0.is_none() {
-            let mut hosts = shared.db(|db| async move { db.hosts().await }).await?;
+            let mut hosts = state.db(|db| async move { db.hosts().await }).await?;
             hosts.retain(|host| host.alive);
             self.0 = Some(hosts);
         }
@@ -262,42 +262,42 @@ impl Hosts {
 
 /// Accept a task if some live host can run it, now or once its plugin is mended.
 async fn admit(
-    shared: &Shared,
+    state: &ApiState,
     hosts: &mut Hosts,
     message: TaskMessage,
     queue: Option<String>,
 ) -> Result<NewTask, Problem> {
     let plugin = &message.plugin;
     let mut plugin_queue = None;
-    let mut max_attempts = shared.parts.max_attempts;
-    match shared.parts.catalog.resolve(plugin) {
+    let mut max_attempts = state.parts.max_attempts;
+    match state.parts.catalog.resolve(plugin) {
         Resolved::Ready(runner) => {
             plugin_queue = Some(runner.queue().to_owned());
             max_attempts = runner.retry().max_attempts;
         }
         Resolved::Broken { .. } => {
-            let listed = shared.parts.catalog.list();
+            let listed = state.parts.catalog.list();
             let versions = listed.into_iter().filter(|info| *info.name == *plugin.name).flat_map(|info| info.versions);
             plugin_queue = versions.filter_map(|version| version.queue).next();
         }
         Resolved::Disabled => {
-            if !served_elsewhere(hosts.live(shared).await?, plugin) {
+            if !served_elsewhere(hosts.live(state).await?, plugin) {
                 let detail = format!("the plugin {plugin} is turned off here, and no other live host serves it");
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin_disabled", detail));
             }
         }
         Resolved::Unknown { known } => {
-            let live = hosts.live(shared).await?;
+            let live = hosts.live(state).await?;
             if !served_elsewhere(live, plugin) {
                 return Err(unknown_plugin(plugin, known, live));
             }
         }
     }
     let queue = queue.or(plugin_queue).unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
-    if !shared.parts.queues.contains(&queue) {
-        let live = hosts.live(shared).await?;
+    if !state.parts.queues.contains(&queue) {
+        let live = hosts.live(state).await?;
         if !live.iter().any(|host| host.record.queues.contains(&queue)) {
-            let mut known: Vec<String> = shared.parts.queues.clone();
+            let mut known: Vec<String> = state.parts.queues.clone();
             known.extend(live.iter().flat_map(|host| host.record.queues.clone()));
             known.sort();
             known.dedup();
@@ -338,9 +338,9 @@ fn unknown_plugin(plugin: &PluginRef, mut known: Vec<String>, hosts: &[HostRow])
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_plugin", detail).with("known", known)
 }
 
-async fn submit(shared: &Shared, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Problem> {
-    let answer = shared.db(move |db| async move { db.submit(&tasks).await }).await?;
-    shared.parts.outbox.notify_one();
+async fn submit(state: &ApiState, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Problem> {
+    let answer = state.db(move |db| async move { db.submit(&tasks).await }).await?;
+    state.parts.outbox.notify_one();
     Ok(answer)
 }
 

@@ -3,7 +3,7 @@
 use super::params::{OfTask, Params};
 use super::problem::Problem;
 use super::render::TaskJson;
-use super::{Shared, follow, respond, task_response};
+use super::{ApiState, follow, respond, task_response};
 use crate::db::{CancelAnswer, Fields, TaskFilter, TaskRow};
 use crate::task::{PluginRef, State as TaskState, TaskId};
 use axum::extract::State;
@@ -23,49 +23,49 @@ pub(super) fn no_such_task(id: TaskId) -> Problem {
     Problem::not_found(format!("there is no task {id}"))
 }
 
-pub(super) async fn find(shared: &Shared, id: TaskId, fields: Fields) -> Result<TaskRow, Problem> {
-    let row = shared.db(move |db| async move { db.task(id, fields).await }).await?;
+pub(super) async fn find(state: &ApiState, id: TaskId, fields: Fields) -> Result<TaskRow, Problem> {
+    let row = state.db(move |db| async move { db.task(id, fields).await }).await?;
     row.ok_or_else(|| no_such_task(id))
 }
 
 /// `GET /v1/tasks/{id}`
 pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    Ok(task_response(StatusCode::OK, &find(&shared, id, Fields::ALL).await?))
+    Ok(task_response(StatusCode::OK, &find(&state, id, Fields::ALL).await?))
 }
 
 /// `GET /v1/tasks/{id}/wait?timeout=30`
 pub(super) async fn wait(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     let seconds = params.only(&["timeout"])?.number("timeout", 0.0..=300.0)?.unwrap_or(30.0);
     let until = tokio::time::sleep(Duration::from_secs_f64(seconds));
-    let mut waiter = shared.waiters.register(id);
-    let row = find(&shared, id, Fields::ALL).await?;
+    let mut waiter = state.waiters.register(id);
+    let row = find(&state, id, Fields::ALL).await?;
     if row.state.is_terminal() {
         return Ok(task_response(StatusCode::OK, &row));
     }
     tokio::select! {
         () = waiter.ended() => {}
         () = until => {}
-        () = shared.closing.cancelled() => {}
+        () = state.closing.cancelled() => {}
     }
-    Ok(task_response(StatusCode::OK, &find(&shared, id, Fields::ALL).await?))
+    Ok(task_response(StatusCode::OK, &find(&state, id, Fields::ALL).await?))
 }
 
 /// `GET /v1/tasks`
-pub(super) async fn list(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let (filter, fields) = filter(params)?;
     let limit = filter.limit as usize;
     // One more than asked tells whether there is a next page, without counting anything.
     let more = TaskFilter { limit: filter.limit + 1, ..filter };
-    let mut rows = shared.db(move |db| async move { db.tasks(&more, fields).await }).await?;
+    let mut rows = state.db(move |db| async move { db.tasks(&more, fields).await }).await?;
     let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id);
     rows.truncate(limit);
     let tasks: Vec<TaskJson<'_>> = rows.iter().map(|row| TaskJson::new(row, fields)).collect();
@@ -103,34 +103,34 @@ fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
 
 /// `GET /v1/tasks/{id}/events`
 pub(super) async fn events(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
     let after = after(&params.only(&["after"])?, &headers)?;
-    find(&shared, id, Fields::default()).await?;
+    find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(shared, id, after, follow::Kind::Events);
+        return follow::start(state, id, after, follow::Kind::Events);
     }
-    let rows = shared.db(move |db| async move { db.events(id, after, LINES).await }).await?;
+    let rows = state.db(move |db| async move { db.events(id, after, LINES).await }).await?;
     let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
     Ok(respond(StatusCode::OK, &json!({"events": rows, "next_after": next_after})))
 }
 
 /// `GET /v1/tasks/{id}/logs`
 pub(super) async fn logs(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
     let after = after(&params.only(&["after"])?, &headers)?;
-    find(&shared, id, Fields::default()).await?;
+    find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(shared, id, after, follow::Kind::Logs);
+        return follow::start(state, id, after, follow::Kind::Logs);
     }
-    let rows = shared.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
+    let rows = state.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
     let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
     Ok(respond(StatusCode::OK, &json!({"logs": rows, "next_after": next_after})))
 }
@@ -147,24 +147,24 @@ fn after(params: &Params, headers: &HeaderMap) -> Result<i64, Problem> {
 
 /// `GET /v1/tasks/{id}/attempts`
 pub(super) async fn attempts(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    find(&shared, id, Fields::default()).await?;
-    let rows = shared.db(move |db| async move { db.attempts(id).await }).await?;
+    find(&state, id, Fields::default()).await?;
+    let rows = state.db(move |db| async move { db.attempts(id).await }).await?;
     Ok(respond(StatusCode::OK, &json!({"attempts": rows})))
 }
 
 /// `POST /v1/tasks/{id}/cancel`
 pub(super) async fn cancel(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    match shared.db(move |db| async move { db.cancel(id).await }).await? {
+    match state.db(move |db| async move { db.cancel(id).await }).await? {
         CancelAnswer::Unknown => return Err(no_such_task(id)),
         CancelAnswer::Terminal(state) => {
             let detail = format!("the task {id} has ended ({state}) and never changes again");
@@ -172,9 +172,9 @@ pub(super) async fn cancel(
         }
         CancelAnswer::Cancelled => {}
         // Another host hears of it with its next renewal.
-        CancelAnswer::Requested(_) => (shared.stop)(id),
+        CancelAnswer::Requested(_) => (state.stop)(id),
     }
-    Ok(task_response(StatusCode::ACCEPTED, &find(&shared, id, Fields::ALL).await?))
+    Ok(task_response(StatusCode::ACCEPTED, &find(&state, id, Fields::ALL).await?))
 }
 
 #[cfg(test)]

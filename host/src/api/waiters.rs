@@ -43,6 +43,12 @@ impl Waiters {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many tasks are waited for.
+    #[cfg(test)]
+    pub fn tasks(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Begin to wait. Do so before reading the task: what ends between the two is not missed then.
     pub fn register(self: &Arc<Self>, id: TaskId) -> Waiter {
         let mut waiting = self.lock();

@@ -1,0 +1,487 @@
+//! The API over a real socket and a real database. Tasks are claimed and settled by hand where a worker would.
+
+use super::*;
+use crate::broker::*;
+use crate::db::sqlite::SqliteDb;
+use crate::db::{ClaimAnswer, DbOptions, HostRecord};
+use crate::registry::{Catalog, Job, PluginInfo, Resolved, Runner, Served};
+use crate::task::settle::{Report, Usage};
+use crate::task::{Arrival, Ended, PluginRef, RetryPolicy, Runnable, Settlement};
+use async_trait::async_trait;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The API of a host that serves `word-count` 0.1.0, on a database of its own.
+struct Site {
+    base: String,
+    http: reqwest::Client,
+    db: Arc<SqliteDb>,
+    host: uuid::Uuid,
+    readiness: watch::Sender<Readiness>,
+    outbox: Arc<Notify>,
+    settled: watch::Sender<u64>,
+    shutdown: CancellationToken,
+    stopped: Arc<std::sync::Mutex<Vec<TaskId>>>,
+    waiters: Arc<waiters::Waiters>,
+    served: tokio::task::JoinHandle<io::Result<()>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    async fn new() -> Site {
+        Site::with(None).await
+    }
+
+    async fn with(tokens: Option<Tokens>) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Arc::new(SqliteDb::connect(&folder.path().join("db.sqlite"), &DbOptions::default()).unwrap());
+        db.migrate().await.unwrap();
+        let host = uuid::Uuid::now_v7();
+        db.register_host(&record(host), Duration::from_secs(60)).await.unwrap();
+        let (readiness, ready) = watch::channel(Readiness { ready: true, reasons: vec![] });
+        let (outbox, settled, shutdown) = (Arc::new(Notify::new()), watch::Sender::new(0), CancellationToken::new());
+        let stopped = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let state = ApiState::new(Parts {
+            db: db.clone(),
+            catalog: Arc::new(OnePlugin),
+            broker: Arc::new(Counting),
+            readiness: ready,
+            queues: vec!["default".into()],
+            message_limits: MessageLimits { timeout_seconds: 900, body_bytes: 64 * 1_024 },
+            body_bytes: 128 * 1_024,
+            max_attempts: 3,
+            outbox: outbox.clone(),
+            settled: settled.subscribe(),
+            tokens,
+        });
+        let stops = stopped.clone();
+        let state = state.stopping_with(Arc::new(move |id| stops.lock().unwrap().push(id)));
+        let waiters = state.waiters.clone();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let served = tokio::spawn(serve(listener, state, shutdown.clone().cancelled_owned()));
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        Site { base, http, db, host, readiness, outbox, settled, shutdown, stopped, waiters, served, _folder: folder }
+    }
+
+    async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<String>) -> (u16, Value) {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let kind = answer.headers().get("content-type").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let expected = if status < 400 || path == "/readyz" { "application/json" } else { "application/problem+json" };
+        assert_eq!(kind, expected, "{path}");
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}")))
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask(Method::GET, path, &[], None).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.ask(Method::POST, path, &[], Some(body.to_string())).await
+    }
+
+    /// Submit one task; answers its id.
+    async fn submit(&self) -> TaskId {
+        let (status, task) = self.post("/v1/tasks", &json!({"plugin": "word-count", "input": {}})).await;
+        assert_eq!(status, 201, "{task}");
+        task["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Claim a task, as the worker would.
+    async fn claim(&self, id: TaskId) -> crate::db::Claimed {
+        let row = self.db.task(id, Fields::ALL).await.unwrap().unwrap();
+        let message = crate::task::TaskMessage::assemble(
+            Some(id),
+            &row.plugin,
+            &row.input.unwrap(),
+            crate::task::Options::default(),
+            &MessageLimits::default(),
+        );
+        let runnable = Runnable::Here { version: "0.1.0".into(), digest: "sha256:ab".into(), max_attempts: 3 };
+        let arrival = Arrival { message: Arc::new(message.unwrap()), queue: "default".into(), runnable };
+        match self.db.claim(self.host, &[arrival]).await.unwrap().remove(0) {
+            ClaimAnswer::Run(claimed) => claimed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Complete a claimed task, as the worker would.
+    async fn complete(&self, id: TaskId, fence: i64) {
+        let settlement = Settlement {
+            id,
+            fence,
+            attempt: 1,
+            ended: Ended::Completed { output: r#"{"words":  3}"#.into() },
+            version: "0.1.0".into(),
+            digest: "sha256:ab".into(),
+            usage: Usage::default(),
+            logs: vec![],
+        };
+        self.db.settle(self.host, &[settlement]).await.unwrap();
+        self.settled.send_modify(|n| *n += 1);
+    }
+}
+
+fn record(id: uuid::Uuid) -> HostRecord {
+    HostRecord {
+        id,
+        name: "agentry/test/host/1".into(),
+        build: "test".into(),
+        settings_digest: "x".into(),
+        queues: vec!["default".into()],
+        plugins: vec!["word-count@0.1.0".into()],
+        broken_plugins: vec![],
+        slots: 1,
+        busy: 0,
+    }
+}
+
+/// A catalogue with one plugin that nobody runs here.
+struct OnePlugin;
+
+impl Catalog for OnePlugin {
+    fn resolve(&self, plugin: &PluginRef) -> Resolved {
+        let fits = *plugin.name == *"word-count" && plugin.requirement.matches(&semver::Version::new(0, 1, 0));
+        if fits {
+            Resolved::Ready(Arc::new(WordCount("word-count".into())))
+        } else {
+            Resolved::Unknown { known: vec!["word-count".into()] }
+        }
+    }
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+    fn list(&self) -> Vec<PluginInfo> {
+        vec![]
+    }
+    fn served(&self) -> Served {
+        Served::default()
+    }
+}
+
+struct WordCount(Arc<str>);
+
+#[async_trait]
+impl Runner for WordCount {
+    fn name(&self) -> &Arc<str> {
+        &self.0
+    }
+    fn version(&self) -> &Arc<str> {
+        &self.0
+    }
+    fn digest(&self) -> &Arc<str> {
+        &self.0
+    }
+    fn queue(&self) -> &str {
+        "default"
+    }
+    fn retry(&self) -> &RetryPolicy {
+        const POLICY: &RetryPolicy = &RetryPolicy {
+            max_attempts: 5,
+            base: Duration::from_secs(1),
+            factor: 2.0,
+            max: Duration::from_secs(60),
+            on: None,
+        };
+        POLICY
+    }
+    fn concurrency(&self) -> Option<u32> {
+        None
+    }
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+    fn memory_reserve(&self) -> u64 {
+        0
+    }
+    async fn run(&self, _: Job) -> Report {
+        panic!("the API runs nothing")
+    }
+}
+
+/// A broker that only counts.
+struct Counting;
+
+#[async_trait]
+impl Broker for Counting {
+    async fn declare(&self, _: &[String]) -> Result<(), BrokerError> {
+        panic!("the API declares nothing")
+    }
+    async fn subscribe(&self, _: Source, _: u16) -> Result<Subscription, BrokerError> {
+        panic!("the API consumes nothing")
+    }
+    async fn acknowledge(&self, _: Vec<Receipt>) -> Acknowledged {
+        panic!("the API acknowledges nothing")
+    }
+    async fn give_back(&self, _: Vec<Receipt>) -> Acknowledged {
+        panic!("the API gives nothing back")
+    }
+    async fn publish(&self, _: Vec<Publication>) -> Vec<Result<(), PublishError>> {
+        panic!("the API publishes nothing: the relay does")
+    }
+    async fn facts(&self, source: Source) -> Result<QueueFacts, BrokerError> {
+        match source {
+            Source::Tasks(_) => Ok(QueueFacts { ready: 7, consumers: 2 }),
+            Source::Returned(_) => Ok(QueueFacts { ready: 0, consumers: 1 }),
+            Source::Dead(_) => Err(BrokerError::Unavailable("gone".into())),
+        }
+    }
+    fn health(&self) -> watch::Receiver<Health> {
+        watch::channel(Health::Up(chrono::Utc::now())).1
+    }
+    fn describe(&self) -> String {
+        "counting".into()
+    }
+    async fn close(&self) {}
+}
+
+#[tokio::test]
+async fn a_submitted_task_has_a_row_when_it_is_answered_and_the_relay_is_woken() {
+    let site = Site::new().await;
+    let body = json!({"plugin": "word-count", "input": {"b": 1, "a": 2}, "options": {"labels": {"team": "search"}}});
+    let (status, task) = site.post("/v1/tasks", &body).await;
+    assert_eq!(status, 201, "{task}");
+    assert_eq!((&task["state"], &task["max_attempts"]), (&json!("pending"), &json!(5)), "{task}");
+    tokio::time::timeout(PATIENCE, site.outbox.notified()).await.expect("the relay is woken");
+    let id = task["id"].as_str().unwrap();
+    assert_eq!(site.get(&format!("/v1/tasks/{id}")).await, (200, task.clone()));
+    let (_, events) = site.get(&format!("/v1/tasks/{id}/events")).await;
+    assert_eq!(events["events"][0]["event"], "pending", "{events}");
+}
+
+#[tokio::test]
+async fn the_same_id_is_the_same_task_and_other_content_is_a_conflict() {
+    let site = Site::new().await;
+    let id = TaskId::now_v7();
+    let body = json!({"id": id, "plugin": "word-count", "input": 1});
+    assert_eq!(site.post("/v1/tasks", &body).await.0, 201);
+    assert_eq!(site.post("/v1/tasks", &body).await.0, 200);
+    let (status, problem) = site.post("/v1/tasks", &json!({"id": id, "plugin": "word-count", "input": 2})).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("conflict")));
+    let key = [("idempotency-key", "k")];
+    let of = |input: u8| Some(json!({"plugin": "word-count", "input": input}).to_string());
+    let (first, again) = (
+        site.ask(Method::POST, "/v1/tasks", &key, of(1)).await,
+        site.ask(Method::POST, "/v1/tasks", &key, of(1)).await,
+    );
+    assert_eq!((first.0, again.0), (201, 200));
+    assert_eq!(first.1["id"], again.1["id"]);
+    assert_eq!(site.ask(Method::POST, "/v1/tasks", &key, of(2)).await.0, 409);
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_refused_and_leaves_no_row() {
+    let site = Site::new().await;
+    let good = json!({"plugin": "word-count", "input": 1});
+    let cases = [
+        (json!({"plugin": "word-cuont", "input": 1}), 422, "unknown_plugin"),
+        (json!({"plugin": "word-count@2", "input": 1}), 422, "unknown_plugin"),
+        (json!({"plugin": "word-count", "input": 1, "queue": "nowhere"}), 422, "unknown_queue"),
+        (json!({"plugin": "Word", "input": 1}), 422, "bad_plugin"),
+        (json!({"plugin": "word-count", "input": 1, "options": {"priority": 10}}), 422, "bad_options"),
+        (json!({"plugin": "word-count", "input": 1, "options": [30]}), 400, "bad_message"),
+        (json!({"plugin": "word-count", "input": 1, "prompt": "x"}), 400, "bad_message"),
+        (json!({"plugin": "word-count"}), 400, "bad_message"),
+        (json!({"id": "seven", "plugin": "word-count", "input": 1}), 400, "bad_id"),
+        (json!({"plugin": "word-count", "input": "x".repeat(65 * 1_024)}), 413, "too_large"),
+        (json!({"plugin": "word-count", "input": "x".repeat(129 * 1_024)}), 413, "too_large"),
+    ];
+    for (body, status, code) in cases {
+        let (got, problem) = site.post("/v1/tasks", &body).await;
+        assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{problem}");
+        let batch = json!({"tasks": [good, body]});
+        let (got, problem) = site.post("/v1/tasks/batch", &batch).await;
+        assert!((400..500).contains(&got), "{problem}");
+    }
+    let (_, unknown) = site.post("/v1/tasks", &json!({"plugin": "word-cuont", "input": 1})).await;
+    assert_eq!(unknown["known"], json!(["word-count"]));
+    assert_eq!(site.get("/v1/tasks").await.1, json!({"tasks": [], "next_cursor": null}));
+}
+
+#[tokio::test]
+async fn a_plugin_that_only_another_live_host_serves_is_accepted() {
+    let site = Site::new().await;
+    let other =
+        HostRecord { plugins: vec!["fetch@1.2.0".into()], queues: vec!["slow".into()], ..record(TaskId::now_v7()) };
+    site.db.register_host(&other, Duration::from_secs(60)).await.unwrap();
+    let (status, task) = site.post("/v1/tasks", &json!({"plugin": "fetch@1", "input": 1, "queue": "slow"})).await;
+    assert_eq!((status, &task["queue"]), (201, &json!("slow")), "{task}");
+    site.db.end_lease(other.id).await.unwrap();
+    assert_eq!(site.post("/v1/tasks", &json!({"plugin": "fetch@1", "input": 1})).await.0, 422);
+}
+
+#[tokio::test]
+async fn a_batch_is_taken_whole() {
+    let site = Site::new().await;
+    let task = |n: u8| json!({"plugin": "word-count", "input": n});
+    let (status, answer) = site.post("/v1/tasks/batch", &json!({"tasks": [task(1), task(2), task(3)]})).await;
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(answer["tasks"].as_array().unwrap().len(), 3);
+    let (_, page) = site.get("/v1/tasks?limit=2").await;
+    assert_eq!(page["tasks"].as_array().unwrap().len(), 2);
+    assert!(page["tasks"][0].get("input").is_none(), "{page}");
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let (_, page) = site.get(&format!("/v1/tasks?limit=2&cursor={cursor}&fields=input")).await;
+    assert_eq!((page["tasks"].as_array().unwrap().len(), &page["next_cursor"]), (1, &Value::Null));
+    assert_eq!(page["tasks"][0]["input"], 1, "newest first: {page}");
+    assert_eq!(site.post("/v1/tasks/batch", &json!({"tasks": []})).await.0, 422);
+}
+
+#[tokio::test]
+async fn who_waits_is_answered_with_the_end_as_soon_as_it_is_there() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let path = format!("/v1/tasks/{id}/wait?timeout=20");
+    let end = async {
+        let claimed = site.claim(id).await;
+        site.complete(id, claimed.fence).await;
+    };
+    let ((status, task), ()) = tokio::join!(site.get(&path), end);
+    assert_eq!((status, &task["state"]), (200, &json!("completed")), "{task}");
+    assert_eq!(site.get(&path).await.1, task, "at once, and the same");
+    let text = site.http.get(format!("{}/v1/tasks/{id}", site.base)).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains(r#""output":{"words":  3}"#), "byte for byte: {text}");
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_is_answered_with_what_is() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let began = Instant::now();
+    let (status, task) = site.get(&format!("/v1/tasks/{id}/wait?timeout=0.2")).await;
+    assert_eq!((status, &task["state"]), (200, &json!("pending")));
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!(site.get(&format!("/v1/tasks/{}/wait", TaskId::now_v7())).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_followed_history_ends_with_the_terminal_event_and_resumes_where_it_was() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let follow = async |after: &str| {
+        let request =
+            site.http.get(format!("{}/v1/tasks/{id}/events", site.base)).header("accept", "text/event-stream");
+        let answer = request.header("last-event-id", after).send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        answer.text().await.unwrap() // until the stream ends
+    };
+    let end = async {
+        let claimed = site.claim(id).await;
+        site.complete(id, claimed.fence).await;
+    };
+    let (whole, ()) = tokio::join!(follow("0"), end);
+    let names: Vec<&str> = whole.lines().filter_map(|l| l.strip_prefix("event: ")).collect();
+    let ids: Vec<&str> = whole.lines().filter_map(|l| l.strip_prefix("id: ")).collect();
+    assert_eq!((names, ids), (vec!["pending", "running", "completed"], vec!["1", "2", "3"]), "{whole}");
+    let rest = follow("2").await;
+    assert!(rest.contains("id: 3") && !rest.contains("id: 2"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_waiting_task_is_called_off_and_a_running_one_is_told() {
+    let site = Site::new().await;
+    let (waiting, running) = (site.submit().await, site.submit().await);
+    let (status, task) = site.post(&format!("/v1/tasks/{waiting}/cancel"), &json!({})).await;
+    assert_eq!((status, &task["state"]), (202, &json!("cancelled")));
+    let (status, problem) = site.post(&format!("/v1/tasks/{waiting}/cancel"), &json!({})).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("already_ended")));
+    site.claim(running).await;
+    assert_eq!(site.post(&format!("/v1/tasks/{running}/cancel"), &json!({})).await.0, 202);
+    assert_eq!(*site.stopped.lock().unwrap(), [running]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_a_problem() {
+    let site = Site::new().await;
+    for (method, path, status, code) in [
+        (Method::GET, "/", 404, "not_found"),
+        (Method::GET, "/v1/task", 404, "not_found"),
+        (Method::DELETE, "/v1/tasks", 405, "method_not_allowed"),
+        (Method::GET, "/v1/tasks/seven", 400, "bad_id"),
+        (Method::GET, "/v1/tasks/0195d0a0-0000-7000-8000-000000000000", 404, "not_found"),
+        (Method::GET, "/v1/tasks/0195d0a0-0000-7000-8000-000000000000/events", 404, "not_found"),
+        (Method::GET, "/v1/tasks?stat=failed", 400, "bad_query"),
+        (Method::GET, "/v1/plugins/no", 404, "not_found"),
+        (Method::POST, "/v1/tasks", 415, "content_type"),
+    ] {
+        let (got, problem) = site.ask(method, path, &[], None).await;
+        assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{path}: {problem}");
+    }
+    let (got, problem) = site.ask(Method::GET, "/v1/tasks", &[("host", "evil.example")], None).await;
+    assert_eq!((got, &problem["code"]), (421, &json!("misdirected")));
+}
+
+#[tokio::test]
+async fn hosts_queues_and_dead_letters_are_listed() {
+    let site = Site::new().await;
+    let (_, hosts) = site.get("/v1/hosts").await;
+    assert_eq!(
+        (&hosts["hosts"][0]["name"], &hosts["hosts"][0]["alive"]),
+        (&json!("agentry/test/host/1"), &json!(true))
+    );
+    let (_, queues) = site.get("/v1/queues").await;
+    let queue = &queues["queues"][0];
+    assert_eq!((&queue["ready"], &queue["consumers"], &queue["dead"]), (&json!(7), &json!(2), &Value::Null), "{queue}");
+    assert!(queue["error"].as_str().unwrap().contains("gone"), "{queue}");
+    assert_eq!(site.get("/v1/dead").await.1, json!({"dead": [], "next_cursor": null}));
+    assert_eq!(site.get("/v1/plugins").await.1, json!({"plugins": []}));
+}
+
+#[tokio::test]
+async fn readiness_is_told_and_its_reasons_only_to_those_who_may_know() {
+    let tokens = Tokens::parse("dash read 0123456789abcdef\nops full fedcba9876543210").unwrap();
+    let site = Site::with(Some(tokens)).await;
+    let reasons = vec![Reason { code: "broker".into(), message: "away".into() }];
+    site.readiness.send_replace(Readiness { ready: false, reasons });
+    assert_eq!(site.get("/healthz").await, (200, json!({"status": "ok"})));
+    assert_eq!(site.get("/readyz").await, (503, json!({"ready": false})));
+    let reader = [("authorization", "Bearer 0123456789abcdef")];
+    let (_, told) = site.ask(Method::GET, "/readyz", &reader, None).await;
+    assert_eq!(told["reasons"][0]["code"], "broker");
+    assert_eq!(site.get("/v1/tasks").await.0, 401);
+    assert_eq!(site.ask(Method::GET, "/v1/tasks", &reader, None).await.0, 200);
+    let body = json!({"plugin": "word-count", "input": 1}).to_string();
+    assert_eq!(site.ask(Method::POST, "/v1/tasks", &reader, Some(body.clone())).await.0, 403);
+    let operator = [("authorization", "Bearer fedcba9876543210")];
+    assert_eq!(site.ask(Method::POST, "/v1/tasks", &operator, Some(body)).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_those_who_wait_and_ends() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let path = format!("/v1/tasks/{id}/wait?timeout=60");
+    let shutdown = async {
+        let began = Instant::now();
+        while site.waiters.tasks() == 0 {
+            assert!(began.elapsed() < PATIENCE, "nobody waits");
+            tokio::task::yield_now().await;
+        }
+        site.shutdown.cancel();
+    };
+    let ((status, task), ()) = tokio::join!(site.get(&path), shutdown);
+    assert_eq!((status, &task["state"]), (200, &json!("pending")));
+    tokio::time::timeout(PATIENCE, site.served).await.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_the_remedy() {
+    let site = Site::new().await;
+    let address: SocketAddr = site.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let error = bind(address).await.unwrap_err().to_string();
+    assert!(error.contains(&address.to_string()) && error.contains("api.listen"), "{error}");
+}
