@@ -278,11 +278,12 @@ async fn a_database_migrated_by_a_newer_build_is_refused() {
     site.start().await.stop().await;
     site.database().await.execute(NEWER_SCHEMA).await;
     let ended = site.setup().run_to_end().await;
-    ended.expect(4, &["9999"]);
+    ended.expect(4, &["9999", "99.0.0"]);
 }
 
-/// What a build that is ahead by a few migrations would have left behind, none of which this one supports.
-const NEWER_SCHEMA: &str = "";
+/// What a much newer build would leave behind, with which this one cannot work.
+const NEWER_SCHEMA: &str = "INSERT INTO agentry.schema_version (version, name, checksum, min_build, applied_by)
+    VALUES (9999, 'from the future', 'x', '99.0.0', '99.0.0')";
 
 #[tokio::test]
 async fn an_empty_database_is_refused_without_migrate_and_migrated_by_the_command() {
