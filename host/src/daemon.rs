@@ -8,9 +8,11 @@ mod build;
 mod connect;
 mod data_folder;
 mod readiness;
+mod single;
 
 pub use build::BUILD;
 pub use data_folder::{DataFolder, DataFolderError};
+pub use single::{MigrateError, migrate, plugin};
 
 use crate::api;
 use crate::config::Settings;
@@ -18,9 +20,10 @@ use crate::db::{DbError, HostRecord};
 use crate::maintenance::{self, MaintenanceConfig};
 use crate::registry::{Catalog, Registry};
 use crate::shutdown::Requests;
+use crate::telemetry;
 use crate::worker::lease::{Keeper, Lease};
-use crate::worker::{self, Drained, Worker, WorkerConfig};
-use std::sync::Arc;
+use crate::worker::{self, Drained, Remote, Worker, WorkerConfig};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +68,11 @@ fn configuration(error: impl std::fmt::Display) -> DaemonError {
     DaemonError::Configuration(error.to_string())
 }
 
+/// An error that reads after "failed to".
+fn failed(error: impl std::fmt::Display) -> DaemonError {
+    DaemonError::Configuration(format!("failed to {error}"))
+}
+
 /// Run until asked to end.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let born = Instant::now();
@@ -81,10 +89,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     // What cannot mend itself.
     let mut folder = DataFolder::open(&settings.data.dir).map_err(configuration)?;
     let former = folder.former();
-    let listener = api::bind(settings.api.listen).await.map_err(configuration)?;
+    let listener = api::bind(settings.api.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(configuration)?;
-    let tokens = api::Tokens::load(&settings.api).map_err(configuration)?;
-    let registry = connect::registry(&settings, &folder).await.map_err(configuration)?;
+    let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
+    let plugins = connect::registry(&settings, Some(folder.path().join("compiled")), settings.worker.slots);
+    let registry = Registry::start(plugins.map_err(failed)?).await.map_err(failed)?;
     tracing::info!(took = ?born.elapsed(), "plugins loaded");
     let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
 
@@ -95,18 +104,23 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let readiness = readiness::Readiness::starting();
     let wake = Arc::new(tokio::sync::Notify::new());
     let settled = tokio::sync::watch::Sender::new(0);
+    let remote: Arc<OnceLock<Remote>> = Arc::default();
     let state = api::ApiState::new(api::Parts {
         db: db.clone(),
-        broker: broker.clone(),
         catalog: catalog.clone(),
+        broker: broker.clone(),
         readiness: readiness.subscribe(),
-        outbox: wake.clone(),
-        settled: settled.subscribe(),
+        queues: settings.broker.queues.clone(),
         message_limits: settings.message_limits(),
         body_bytes: settings.api.body_bytes,
-        queues: settings.broker.queues.clone(),
         max_attempts: settings.retry.policy.max_attempts,
+        outbox: wake.clone(),
+        settled: settled.subscribe(),
         tokens,
+    })
+    .stopping_with({
+        let remote = remote.clone();
+        Arc::new(move |id| remote.get().into_iter().for_each(|worker| worker.stop(id)))
     });
     let door = tokio::spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
 
@@ -149,6 +163,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     };
     connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
     let worker = Worker::start(parts, config, lease, busy).await.map_err(configuration)?;
+    let _ = remote.set(worker.remote());
     let lease_end = CancellationToken::new();
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
     let duties = maintenance::start(
@@ -160,7 +175,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         let took = born;
         move || {
             // A person and a script wait for this line; it is written once, whatever the log level.
-            eprintln!("ready http://{address}");
+            telemetry::say(&format!("ready http://{address}"));
             tracing::info!(took = ?took.elapsed(), "ready");
         }
     }));

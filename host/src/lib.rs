@@ -3,9 +3,13 @@
 
 pub mod api;
 pub mod broker;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod db;
 pub mod maintenance;
 pub mod registry;
+pub mod shutdown;
 pub mod task;
+pub mod telemetry;
 pub mod worker;

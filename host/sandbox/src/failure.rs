@@ -81,7 +81,11 @@ impl Fault {
     /// A limit was reached: `used` and `allowed` in the unit of the limit's name.
     fn limit(kind: FaultKind, limit: &str, used: Value, allowed: Value, message: String) -> Fault {
         let detail = json!({ "limit": limit, "used": used, "allowed": allowed });
-        Fault { kind, message, detail }
+        Fault {
+            kind,
+            message,
+            detail,
+        }
     }
 
     /// The attempt's time is over; `deadline` when the task's deadline came before the plugin's own limit.
@@ -95,7 +99,11 @@ impl Fault {
             limit,
             seconds(used),
             seconds(allowed),
-            format!("ran for {} s, and {what} = {}", seconds(used), seconds(allowed)),
+            format!(
+                "ran for {} s, and {what} = {}",
+                seconds(used),
+                seconds(allowed)
+            ),
         )
     }
 
@@ -105,7 +113,11 @@ impl Fault {
             "cpu_seconds",
             seconds(used),
             seconds(allowed),
-            format!("used {} s of CPU time, and cpu_seconds = {}", seconds(used), seconds(allowed)),
+            format!(
+                "used {} s of CPU time, and cpu_seconds = {}",
+                seconds(used),
+                seconds(allowed)
+            ),
         )
     }
 
@@ -116,7 +128,11 @@ impl Fault {
             "memory_mib",
             units(used, MIB),
             units(allowed, MIB),
-            format!("asked for {} MiB of memory, and memory_mib = {}", units(used, MIB), units(allowed, MIB)),
+            format!(
+                "asked for {} MiB of memory, and memory_mib = {}",
+                units(used, MIB),
+                units(allowed, MIB)
+            ),
         )
     }
 
@@ -127,7 +143,11 @@ impl Fault {
             "output_kib",
             units(used, KIB),
             units(allowed, KIB),
-            format!("returned {} KiB of output or more, and output_kib = {}", units(used, KIB), units(allowed, KIB)),
+            format!(
+                "returned {} KiB of output or more, and output_kib = {}",
+                units(used, KIB),
+                units(allowed, KIB)
+            ),
         )
     }
 
@@ -141,7 +161,11 @@ impl Fault {
     }
 
     pub(crate) fn internal(message: String) -> Fault {
-        Fault { kind: FaultKind::Internal, message, detail: Value::Null }
+        Fault {
+            kind: FaultKind::Internal,
+            message,
+            detail: Value::Null,
+        }
     }
 
     /// What an error of instantiation or of the call means. `Halt` has been dealt with before.
@@ -165,15 +189,37 @@ impl Fault {
         match evidence.refused {
             Some(Refusal::Memory(used)) => return Fault::memory(used, limits),
             Some(Refusal::Table(used)) => {
-                return Fault::resource("table_elements", used.into(), limits.table_elements.into());
+                return Fault::resource(
+                    "table_elements",
+                    used.into(),
+                    limits.table_elements.into(),
+                );
             }
             None => {}
         }
-        if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || root.contains(HANDLES_EXHAUSTED) {
-            return Fault::resource("handles", (u64::from(limits.handles) + 1).into(), limits.handles.into());
+        if matches!(error.downcast_ref(), Some(ResourceTableError::Full))
+            || root.contains(HANDLES_EXHAUSTED)
+        {
+            return Fault::resource(
+                "handles",
+                (u64::from(limits.handles) + 1).into(),
+                limits.handles.into(),
+            );
+        }
+        if let Some((limit, used)) = counted(&root) {
+            let allowed = if limit == "memories" {
+                limits.memories
+            } else {
+                limits.instances
+            };
+            return Fault::resource(limit, used.into(), allowed.into());
         }
         if let Some(used) = random_asked(&root) {
-            return Fault::resource("random_kib", units(used, KIB), units(limits.random_bytes, KIB));
+            return Fault::resource(
+                "random_kib",
+                units(used, KIB),
+                units(limits.random_bytes, KIB),
+            );
         }
         Fault::trap(error, root, evidence.stderr_tail)
     }
@@ -190,8 +236,13 @@ impl Fault {
             Some(backtrace) => backtrace.frames().iter().take(FRAMES).map(frame).collect(),
             None => Vec::new(),
         };
-        let detail = json!({ "frames": frames, "exit_code": exit_code, "stderr_tail": stderr_tail });
-        Fault { kind: FaultKind::Trap, message, detail }
+        let detail =
+            json!({ "frames": frames, "exit_code": exit_code, "stderr_tail": stderr_tail });
+        Fault {
+            kind: FaultKind::Trap,
+            message,
+            detail,
+        }
     }
 }
 
@@ -200,9 +251,24 @@ const FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 /// The engine's words for too many handles that the guest made itself. A test holds them.
 const HANDLES_EXHAUSTED: &str = "store handle limit exceeded";
 
+/// The limit and the number in the engine's words for too many instances or memories. A test holds them.
+fn counted(root: &str) -> Option<(&'static str, u64)> {
+    let (what, used) = root
+        .strip_prefix("resource limit exceeded: ")?
+        .split_once(" count too high at ")?;
+    let limit = match what {
+        "instance" => "instances",
+        "memory" => "memories",
+        _ => return None,
+    };
+    Some((limit, used.parse().ok()?))
+}
+
 /// The number in WASI's words for too many random bytes. A test holds them.
 fn random_asked(root: &str) -> Option<u64> {
-    let (asked, _) = root.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
+    let (asked, _) = root
+        .strip_prefix("requested len ")?
+        .split_once(" exceeds limit ")?;
     asked.parse().ok()
 }
 
@@ -216,9 +282,9 @@ fn frame(frame: &wasmtime::FrameInfo) -> String {
     name
 }
 
-/// Seconds to the millisecond.
+/// Seconds to the millisecond, upwards: what is over a limit reads as over it.
 fn seconds(time: Duration) -> Value {
-    number(time.as_millis() as f64 / 1_000.0)
+    number(time.as_nanos().div_ceil(1_000_000) as f64 / 1_000.0)
 }
 
 /// Bytes in the unit that a limit is named by, to three places.
@@ -241,10 +307,16 @@ mod tests {
 
     #[test]
     fn numbers_are_in_the_unit_of_the_limits_name() {
-        let limits = Limits { memory_bytes: 64 * MIB, ..Limits::default() };
+        let limits = Limits {
+            memory_bytes: 64 * MIB,
+            ..Limits::default()
+        };
         let fault = Fault::memory(64 * MIB + 65_536, &limits);
         assert_eq!(fault.kind.as_str(), "memory_limit");
-        assert_eq!(fault.detail, json!({ "limit": "memory_mib", "used": 64.063, "allowed": 64 }));
+        assert_eq!(
+            fault.detail,
+            json!({ "limit": "memory_mib", "used": 64.063, "allowed": 64 })
+        );
         assert_eq!(seconds(Duration::from_millis(1_500)), json!(1.5));
         assert_eq!(seconds(Duration::from_secs(2)), json!(2));
     }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::task;
-use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre};
 
 use crate::capability;
 use crate::capability::bindings::PluginPre;
+use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
 use crate::engine::{Inner, Sandbox};
 use crate::inspect::{Outline, outline};
 use crate::instance::State;
-use crate::limits::{MIB, Limits};
+use crate::limits::{Limits, MIB};
 
 /// The capabilities that a plugin was granted, by the names of `plugin.toml`'s `[capabilities]`: `http`, `keyvalue`,
 /// `config`, `llm`, `tools`, `memory`. This build provides none of them yet.
@@ -30,7 +32,9 @@ pub struct Grants {
 pub enum LoadError {
     #[error("load the component: it has {bytes} bytes, and component_mib = {}", limit / MIB)]
     TooLarge { bytes: u64, limit: u64 },
-    #[error("load the component: it is a core module; make a component of it (`wasm-tools component new`, or build for wasm32-wasip2)")]
+    #[error(
+        "load the component: it is a core module; make a component of it (`wasm-tools component new`, or build for wasm32-wasip2)"
+    )]
     CoreModule,
     #[error("load the component: it is WebAssembly text; only the binary form is loaded")]
     Text,
@@ -46,18 +50,37 @@ pub enum LoadError {
     UnknownImport { import: String },
     #[error("load the component: it imports {import}; this host serves {serves}")]
     ImportVersion { import: String, serves: String },
-    #[error("load the component: it imports {import} without a grant; ask for it in plugin.toml under [capabilities]: {line}")]
-    NotGranted { import: String, capability: &'static str, line: &'static str },
-    #[error("load the component: it imports {import}, and this build does not provide the capability {capability} yet")]
-    NotProvided { import: String, capability: &'static str },
-    #[error("load the component: it does not export {wants}, so it is not a plugin; build it for the world agentry:plugin/plugin")]
-    NoHandler { wants: String },
+    #[error(
+        "load the component: it imports {import} without a grant; ask for it in plugin.toml under [capabilities]: {line}"
+    )]
+    NotGranted {
+        import: String,
+        capability: &'static str,
+        line: &'static str,
+    },
+    #[error(
+        "load the component: it imports {import}, and this build does not provide the capability {capability} yet"
+    )]
+    NotProvided {
+        import: String,
+        capability: &'static str,
+    },
+    #[error(
+        "load the component: it does not export {wants}, so it is not a plugin; build it for the world agentry:plugin/plugin"
+    )]
+    NoHandler { wants: &'static str },
     #[error("load the component: it exports {export}; this host runs {serves} and older")]
-    HandlerVersion { export: String, serves: String },
+    HandlerVersion {
+        export: String,
+        serves: &'static str,
+    },
     #[error("load the component: an import or export has another type than this host's: {reason}")]
     Mismatch { reason: String },
     #[error("load the component: it needs more than limits.max.{setting} allows: {reason}")]
-    Ceiling { setting: &'static str, reason: String },
+    Ceiling {
+        setting: &'static str,
+        reason: String,
+    },
     #[error("load the component: the compiler refused it: {reason}")]
     Compile { reason: String },
     #[error("load the component: compiling took longer than compile_seconds = {}", limit.as_secs())]
@@ -134,11 +157,18 @@ impl Sandbox {
     pub async fn load(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
         let limit = self.inner.config.component_bytes;
         if component.len() as u64 > limit {
-            return Err(LoadError::TooLarge { bytes: component.len() as u64, limit });
+            return Err(LoadError::TooLarge {
+                bytes: component.len() as u64,
+                limit,
+            });
         }
         let (inner, grants, file) = (self.inner.clone(), grants.clone(), component.clone());
         let checked = joined(task::spawn_blocking(move || check(&inner, &file, &grants)).await)?;
-        let Checked { digest, outline, cached } = checked;
+        let Checked {
+            digest,
+            outline,
+            cached,
+        } = checked;
         let compiled = match cached {
             Some(compiled) => compiled,
             None => self.compile(component, digest.clone()).await?,
@@ -169,7 +199,11 @@ impl Sandbox {
 
 /// A panic on a blocking thread is an error of this load alone.
 fn joined<T>(result: Result<Result<T, LoadError>, task::JoinError>) -> Result<T, LoadError> {
-    result.unwrap_or_else(|error| Err(LoadError::Internal { reason: error.to_string() }))
+    result.unwrap_or_else(|error| {
+        Err(LoadError::Internal {
+            reason: error.to_string(),
+        })
+    })
 }
 
 /// Everything that can be said without compiling.
@@ -181,8 +215,15 @@ fn check(inner: &Inner, file: &[u8], grants: &Grants) -> Result<Checked, LoadErr
     capability::check_exports(outline.exports.iter().map(String::as_str))?;
     check_memory(&outline, &inner.config.ceilings)?;
     let digest = digest(file);
-    let cached = inner.cache.as_ref().and_then(|cache| cache.load(&inner.engine, &digest));
-    Ok(Checked { digest, outline, cached })
+    let cached = inner
+        .cache
+        .as_ref()
+        .and_then(|cache| cache.load(&inner.engine, &digest));
+    Ok(Checked {
+        digest,
+        outline,
+        cached,
+    })
 }
 
 fn check_memory(outline: &Outline, ceilings: &Limits) -> Result<(), LoadError> {
@@ -194,7 +235,10 @@ fn check_memory(outline: &Outline, ceilings: &Limits) -> Result<(), LoadError> {
         outline.initial_memory.div_ceil(MIB),
         ceilings.memory_bytes / MIB
     );
-    Err(LoadError::Ceiling { setting: "memory_mib", reason })
+    Err(LoadError::Ceiling {
+        setting: "memory_mib",
+        reason,
+    })
 }
 
 /// What an error of `Component::from_binary` means: a component that does not fit the pool, or one that is not valid.
@@ -214,15 +258,44 @@ fn refused(error: wasmtime::Error) -> LoadError {
     }
 }
 
-fn link(inner: Arc<Inner>, compiled: &Component, digest: String, outline: Outline) -> Result<Plugin, LoadError> {
-    let mismatch = |error: wasmtime::Error| LoadError::Mismatch { reason: format!("{error:#}") };
+/// Checks the type of `handle`. The generated bindings do so with each instance, and then it would be the task's failure.
+fn check_handler(pre: &InstancePre<State>) -> wasmtime::Result<()> {
+    let component = pre.component();
+    let handle = component
+        .get_export_index(None, capability::HANDLER)
+        .and_then(|handler| component.get_export(Some(&handler), "handle"));
+    match handle {
+        Some((ComponentItem::ComponentFunc(handle), _)) => handle
+            .typecheck::<(Task<'_>,), (Result<String, Failure>,)>(&pre.instance_type())
+            .map_err(|error| error.context("the export handle")),
+        _ => Err(wasmtime::format_err!(
+            "the export {} has no function handle",
+            capability::HANDLER
+        )),
+    }
+}
+
+fn link(
+    inner: Arc<Inner>,
+    compiled: &Component,
+    digest: String,
+    outline: Outline,
+) -> Result<Plugin, LoadError> {
+    let mismatch = |error: wasmtime::Error| LoadError::Mismatch {
+        reason: format!("{error:#}"),
+    };
     let pre = inner.linker.instantiate_pre(compiled).map_err(mismatch)?;
+    check_handler(&pre).map_err(mismatch)?;
     let pre = PluginPre::new(pre).map_err(mismatch)?;
     // Now rather than in the first run.
     compiled
         .initialize_copy_on_write_image()
-        .map_err(|error| LoadError::Internal { reason: format!("{error:#}") })?;
-    let memories = compiled.resources_required().map_or(0, |resources| resources.num_memories);
+        .map_err(|error| LoadError::Internal {
+            reason: format!("{error:#}"),
+        })?;
+    let memories = compiled
+        .resources_required()
+        .map_or(0, |resources| resources.num_memories);
     Ok(Plugin {
         inner: Arc::new(Loaded {
             pre,

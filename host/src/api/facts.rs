@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// `GET /v1/plugins`
 pub(super) async fn plugins(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
-    Ok(respond(StatusCode::OK, &json!({"plugins": shared.state.catalog.list()})))
+    Ok(respond(StatusCode::OK, &json!({"plugins": shared.parts.catalog.list()})))
 }
 
 /// `GET /v1/plugins/{name}`
@@ -31,7 +31,7 @@ pub(super) async fn plugin(
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    let plugins = shared.state.catalog.list();
+    let plugins = shared.parts.catalog.list();
     match plugins.iter().find(|plugin| plugin.name == name) {
         Some(plugin) => Ok(respond(StatusCode::OK, plugin)),
         None => {
@@ -53,7 +53,7 @@ pub(super) async fn hosts(State(shared): State<Arc<Shared>>, params: Params) -> 
 pub(super) async fn queues(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
     let mut queues = Vec::new();
-    for queue in &shared.state.queues {
+    for queue in &shared.parts.queues {
         let name: Arc<str> = queue.as_str().into();
         let tasks = facts(&shared, Source::Tasks(name.clone())).await;
         let returned = facts(&shared, Source::Returned(name.clone())).await;
@@ -76,7 +76,7 @@ pub(super) async fn queues(State(shared): State<Arc<Shared>>, params: Params) ->
 }
 
 async fn facts(shared: &Shared, source: Source) -> Result<(u32, u32), String> {
-    let broker = shared.state.broker.clone();
+    let broker = shared.parts.broker.clone();
     // On a task of its own: a question to the broker is never dropped half-way.
     let asked = tokio::spawn(async move { broker.facts(source).await });
     match tokio::time::timeout(PATIENCE, asked).await {

@@ -6,7 +6,8 @@ use crate::db::{EventRow, Fields, LogRow};
 use crate::task::TaskId;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::stream::{self, Stream, StreamExt};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, StreamExt};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,29 +25,11 @@ pub(super) fn asked(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|v| v.contains("text/event-stream"))
 }
 
-type Stream_<T> = Sse<axum::response::sse::KeepAliveStream<T>>;
 type Items = Vec<Result<Event, Infallible>>;
 
-/// The history from after `after` on.
-pub(super) fn events(
-    shared: Arc<Shared>,
-    id: TaskId,
-    after: i64,
-) -> Result<Stream_<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    start(shared, id, after, Kind::Events)
-}
-
-/// The logs from after `after` on.
-pub(super) fn logs(
-    shared: Arc<Shared>,
-    id: TaskId,
-    after: i64,
-) -> Result<Stream_<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    start(shared, id, after, Kind::Logs)
-}
-
+/// What is followed.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Events,
     Logs,
 }
@@ -62,30 +45,26 @@ struct Follower {
     _permit: OwnedSemaphorePermit,
 }
 
-fn start(
-    shared: Arc<Shared>,
-    id: TaskId,
-    after: i64,
-    kind: Kind,
-) -> Result<Stream_<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+/// Follow a task from after `after` on.
+pub(super) fn start(shared: Arc<Shared>, id: TaskId, after: i64, kind: Kind) -> Result<Response, Problem> {
     let permit = shared.streams.clone().try_acquire_owned().map_err(|_| {
         let detail = format!("{STREAMS} streams are open already; ask without text/event-stream, or later");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
     })?;
-    let settled = shared.state.settled.clone();
+    let settled = shared.parts.settled.clone();
     let follower = Follower { shared, id, after, kind, done: false, first: true, settled, _permit: permit };
     let items = stream::unfold(follower, |mut follower| async move {
         let items = follower.next().await?;
         Some((stream::iter(items), follower))
     });
-    Ok(Sse::new(items.flatten()).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(items.flatten()).keep_alive(KeepAlive::default()).into_response())
 }
 
 impl Follower {
     /// What has come since; `None`: this was all.
     async fn next(&mut self) -> Option<Items> {
         loop {
-            if self.done || self.shared.state.closing.is_cancelled() {
+            if self.done || self.shared.closing.is_cancelled() {
                 return None;
             }
             if !std::mem::take(&mut self.first) {
@@ -107,7 +86,7 @@ impl Follower {
     async fn pause(&mut self) {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            () = self.shared.state.closing.cancelled() => {}
+            () = self.shared.closing.cancelled() => {}
             () = async { if self.settled.changed().await.is_err() { std::future::pending().await } } => {}
         }
     }
@@ -118,7 +97,7 @@ impl Follower {
             Kind::Events => {
                 let rows = self.shared.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
                 self.after = rows.last().map_or(self.after, |row| row.seq);
-                self.done = rows.iter().any(|row| is_last(row));
+                self.done = rows.iter().any(is_last);
                 Ok(rows.iter().map(|row| Ok(event(row))).collect())
             }
             Kind::Logs => {

@@ -26,7 +26,7 @@ pub(super) enum Caller {
 
 /// Let a request through, or say why not.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let tokens = shared.state.tokens.as_ref();
+    let tokens = shared.parts.tokens.as_ref();
     if tokens.is_none()
         && let Err(problem) = addressed_to_us(request.headers())
     {

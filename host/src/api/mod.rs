@@ -8,7 +8,7 @@ mod follow;
 mod guard;
 mod params;
 mod problem;
-mod readiness;
+pub mod readiness;
 mod render;
 mod submit;
 mod tasks;
@@ -28,8 +28,10 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -41,7 +43,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the API is given.
 #[derive(Clone)]
-pub struct ApiState {
+pub struct Parts {
     /// What is remembered.
     pub db: Arc<dyn Db>,
     /// Which plugins are here.
@@ -59,20 +61,42 @@ pub struct ApiState {
     /// Attempts in all where neither the task nor a plugin of this host says: `retry.max_attempts`.
     pub max_attempts: u32,
     /// Notified after a submission, so that the relay publishes at once.
-    pub wake: Arc<Notify>,
+    pub outbox: Arc<Notify>,
     /// Ticks after every batch that this host has settled.
     pub settled: watch::Receiver<u64>,
-    /// Ends a task that runs in this process.
-    pub stop: Arc<dyn Fn(TaskId) + Send + Sync>,
     /// Who may call; `None`: everybody who reaches the address, which is loopback then.
     pub tokens: Option<Tokens>,
-    /// Cancelled: those who wait are answered, streams end.
-    pub closing: CancellationToken,
+}
+
+/// What the API needs to answer.
+#[derive(Clone)]
+pub struct ApiState {
+    parts: Parts,
+    stop: Arc<dyn Fn(TaskId) + Send + Sync>,
+    closing: CancellationToken,
+}
+
+impl ApiState {
+    /// From what is given.
+    pub fn new(parts: Parts) -> ApiState {
+        ApiState { parts, stop: Arc::new(|_| {}), closing: CancellationToken::new() }
+    }
+
+    /// How a task that runs in this process is ended at once when somebody calls it off. Without it, its host hears of it
+    /// with the next renewal of its lease, as every other host does.
+    #[must_use]
+    pub fn stopping_with(mut self, stop: Arc<dyn Fn(TaskId) + Send + Sync>) -> ApiState {
+        self.stop = stop;
+        self
+    }
 }
 
 /// The state and what the handlers keep between requests.
 struct Shared {
-    state: ApiState,
+    parts: Parts,
+    stop: Arc<dyn Fn(TaskId) + Send + Sync>,
+    /// Cancelled: those who wait are answered, streams end.
+    closing: CancellationToken,
     waiters: Arc<waiters::Waiters>,
     streams: Arc<Semaphore>,
 }
@@ -85,7 +109,7 @@ impl Shared {
         A: Future<Output = Result<T, DbError>> + Send + 'static,
         F: FnOnce(Arc<dyn Db>) -> A,
     {
-        match tokio::spawn(ask(self.state.db.clone())).await {
+        match tokio::spawn(ask(self.parts.db.clone())).await {
             Ok(answer) => Ok(answer?),
             Err(e) => Err(Problem::internal(&e)),
         }
@@ -94,9 +118,11 @@ impl Shared {
 
 /// Every route. Call it within a runtime: one task of it asks the database for all who wait.
 pub fn router(state: ApiState) -> Router {
+    let ApiState { parts, stop, closing } = state;
     let waiters = waiters::Waiters::new();
-    tokio::spawn(waiters.clone().serve(state.db.clone(), state.settled.clone(), state.closing.clone()));
-    let shared = Arc::new(Shared { state, waiters, streams: Arc::new(Semaphore::new(follow::STREAMS)) });
+    tokio::spawn(waiters.clone().serve(parts.db.clone(), parts.settled.clone(), closing.clone()));
+    let streams = Arc::new(Semaphore::new(follow::STREAMS));
+    let shared = Arc::new(Shared { parts, stop, closing, waiters, streams });
     Router::new()
         .route("/v1/tasks", get(tasks::list).post(submit::one))
         .route("/v1/tasks/batch", post(submit::batch))
@@ -119,18 +145,40 @@ pub fn router(state: ApiState) -> Router {
         .with_state(shared)
 }
 
-/// Answer requests until `state.closing`, and then for a few seconds those that are under way.
-pub async fn serve(listener: TcpListener, state: ApiState) -> io::Result<()> {
-    use axum::serve::ListenerExt;
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}: {error}; end what listens there, or give another api.listen (port 0 picks a free one)")]
+pub struct BindError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+/// Listen on an address; port 0 picks one.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| BindError { address, error })
+}
+
+/// Answer requests until `shutdown`, and then for a few seconds those that are under way: whoever waits is answered with
+/// what is there, streams end.
+pub async fn serve(
+    listener: TcpListener,
+    state: ApiState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let closing = state.closing.clone();
     let listener = listener.tap_io(|stream| {
         // Small answers, sent at once; a socket that refuses is no worse off.
         let _ = stream.set_nodelay(true);
     });
     let server = axum::serve(listener, router(state)).with_graceful_shutdown(closing.clone().cancelled_owned());
+    let shut = async {
+        shutdown.await;
+        closing.cancel();
+        tokio::time::sleep(FAREWELL).await;
+    };
     tokio::select! {
         ended = server.into_future() => ended,
-        () = async { closing.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+        () = shut => Ok(()),
     }
 }
 

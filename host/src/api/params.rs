@@ -16,7 +16,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OfTask {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Named(text) = Named::from_request_parts(parts, state).await?;
-        text.parse().map(OfTask).map_err(|_| Problem::bad("bad_id", format!("{text:?} is not a task id, which is a UUID")))
+        text.parse()
+            .map(OfTask)
+            .map_err(|_| Problem::bad("bad_id", format!("{text:?} is not a task id, which is a UUID")))
     }
 }
 
@@ -96,7 +98,11 @@ mod tests {
     #[test]
     fn an_unknown_or_repeated_parameter_is_refused_by_name() {
         let text = |query: &str| format!("{:?}", Params::parse(query).and_then(|p| p.only(&["state", "limit"])));
-        assert!(text("stat=x").contains("unknown parameter \\\"stat\\\"; known here: state, limit"), "{}", text("stat=x"));
+        assert!(
+            text("stat=x").contains("unknown parameter \\\"stat\\\"; known here: state, limit"),
+            "{}",
+            text("stat=x")
+        );
         assert!(text("state=a&state=b").contains("the parameter state stands there twice"));
     }
 

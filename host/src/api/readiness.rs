@@ -33,7 +33,7 @@ pub(super) async fn healthz() -> Response {
 
 /// `GET /readyz`: 200 or 503; the reasons only to those who may read.
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>, Extension(caller): Extension<Caller>) -> Response {
-    let mut readiness = shared.state.readiness.borrow().clone();
+    let mut readiness = shared.parts.readiness.borrow().clone();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if caller == Caller::Unknown {
         readiness.reasons.clear();

@@ -4,11 +4,11 @@ use super::problem::Problem;
 use super::{Shared, respond, task_response};
 use crate::db::{Fields, HostRow, NewTask, Submitted};
 use crate::registry::Resolved;
-use crate::task::{Options, PluginRef, TaskMessage};
+use crate::task::{Options, PluginRef, TaskId, TaskMessage};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use std::time::Duration;
 const BATCH: usize = 10_000;
 /// Where a task goes if neither it nor its plugin says.
 const DEFAULT_QUEUE: &str = "default";
+/// Names the ids that are made from an `Idempotency-Key`: the same key, the same task.
+const KEYS: uuid::Uuid = uuid::uuid!("5b6f1f0e-6a5c-4f0b-9d0e-0c1d6f2a7e11");
 /// How long a client may take to send its body.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -46,10 +48,15 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-pub(super) async fn one(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub(super) async fn one(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let body = read(&shared, &headers, body).await?;
     let mut hosts = Hosts::default();
-    let (message, queue) = parse(&shared, text(&body)?, &headers)?;
+    let key = idempotency_key(&headers)?;
+    let (message, queue) = parse(&shared, text(&body)?, &headers, key)?;
     let task = admit(&shared, &mut hosts, message, queue).await?;
     let id = task.message.id;
     let answer = submit(&shared, vec![task]).await?;
@@ -58,7 +65,10 @@ pub(super) async fn one(State(shared): State<Arc<Shared>>, headers: HeaderMap, b
         Some(Submitted::Exists) => StatusCode::OK,
         Some(Submitted::Conflict) | None => return Err(conflict(&id.to_string())),
     };
-    let row = shared.db(move |db| async move { db.task(id, Fields::ALL).await }).await.map_err(|p| p.with("id", id.to_string()))?;
+    let row = shared
+        .db(move |db| async move { db.task(id, Fields::ALL).await })
+        .await
+        .map_err(|p| p.with("id", id.to_string()))?;
     match row {
         Some(row) => {
             let mut response = task_response(status, &row);
@@ -88,7 +98,7 @@ pub(super) async fn batch(
     let mut tasks = Vec::with_capacity(items.len());
     let mut seen = std::collections::HashSet::new();
     for (at, item) in items.into_iter().enumerate() {
-        let (message, queue) = parse(&shared, item.get(), &headers).map_err(|p| p.at(at))?;
+        let (message, queue) = parse(&shared, item.get(), &headers, None).map_err(|p| p.at(at))?;
         if !seen.insert(message.id) {
             let detail = format!("the id {} stands there twice", message.id);
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
@@ -126,7 +136,7 @@ async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<bytes:
         let detail = format!("content-encoding is {encoding:?}; send the body as it is, without one");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail));
     }
-    let most = shared.state.body_bytes;
+    let most = shared.parts.body_bytes;
     let too_large = || {
         let detail = format!("the body has more than {} MiB (api.body_mib)", most / (1_024 * 1_024));
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
@@ -178,8 +188,13 @@ fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Proble
 }
 
 /// One task and the queue it asks for.
-fn parse(shared: &Shared, text: &str, headers: &HeaderMap) -> Result<(TaskMessage, Option<String>), Problem> {
-    let limits = &shared.state.message_limits;
+fn parse(
+    shared: &Shared,
+    text: &str,
+    headers: &HeaderMap,
+    key: Option<TaskId>,
+) -> Result<(TaskMessage, Option<String>), Problem> {
+    let limits = &shared.parts.message_limits;
     if text.len() > limits.body_bytes {
         let detail =
             format!("the task has {} bytes and limits.max.message_kib allows {}", text.len(), limits.body_bytes);
@@ -190,10 +205,14 @@ fn parse(shared: &Shared, text: &str, headers: &HeaderMap) -> Result<(TaskMessag
     let plugin = request.plugin.ok_or_else(|| missing("plugin"))?;
     let input = request.input.ok_or_else(|| missing("input"))?;
     let id = match request.id {
-        None => None,
-        Some(text) => Some(
-            text.parse().map_err(|_| Problem::bad("bad_id", format!("id is {text:?}, which is not a UUID")))?,
-        ),
+        None => key,
+        Some(_) if key.is_some() => {
+            let detail = "the task has an id and the request an Idempotency-Key; give one of them";
+            return Err(Problem::bad("bad_idempotency_key", detail));
+        }
+        Some(text) => {
+            Some(text.parse().map_err(|_| Problem::bad("bad_id", format!("id is {text:?}, which is not a UUID")))?)
+        }
     };
     let options: Options = match request.options.map(RawValue::get) {
         None | Some("null") => Options::default(),
@@ -203,6 +222,18 @@ fn parse(shared: &Shared, text: &str, headers: &HeaderMap) -> Result<(TaskMessag
     message.traceparent =
         headers.get("traceparent").and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t)).map(str::to_owned);
     Ok((message, request.queue))
+}
+
+/// The id that stands for an `Idempotency-Key`. A repeat is then recognised as any other message that comes twice.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<TaskId>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    match key.as_bytes().len() {
+        1..=255 => Ok(Some(TaskId::new_v5(&KEYS, key.as_bytes()))),
+        length => {
+            let detail = format!("Idempotency-Key has {length} bytes; allowed are 1 to 255");
+            Err(Problem::bad("bad_idempotency_key", detail))
+        }
+    }
 }
 
 /// W3C Trace Context, version 00: anything else is ignored, as that recommendation says.
@@ -238,14 +269,14 @@ async fn admit(
 ) -> Result<NewTask, Problem> {
     let plugin = &message.plugin;
     let mut plugin_queue = None;
-    let mut max_attempts = shared.state.max_attempts;
-    match shared.state.catalog.resolve(plugin) {
+    let mut max_attempts = shared.parts.max_attempts;
+    match shared.parts.catalog.resolve(plugin) {
         Resolved::Ready(runner) => {
             plugin_queue = Some(runner.queue().to_owned());
             max_attempts = runner.retry().max_attempts;
         }
         Resolved::Broken { .. } => {
-            let listed = shared.state.catalog.list();
+            let listed = shared.parts.catalog.list();
             let versions = listed.into_iter().filter(|info| *info.name == *plugin.name).flat_map(|info| info.versions);
             plugin_queue = versions.filter_map(|version| version.queue).next();
         }
@@ -263,10 +294,10 @@ async fn admit(
         }
     }
     let queue = queue.or(plugin_queue).unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
-    if !shared.state.queues.contains(&queue) {
+    if !shared.parts.queues.contains(&queue) {
         let live = hosts.live(shared).await?;
         if !live.iter().any(|host| host.record.queues.contains(&queue)) {
-            let mut known: Vec<String> = shared.state.queues.clone();
+            let mut known: Vec<String> = shared.parts.queues.clone();
             known.extend(live.iter().flat_map(|host| host.record.queues.clone()));
             known.sort();
             known.dedup();
@@ -309,20 +340,13 @@ fn unknown_plugin(plugin: &PluginRef, mut known: Vec<String>, hosts: &[HostRow])
 
 async fn submit(shared: &Shared, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Problem> {
     let answer = shared.db(move |db| async move { db.submit(&tasks).await }).await?;
-    shared.state.wake.notify_one();
+    shared.parts.outbox.notify_one();
     Ok(answer)
 }
 
 fn conflict(id: &str) -> Problem {
     let detail = format!("the id {id} belongs to a task with another plugin, input or options; submit under a new id");
     Problem::new(StatusCode::CONFLICT, "conflict", detail).with("id", id)
-}
-
-/// For handlers that answer either way.
-impl From<Problem> for Response {
-    fn from(problem: Problem) -> Response {
-        problem.into_response()
-    }
 }
 
 #[cfg(test)]

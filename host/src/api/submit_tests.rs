@@ -44,3 +44,14 @@ fn only_a_well_formed_trace_is_continued() {
     assert!(!is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"));
     assert!(!is_traceparent("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"));
 }
+
+#[test]
+fn the_same_idempotency_key_is_the_same_task() {
+    let of = |key: &str| {
+        idempotency_key(&HeaderMap::from_iter([("idempotency-key".parse().unwrap(), key.parse().unwrap())]))
+    };
+    assert_eq!(of("k1"), of("k1"));
+    assert_ne!(of("k1"), of("k2"));
+    assert!(of("").is_err() && of(&"k".repeat(256)).is_err());
+    assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
+}

@@ -8,7 +8,7 @@ use crate::db::{CancelAnswer, Fields, TaskFilter, TaskRow};
 use crate::task::{PluginRef, State as TaskState, TaskId};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,21 @@ pub(super) async fn find(shared: &Shared, id: TaskId, fields: Fields) -> Result<
 }
 
 /// `GET /v1/tasks/{id}`
-pub(super) async fn show(State(shared): State<Arc<Shared>>, OfTask(id): OfTask, params: Params) -> Result<Response, Problem> {
+pub(super) async fn show(
+    State(shared): State<Arc<Shared>>,
+    OfTask(id): OfTask,
+    params: Params,
+) -> Result<Response, Problem> {
     params.only(&[])?;
     Ok(task_response(StatusCode::OK, &find(&shared, id, Fields::ALL).await?))
 }
 
 /// `GET /v1/tasks/{id}/wait?timeout=30`
-pub(super) async fn wait(State(shared): State<Arc<Shared>>, OfTask(id): OfTask, params: Params) -> Result<Response, Problem> {
+pub(super) async fn wait(
+    State(shared): State<Arc<Shared>>,
+    OfTask(id): OfTask,
+    params: Params,
+) -> Result<Response, Problem> {
     let seconds = params.only(&["timeout"])?.number("timeout", 0.0..=300.0)?.unwrap_or(30.0);
     let until = tokio::time::sleep(Duration::from_secs_f64(seconds));
     let mut waiter = shared.waiters.register(id);
@@ -46,7 +54,7 @@ pub(super) async fn wait(State(shared): State<Arc<Shared>>, OfTask(id): OfTask, 
     tokio::select! {
         () = waiter.ended() => {}
         () = until => {}
-        () = shared.state.closing.cancelled() => {}
+        () = shared.closing.cancelled() => {}
     }
     Ok(task_response(StatusCode::OK, &find(&shared, id, Fields::ALL).await?))
 }
@@ -81,9 +89,8 @@ fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
     })?;
     let filter = TaskFilter {
         state: params.read("state", &format!("one of {states}"), TaskState::parse)?,
-        plugin: params.read("plugin", "the name of a plugin", |text| {
-            PluginRef::is_name(text).then(|| text.to_owned())
-        })?,
+        plugin: params
+            .read("plugin", "the name of a plugin", |text| PluginRef::is_name(text).then(|| text.to_owned()))?,
         queue: params.text("queue").map(str::to_owned),
         label: params.read("label", "KEY=VALUE", |text| {
             text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -104,10 +111,10 @@ pub(super) async fn events(
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&shared, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return Ok(follow::events(shared, id, after)?.into_response());
+        return follow::start(shared, id, after, follow::Kind::Events);
     }
     let rows = shared.db(move |db| async move { db.events(id, after, LINES).await }).await?;
-    let next_after = (rows.len() == LINES as usize).then(|| rows.last().map(|row| row.seq));
+    let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
     Ok(respond(StatusCode::OK, &json!({"events": rows, "next_after": next_after})))
 }
 
@@ -121,10 +128,10 @@ pub(super) async fn logs(
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&shared, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return Ok(follow::logs(shared, id, after)?.into_response());
+        return follow::start(shared, id, after, follow::Kind::Logs);
     }
     let rows = shared.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
-    let next_after = (rows.len() == LINES as usize).then(|| rows.last().map(|row| row.seq));
+    let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
     Ok(respond(StatusCode::OK, &json!({"logs": rows, "next_after": next_after})))
 }
 
@@ -165,7 +172,7 @@ pub(super) async fn cancel(
         }
         CancelAnswer::Cancelled => {}
         // Another host hears of it with its next renewal.
-        CancelAnswer::Requested(_) => (shared.state.stop)(id),
+        CancelAnswer::Requested(_) => (shared.stop)(id),
     }
     Ok(task_response(StatusCode::ACCEPTED, &find(&shared, id, Fields::ALL).await?))
 }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +30,20 @@ impl fmt::Debug for Tokens {
     }
 }
 
+/// Why nobody could call.
+#[derive(Debug, thiserror::Error)]
+#[error("read the tokens of {} (api.tokens_file): {cause}", path.display())]
+pub struct TokensError {
+    path: PathBuf,
+    cause: Unusable,
+}
+
 /// A line that is no token. The line itself is not repeated.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokensError {
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// The file cannot be read.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
     /// Not `name scope token`.
     #[error("line {0} is not `name scope token`")]
     Line(usize),
@@ -50,8 +62,18 @@ pub enum TokensError {
 }
 
 impl Tokens {
-    /// Read the file's text. Empty lines and those that begin with `#` are skipped.
-    pub fn parse(text: &str) -> Result<Tokens, TokensError> {
+    /// Read `api.tokens_file`, if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a line that is no token, a file without any.
+    pub fn load(path: Option<&Path>) -> Result<Option<Tokens>, TokensError> {
+        let Some(path) = path else { return Ok(None) };
+        let read = std::fs::read_to_string(path).map_err(Unusable::from).and_then(|text| Tokens::parse(&text));
+        read.map(Some).map_err(|cause| TokensError { path: path.to_owned(), cause })
+    }
+
+    /// Empty lines and those that begin with `#` are skipped.
+    pub(super) fn parse(text: &str) -> Result<Tokens, Unusable> {
         let mut tokens: Vec<Token> = Vec::new();
         for (at, line) in text.lines().enumerate() {
             let at = at + 1;
@@ -60,21 +82,21 @@ impl Tokens {
                 continue;
             }
             let parts: Vec<&str> = line.split_whitespace().collect();
-            let [name, scope, token] = parts[..] else { return Err(TokensError::Line(at)) };
+            let [name, scope, token] = parts[..] else { return Err(Unusable::Line(at)) };
             let scope = match scope {
                 "read" => Scope::Read,
                 "full" => Scope::Full,
-                _ => return Err(TokensError::Scope(at)),
+                _ => return Err(Unusable::Scope(at)),
             };
             if token.len() < 16 {
-                return Err(TokensError::Short(at));
+                return Err(Unusable::Short(at));
             }
             if tokens.iter().any(|t| t.name == name) {
-                return Err(TokensError::Twice(at));
+                return Err(Unusable::Twice(at));
             }
             tokens.push(Token { name: name.to_owned(), scope, hash: Sha256::digest(token).into() });
         }
-        if tokens.is_empty() { Err(TokensError::Empty) } else { Ok(Tokens(tokens)) }
+        if tokens.is_empty() { Err(Unusable::Empty) } else { Ok(Tokens(tokens)) }
     }
 
     /// What this token allows. Hashes of equal length are compared, all of them and in full, so that the time taken tells
@@ -98,8 +120,7 @@ mod tests {
 
     #[test]
     fn a_token_allows_what_its_line_says() {
-        let tokens =
-            Tokens::parse("# who\n\ndash read 0123456789abcdef\nops\tfull  fedcba9876543210\n").unwrap();
+        let tokens = Tokens::parse("# who\n\ndash read 0123456789abcdef\nops\tfull  fedcba9876543210\n").unwrap();
         assert_eq!(tokens.scope("0123456789abcdef"), Some(Scope::Read));
         assert_eq!(tokens.scope("fedcba9876543210"), Some(Scope::Full));
         assert_eq!(tokens.scope("fedcba987654321"), None);
@@ -108,16 +129,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_missing_is_named() {
+        let error = Tokens::load(Some(Path::new("/no/such/tokens"))).unwrap_err().to_string();
+        assert!(error.contains("/no/such/tokens (api.tokens_file)"), "{error}");
+        assert!(Tokens::load(None).unwrap().is_none());
+    }
+
+    #[test]
     fn a_bad_line_is_named_and_not_repeated() {
         let cases = [
-            ("a read", TokensError::Line(1)),
-            ("\na write 0123456789abcdef", TokensError::Scope(2)),
-            ("a read short", TokensError::Short(1)),
-            ("a read 0123456789abcdef\na full 0123456789abcdeg", TokensError::Twice(2)),
-            ("# nobody", TokensError::Empty),
+            ("a read", "line 1 is not"),
+            ("\na write 0123456789abcdef", "line 2: the scope"),
+            ("a read short", "line 1: the token has fewer"),
+            ("a read 0123456789abcdef\na full 0123456789abcdeg", "line 2: the name"),
+            ("# nobody", "it holds no token"),
         ];
-        for (text, error) in cases {
-            assert_eq!(Tokens::parse(text).unwrap_err(), error, "{text}");
+        for (text, says) in cases {
+            let error = Tokens::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says) && !error.contains("0123456789"), "{text}: {error}");
         }
     }
 }

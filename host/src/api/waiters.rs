@@ -55,7 +55,12 @@ impl Waiters {
     }
 
     /// Ask for everybody, until `closing`. `settled` ticks when this host has ended tasks.
-    pub async fn serve(self: Arc<Self>, db: Arc<dyn Db>, mut settled: watch::Receiver<u64>, closing: CancellationToken) {
+    pub async fn serve(
+        self: Arc<Self>,
+        db: Arc<dyn Db>,
+        mut settled: watch::Receiver<u64>,
+        closing: CancellationToken,
+    ) {
         while !closing.is_cancelled() {
             let ids: Vec<TaskId> =
                 self.lock().iter().filter(|(_, entry)| !*entry.ended.borrow()).map(|(id, _)| *id).collect();

@@ -4,7 +4,13 @@
 //! a delivery is unacknowledged until its receipt's acknowledgement was sent on the very channel it came from, and
 //! everything unacknowledged is delivered again.
 
+pub mod amqp;
+pub mod embedded;
+mod names;
 mod types;
+
+#[cfg(test)]
+mod conformance;
 
 pub use types::*;
 

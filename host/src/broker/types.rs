@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Why a broker operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +140,21 @@ pub struct Subscription {
     /// Whether the consume is confirmed by the broker on a live channel (`Some(since)`).
     pub confirmed: watch::Receiver<Option<DateTime<Utc>>>,
     /// `true` pauses: the consumer is cancelled at the broker, buffered deliveries are given back; `false` resumes.
+    ///
+    /// One delivery may already stand in `deliveries`, out of the broker's reach: it stays there for the reader.
     pub pause: watch::Sender<bool>,
+    /// Cancelled by [`Subscription::end`].
+    pub(crate) end: CancellationToken,
+}
+
+impl Subscription {
+    /// End it: what is not acknowledged by now is delivered again, here or elsewhere, and its receipts are stale. Answers
+    /// when the broker has been told.
+    pub async fn end(mut self) {
+        self.end.cancel();
+        // Drained, not closed: a closed receiver would be a dropped subscription, which may still acknowledge.
+        while self.deliveries.recv().await.is_some() {}
+    }
 }
 
 /// Where a message goes.

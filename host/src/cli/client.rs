@@ -3,6 +3,7 @@
 use super::{Failed, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// Longer than any answer takes that is not waited for.
@@ -20,8 +21,6 @@ pub struct Client {
 pub struct Refused {
     /// The HTTP status.
     pub status: StatusCode,
-    /// The problem's stable word.
-    pub code: String,
     /// What was wrong.
     pub detail: String,
 }
@@ -47,11 +46,6 @@ impl Client {
         self.ask(Method::GET, path, None, PATIENCE).await?.map_err(refused)
     }
 
-    /// Ask, and wait for longer than usual.
-    pub async fn get_within(&self, path: &str, patience: Duration) -> Result<Value, Failed> {
-        self.ask(Method::GET, path, None, patience + PATIENCE).await?.map_err(refused)
-    }
-
     /// Send a body.
     pub async fn post(&self, path: &str, body: String) -> Result<Value, Failed> {
         self.ask(Method::POST, path, Some(body), PATIENCE).await?.map_err(refused)
@@ -65,6 +59,37 @@ impl Client {
         body: Option<String>,
         patience: Duration,
     ) -> Result<Result<Value, Refused>, Failed> {
+        let (status, text) = self.exchange(method, path, body, patience).await?;
+        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(Ok(value));
+        }
+        let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let detail = [word("detail"), word("title"), status.to_string()].into_iter().find(|t| !t.is_empty());
+        Ok(Err(Refused { status, detail: detail.unwrap_or_default() }))
+    }
+
+    /// A task's output as it was stored, byte for byte: reading it into a value would sort keys and round numbers.
+    pub async fn output(&self, id: &str) -> Result<String, Failed> {
+        #[derive(serde::Deserialize)]
+        struct Task<'a> {
+            #[serde(borrow)]
+            output: Option<&'a RawValue>,
+        }
+        let path = format!("/v1/tasks/{}", encode(id));
+        let (_, text) = self.exchange(Method::GET, &path, None, PATIENCE).await?;
+        let task: Task<'_> = serde_json::from_str(&text)
+            .map_err(|e| Failed::unreachable(format!("the daemon's answer cannot be read: {e}")))?;
+        Ok(task.output.map_or("null", RawValue::get).to_owned())
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        patience: Duration,
+    ) -> Result<(StatusCode, String), Failed> {
         let mut request = self.http.request(method, format!("{}{path}", self.server)).timeout(patience);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -79,13 +104,7 @@ impl Client {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let text = response.text().await.map_err(unreachable)?;
-        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if status.is_success() {
-            return Ok(Ok(value));
-        }
-        let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let detail = [word("detail"), word("title"), status.to_string()].into_iter().find(|t| !t.is_empty());
-        Ok(Err(Refused { status, code: word("code"), detail: detail.unwrap_or_default() }))
+        Ok((status, text))
     }
 }
 

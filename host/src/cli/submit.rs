@@ -70,7 +70,7 @@ impl Submit {
         let task = wait(&client, &id, None).await?;
         match (self.server.json, task["state"].as_str()) {
             (true, _) => output::json(&task)?,
-            (false, Some("completed")) => output::data(&task["output"].to_string())?,
+            (false, Some("completed")) => output::data(&client.output(&id).await?)?,
             (false, _) => output::say(timeline::record(&task).trim_end()),
         }
         ended(&task)

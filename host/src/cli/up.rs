@@ -2,7 +2,8 @@
 
 use super::{Failed, settings};
 use crate::config::FlagValue;
-use crate::{daemon, telemetry};
+use crate::daemon;
+use crate::telemetry::Telemetry;
 use std::path::PathBuf;
 
 /// The daemon. Without broker and database it works alone, on a SQLite file and a durable queue of its own.
@@ -51,7 +52,7 @@ impl Up {
 
     pub fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
         let settings = settings(file, self.flags())?;
-        let _log = telemetry::start(&settings.log).map_err(Failed::usage)?;
+        let _log = Telemetry::start(&settings.log).map_err(Failed::usage)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("host")
             .enable_all()

@@ -59,8 +59,12 @@ struct Reader<'a> {
 /// Read a file. `Err` is a syntax error as `LINE: what`.
 pub(super) fn parse(text: &str, path: Option<&Path>, known: &Known<'_>) -> Result<Parsed, String> {
     // The parser's own `Display` quotes the line, and a line may hold a password: its message and place suffice.
-    let table = DeTable::parse(text)
-        .map_err(|e| format!("{}: {}", e.span().map_or(1, |s| line_of(text, s.start)), e.message()))?;
+    let table = DeTable::parse(text).map_err(|e| {
+        let span = e.span().unwrap_or_default();
+        // Only where the place is a key is it safe to repeat.
+        let key = text.get(span.clone()).filter(|_| e.message() == "duplicate key").unwrap_or_default();
+        format!("{}: {} {key}", line_of(text, span.start), e.message()).trim_end().to_owned()
+    })?;
     let mut reader = Reader { text, path, known, parsed: Parsed::default() };
     reader.section(table.get_ref(), "");
     Ok(reader.parsed)

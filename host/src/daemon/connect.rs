@@ -2,16 +2,18 @@
 
 use super::data_folder::DataFolder;
 use super::readiness::Readiness;
-use super::{DaemonError, configuration};
-use crate::broker::amqp::{AmqpBroker, AmqpOptions};
+use super::{DaemonError, configuration, failed};
+use crate::broker::amqp::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, BrokerError};
-use crate::config::{Services, Settings};
+use crate::config::{LimitSet, PluginRule, Services, Settings};
 use crate::db::postgres::PostgresDb;
 use crate::db::sqlite::SqliteDb;
-use crate::db::{Db, DbError};
-use crate::registry::Registry;
+use crate::db::{Db, DbError, DbOptions};
+use crate::registry::{self, Ceilings, LimitSettings, Policies, PluginPolicy, RegistryConfig, SandboxSettings};
 use crate::task::HostId;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,23 +27,56 @@ pub struct Connections {
 
 /// Open both. What does not answer yet is no error here: see [`prepare`].
 pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Result<Connections, DaemonError> {
-    match settings.services() {
-        Services::Embedded => {
-            let db = SqliteDb::connect(&folder.path().join("agentry.sqlite"), settings.database.timeout).await?;
-            let broker = EmbeddedBroker::open(&folder.path().join("queue.sqlite")).await.map_err(configuration)?;
-            Ok(Connections { db: Arc::new(db), broker: Arc::new(broker) })
+    let db = database(settings, folder.path(), name).await?;
+    let broker: Arc<dyn Broker> = match settings.services() {
+        Services::Embedded => Arc::new(EmbeddedBroker::open(folder.path()).await.map_err(configuration)?),
+        Services::External { broker, .. } => {
+            let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
+            let mut options = AmqpOptions::new(address, &settings.broker.prefix, name);
+            options.declare = settings.broker.declare;
+            Arc::new(AmqpBroker::start(options).map_err(configuration)?)
         }
-        Services::External { broker, database } => {
-            let db = PostgresDb::open(database.expose(), &settings.database)?;
-            let options = AmqpOptions {
-                url: broker.clone(),
-                prefix: settings.broker.prefix.clone(),
-                declare: settings.broker.declare,
-                name: name.to_owned(),
-            };
-            Ok(Connections { db: Arc::new(db), broker: Arc::new(AmqpBroker::start(options)) })
-        }
+    };
+    Ok(Connections { db, broker })
+}
+
+/// The database that the settings name; embedded, its file in the data folder.
+pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<Arc<dyn Db>, DbError> {
+    let options = DbOptions {
+        max_connections: settings.database.pool,
+        timeout: settings.database.timeout,
+        schema: settings.database.schema.parse()?,
+        name: name.to_owned(),
+    };
+    Ok(match settings.services() {
+        Services::Embedded => Arc::new(SqliteDb::connect(&folder.join("agentry.sqlite"), &options)?),
+        Services::External { database, .. } => Arc::new(PostgresDb::connect(database.expose(), &options)?),
+    })
+}
+
+/// How the registry is to work; `slots` sizes the sandbox's pool.
+pub fn registry(settings: &Settings, cache: Option<PathBuf>, slots: u32) -> Result<RegistryConfig, DaemonError> {
+    let defaults = limits(&settings.limits.default);
+    let max = Ceilings::new(
+        limits(&settings.limits.max),
+        settings.limits.message_kib,
+        settings.limits.component_mib,
+        settings.limits.compile_seconds,
+    );
+    let sandbox = SandboxSettings { cache_dir: cache, slots, compile_concurrency: 2 };
+    let mut policies = BTreeMap::new();
+    for rule in &settings.plugins.rules {
+        policies.insert(rule.pattern.clone(), policy(rule)?);
     }
+    Ok(RegistryConfig {
+        dirs: settings.plugins.dirs.clone(),
+        mutable: settings.plugins.mutable,
+        sandbox: registry::sandbox(sandbox, &defaults, &max).map_err(failed)?,
+        defaults,
+        max,
+        retry: settings.retry.policy.clone(),
+        policies: Policies::new(policies).map_err(configuration)?,
+    })
 }
 
 /// Until both answer: the schema fits, the former owner's lease is over, the topology stands.
@@ -100,4 +135,35 @@ async fn waiting(readiness: &Readiness, code: &'static str, why: &str, pause: &m
 /// processors fairly between the two.
 pub fn guest_runtime(_settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name("guests").enable_all().build()
+}
+
+fn limits(set: &LimitSet) -> LimitSettings {
+    LimitSettings {
+        timeout_seconds: set.timeout_seconds.into(),
+        cpu_seconds: set.cpu_seconds.into(),
+        memory_mib: set.memory_mib,
+        table_elements: set.table_elements,
+        instances: set.instances.into(),
+        memories: set.memories.into(),
+        hostcall_kib: set.hostcall_kib,
+        handles: set.handles.into(),
+        random_kib: set.random_kib,
+        log_kib: set.log_kib,
+        log_lines: set.log_lines.into(),
+        log_line_kib: set.log_line_kib,
+        output_kib: set.output_kib,
+        ..LimitSettings::default()
+    }
+}
+
+/// One `[plugins."…"]`. Settings have checked its keys; what it says of capabilities is read where it is known.
+fn policy(rule: &PluginRule) -> Result<PluginPolicy, DaemonError> {
+    let mut policy = PluginPolicy { enabled: rule.enabled, concurrency: rule.concurrency, ..PluginPolicy::default() };
+    for (limit, value) in &rule.limits {
+        policy.limits.set(limit, *value);
+    }
+    let capabilities = serde_json::Map::from_iter(rule.capabilities.clone());
+    policy.capabilities = serde_json::from_value(capabilities.into())
+        .map_err(|e| configuration(format!("plugins.{:?}.capabilities: {e}", rule.pattern)))?;
+    Ok(policy)
 }

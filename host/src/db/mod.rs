@@ -4,6 +4,7 @@
 //! commit is lost, calling it again with the same arguments gives the right answer (claims and settlements are fenced).
 //! Only the database's clock decides leases and due times.
 
+pub mod queue_table;
 mod types;
 
 pub use types::*;

@@ -65,7 +65,7 @@ impl Installed {
         self.loaded_at
     }
 
-    fn limits_for(&self, job: &Job) -> Limits {
+    pub(super) fn limits_for(&self, job: &Job) -> Limits {
         let mut limits = self.limits.values.to_sandbox();
         if let Some(timeout) = job.timeout {
             // Messages that ask for more are refused on arrival; a row may be older than the ceiling.

@@ -44,6 +44,11 @@ macro_rules! limits {
         }
 
         impl Ceilings {
+            /// These ceilings of what a plugin may wish for, and of the rest.
+            pub fn new(limits: LimitSettings, message_kib: u64, component_mib: u64, compile_seconds: u64) -> Ceilings {
+                Ceilings { $( $key: limits.$key, )* message_kib, component_mib, compile_seconds }
+            }
+
             /// The ceilings of what a plugin may wish for.
             pub fn settings(&self) -> LimitSettings {
                 LimitSettings { $( $key: self.$key, )* }

@@ -207,11 +207,11 @@ impl Terms {
     /// beside it that names it.
     pub(super) async fn open(&self, path: &Path) -> Result<Installed, String> {
         let asked = path.to_owned();
-        let (folder, file, manifest) =
-            spawn_blocking(move || locate(&asked)).await.map_err(|e| format!("{}: {e}", path.display()))??;
-        let (bytes, _) = read(file.clone(), self.max.component_bytes()).await.map_err(|e| e.to_string())?;
-        let place = if folder.join(manifest::FILE).is_file() { &folder } else { &file.path };
-        self.load(place, &file.path, &manifest, bytes).await.map_err(|refusal| match refusal {
+        let located = spawn_blocking(move || locate(&asked)).await;
+        let Located { place, file, manifest } = located.map_err(|e| format!("{}: {e}", path.display()))??;
+        let component = file.path.clone();
+        let (bytes, _) = read(file, self.max.component_bytes()).await.map_err(|e| e.to_string())?;
+        self.load(&place, &component, &manifest, bytes).await.map_err(|refusal| match refusal {
             Refusal::Final(cause) | Refusal::Passing(cause) => cause,
         })
     }
@@ -285,8 +285,15 @@ fn nameless(known: &Known, cause: String) -> Problem {
     Problem { name, version: None, cause }
 }
 
-/// Folder, component and manifest of a path that somebody named.
-fn locate(path: &Path) -> Result<(PathBuf, scan::PluginFile, Manifest), String> {
+/// A plugin that somebody named by a path.
+struct Located {
+    /// Its folder, or the file of a component by itself.
+    place: PathBuf,
+    file: scan::PluginFile,
+    manifest: Manifest,
+}
+
+fn locate(path: &Path) -> Result<Located, String> {
     let absolute = path.canonicalize().map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     if absolute.is_dir() {
         let text = scan::read_manifest(&absolute).map_err(|e| e.to_string())?;
@@ -295,7 +302,7 @@ fn locate(path: &Path) -> Result<(PathBuf, scan::PluginFile, Manifest), String> 
             FileError::Missing(_) => format!("{e}: {}", scan::remedy(&absolute, &manifest.name)),
             e => e.to_string(),
         })?;
-        return Ok((absolute, file, manifest));
+        return Ok(Located { place: absolute, file, manifest });
     }
     let folder = absolute.parent().unwrap_or(Path::new("/")).to_owned();
     let name = absolute.file_name().unwrap_or_default();
@@ -303,11 +310,11 @@ fn locate(path: &Path) -> Result<(PathBuf, scan::PluginFile, Manifest), String> 
     if let Ok(text) = scan::read_manifest(&folder) {
         let manifest = Manifest::parse(&folder.join(manifest::FILE), &text).map_err(|e| e.to_string())?;
         if scan::find(&folder, &manifest.component).is_ok_and(|named| named.path == file.path) {
-            return Ok((folder, file, manifest));
+            return Ok(Located { place: folder, file, manifest });
         }
     }
     let manifest = Manifest::bare(&plain_name(&absolute));
-    Ok((folder, file, manifest))
+    Ok(Located { place: absolute, file, manifest })
 }
 
 /// A plugin's name made of a file's.

@@ -85,14 +85,20 @@ pub const ECHO: &str = "(call $ok (local.get $input) (local.get $input-len))";
 
 /// A guest whose `handle` is this.
 pub fn handle(body: &str) -> Guest {
-    Guest { handle: body.to_owned(), ..Guest::default() }
+    Guest {
+        handle: body.to_owned(),
+        ..Guest::default()
+    }
 }
 
 /// A guest that returns this text.
 pub fn returns(output: &str) -> Guest {
     Guest {
         core: format!("(data (i32.const 1024) {})", quoted(output)),
-        ..handle(&format!("(call $ok (i32.const 1024) (i32.const {}))", output.len()))
+        ..handle(&format!(
+            "(call $ok (i32.const 1024) (i32.const {}))",
+            output.len()
+        ))
     }
 }
 
@@ -122,11 +128,24 @@ impl Guest {
             imports += import.text;
             for (name, function, ty) in import.functions {
                 write!(lowered, "(core func ${name} (canon lower (func {function}) (memory $memory) (realloc $realloc)))").unwrap();
-                write!(core_imports, "(import \"host\" \"{name}\" (func ${name} {ty}))").unwrap();
+                write!(
+                    core_imports,
+                    "(import \"host\" \"{name}\" (func ${name} {ty}))"
+                )
+                .unwrap();
                 write!(given, "(export \"{name}\" (func ${name}))").unwrap();
             }
         }
-        let Guest { core, handle, memory, realloc, post, tail, export, .. } = self;
+        let Guest {
+            core,
+            handle,
+            memory,
+            realloc,
+            post,
+            tail,
+            export,
+            ..
+        } = self;
         format!(
             r#"(component {TYPES} {imports}
   (core module $libc
@@ -162,7 +181,9 @@ impl Guest {
     /// The component as a file.
     pub fn build(&self) -> Bytes {
         let text = self.text();
-        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
+        wat::parse_str(&text)
+            .unwrap_or_else(|error| panic!("{error}\n{text}"))
+            .into()
     }
 }
 
@@ -180,7 +201,11 @@ pub const SLEEP: Import = Import {
 "#,
     functions: &[
         ("block", "$poll \"[method]pollable.block\"", "(param i32)"),
-        ("subscribe", "$clock \"subscribe-duration\"", "(param i64) (result i32)"),
+        (
+            "subscribe",
+            "$clock \"subscribe-duration\"",
+            "(param i64) (result i32)",
+        ),
     ],
 };
 
@@ -216,7 +241,11 @@ pub const CONTEXT: Import = Import {
     functions: &[
         ("remaining-ms", "$context \"remaining-ms\"", "(result i32)"),
         ("plugin-name", "$context \"plugin-name\"", "(param i32)"),
-        ("plugin-version", "$context \"plugin-version\"", "(param i32)"),
+        (
+            "plugin-version",
+            "$context \"plugin-version\"",
+            "(param i32)",
+        ),
         ("labels", "$context \"labels\"", "(param i32)"),
     ],
 };
@@ -248,36 +277,17 @@ pub const STREAMS: Import = Import {
     (export "get-stderr" (func (result (own $output-stream))))))
 "#,
     functions: &[
-        ("write", "$streams \"[method]output-stream.blocking-write-and-flush\"", "(param i32 i32 i32 i32)"),
-        ("write-zeroes", "$streams \"[method]output-stream.write-zeroes\"", "(param i32 i64 i32)"),
+        (
+            "write",
+            "$streams \"[method]output-stream.blocking-write-and-flush\"",
+            "(param i32 i32 i32 i32)",
+        ),
+        (
+            "write-zeroes",
+            "$streams \"[method]output-stream.write-zeroes\"",
+            "(param i32 i64 i32)",
+        ),
         ("stdout", "$stdout \"get-stdout\"", "(result i32)"),
         ("stderr", "$stderr \"get-stderr\"", "(result i32)"),
     ],
-};
-
-/// `wasi:sockets`: making a TCP socket.
-pub const TCP: Import = Import {
-    text: r#"
-  (import "wasi:sockets/network@0.2.0" (instance $network
-    (type $c (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
-      "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit" "address-not-bindable"
-      "address-in-use" "remote-unreachable" "connection-refused" "connection-reset" "connection-aborted"
-      "datagram-too-large" "name-unresolvable" "temporary-resolver-failure" "permanent-resolver-failure"))
-    (export "error-code" (type (eq $c)))
-    (type $a (enum "ipv4" "ipv6"))
-    (export "ip-address-family" (type (eq $a)))))
-  (alias export $network "error-code" (type $error-code))
-  (alias export $network "ip-address-family" (type $family))
-  (import "wasi:sockets/tcp@0.2.0" (instance $tcp (export "tcp-socket" (type (sub resource)))))
-  (alias export $tcp "tcp-socket" (type $socket))
-  (import "wasi:sockets/tcp-create-socket@0.2.0" (instance $create
-    (alias outer 1 $error-code (type $c))
-    (export "error-code" (type $code (eq $c)))
-    (alias outer 1 $family (type $f))
-    (export "ip-address-family" (type $family (eq $f)))
-    (alias outer 1 $socket (type $s))
-    (export "tcp-socket" (type $socket (eq $s)))
-    (export "create-tcp-socket" (func (param "address-family" $family) (result (result (own $socket) (error $code)))))))
-"#,
-    functions: &[("create-tcp-socket", "$create \"create-tcp-socket\"", "(param i32 i32)")],
 };

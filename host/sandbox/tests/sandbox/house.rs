@@ -1,6 +1,6 @@
 //! A sandbox for tests, and the ordinary ways to use it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use agentry_sandbox::{
@@ -20,13 +20,21 @@ pub const SLOTS: u32 = 256;
 pub fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| {
-        Sandbox::new(SandboxConfig { slots: SLOTS, compile_concurrency: 2, ..SandboxConfig::default() }).unwrap()
+        Sandbox::new(SandboxConfig {
+            slots: SLOTS,
+            compile_concurrency: 2,
+            ..SandboxConfig::default()
+        })
+        .unwrap()
     })
 }
 
 /// Loads a guest without grants.
 pub async fn load(guest: &Guest) -> Plugin {
-    sandbox().load(guest.build(), &Grants::default()).await.unwrap()
+    sandbox()
+        .load(guest.build(), &Grants::default())
+        .await
+        .unwrap()
 }
 
 /// An invocation with an input, and limits that end tests soon.
@@ -39,7 +47,11 @@ pub fn invocation(input: &str) -> Invocation {
         plugin_name: "guest".into(),
         plugin_version: "0.1.0".into(),
         labels: Vec::new(),
-        limits: Limits { cpu: Duration::from_secs(10), timeout: PATIENCE, ..Limits::default() },
+        limits: Limits {
+            cpu: Duration::from_secs(10),
+            timeout: PATIENCE,
+            ..Limits::default()
+        },
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,
@@ -72,7 +84,10 @@ pub async fn fault(ran: Ran, kind: FaultKind) -> Fault {
 
 /// An honest guest is unharmed by whatever went before.
 pub async fn honest() {
-    let ran = load(&Guest::default()).await.run(invocation("{\"a\":1}")).await;
+    let ran = load(&Guest::default())
+        .await
+        .run(invocation("{\"a\":1}"))
+        .await;
     assert_eq!(ran.outcome, Outcome::Output("{\"a\":1}".to_owned()));
 }
 
@@ -82,9 +97,4 @@ pub fn over(fault: &Fault, limit: &str) {
     let used = fault.detail["used"].as_f64().unwrap();
     let allowed = fault.detail["allowed"].as_f64().unwrap();
     assert!(used > allowed, "{fault:?}");
-}
-
-/// Text as a shared string.
-pub fn shared(text: &str) -> Arc<str> {
-    text.into()
 }

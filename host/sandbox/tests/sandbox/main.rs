@@ -2,9 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod caching;
 mod guest;
 mod house;
+mod inert;
 mod limits;
 mod loading;
 mod logs;
 mod runs;
+mod traps;

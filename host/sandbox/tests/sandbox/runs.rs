@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use agentry_sandbox::{FaultKind, Outcome};
+use agentry_sandbox::Outcome;
 use tokio::time::Instant;
 
-use crate::guest::{CONTEXT, EXIT, Guest, SLEEP, STREAMS, TCP, handle, quoted, returns};
+use crate::guest::{CONTEXT, Guest, SLEEP, handle, quoted, returns};
 use crate::house::*;
 
 #[tokio::test]
 async fn an_output_is_returned_byte_for_byte() {
     let ran = run(&returns(" {\"b\":1, \"a\": 1.0} ")).await;
-    assert_eq!(ran.outcome, Outcome::Output(" {\"b\":1, \"a\": 1.0} ".to_owned()));
+    assert_eq!(
+        ran.outcome,
+        Outcome::Output(" {\"b\":1, \"a\": 1.0} ".to_owned())
+    );
     assert!(ran.usage.wall > Duration::ZERO && ran.usage.cpu > Duration::ZERO);
     assert!(ran.usage.instantiate > Duration::ZERO && ran.usage.instantiate < ran.usage.wall);
     assert_eq!(ran.usage.peak_memory, 64 << 10);
@@ -20,7 +23,7 @@ async fn an_output_is_returned_byte_for_byte() {
 
 #[tokio::test]
 async fn the_guest_is_given_the_whole_task() {
-    // {"attempt": a, "max": m} as digits after the id, echoing each field's place.
+    // Writes `["<id>",<attempt>,<max-attempts>]`, each number one digit.
     let guest = Guest {
         core: "(data (i32.const 1024) \"[\\22\")".to_owned(),
         ..handle(
@@ -38,16 +41,25 @@ async fn the_guest_is_given_the_whole_task() {
     let mut invocation = invocation("null");
     invocation.attempt = 2;
     let id = invocation.task_id.clone();
-    assert_eq!(plugin.run(invocation).await.outcome, Outcome::Output(format!("[\"{id}\",2,3]")));
+    assert_eq!(
+        plugin.run(invocation).await.outcome,
+        Outcome::Output(format!("[\"{id}\",2,3]"))
+    );
 }
 
 /// A guest that returns a failure: the bytes of `result<string, failure>` from offset 4 on.
 fn fails(fields: &[(u32, u32)]) -> Guest {
     let mut body = "(i32.store8 (i32.const 512) (i32.const 1))".to_owned();
     for (offset, value) in fields {
-        body += &format!("(i32.store (i32.const {}) (i32.const {value}))", 512 + offset);
+        body += &format!(
+            "(i32.store (i32.const {}) (i32.const {value}))",
+            512 + offset
+        );
     }
-    Guest { core: format!("(data (i32.const 1024) {})", quoted("later{\"n\":1}")), ..handle(&(body + "(i32.const 512)")) }
+    Guest {
+        core: format!("(data (i32.const 1024) {})", quoted("later{\"n\":1}")),
+        ..handle(&(body + "(i32.const 512)"))
+    }
 }
 
 #[tokio::test]
@@ -55,7 +67,14 @@ async fn what_the_guest_says_on_purpose_is_the_outcome() {
     let message = [(8, 1024), (12, 5)];
     let code = [(16, 1), (20, 1024), (24, 5)];
     let data = [(28, 1), (32, 1029), (36, 7)];
-    let retry = [&[(4, 0)][..], &message, &code, &data, &[(40, 1), (44, 2_500)]].concat();
+    let retry = [
+        &[(4, 0)][..],
+        &message,
+        &code,
+        &data,
+        &[(40, 1), (44, 2_500)],
+    ]
+    .concat();
     assert_eq!(
         run(&fails(&retry)).await.outcome,
         Outcome::Retry {
@@ -68,17 +87,27 @@ async fn what_the_guest_says_on_purpose_is_the_outcome() {
     let permanent = [&[(4, 1)][..], &message].concat();
     assert_eq!(
         run(&fails(&permanent)).await.outcome,
-        Outcome::Permanent { message: "later".to_owned(), code: None, data: None }
+        Outcome::Permanent {
+            message: "later".to_owned(),
+            code: None,
+            data: None
+        }
     );
     let invalid = [&[(4, 2)][..], &message].concat();
     assert_eq!(
         run(&fails(&invalid)).await.outcome,
-        Outcome::InvalidInput { message: "later".to_owned(), pointer: None }
+        Outcome::InvalidInput {
+            message: "later".to_owned(),
+            pointer: None
+        }
     );
     let snooze = [&[(4, 3)][..], &message, &[(16, 1)]].concat();
     assert_eq!(
         run(&fails(&snooze)).await.outcome,
-        Outcome::Snooze { message: "later".to_owned(), after: Duration::from_secs(1) }
+        Outcome::Snooze {
+            message: "later".to_owned(),
+            after: Duration::from_secs(1)
+        }
     );
 }
 
@@ -97,7 +126,10 @@ async fn every_run_sees_a_fresh_instance() {
     };
     let plugin = load(&guest).await;
     for _ in 0..50 {
-        assert_eq!(plugin.run(invocation("null")).await.outcome, Outcome::Output("0".to_owned()));
+        assert_eq!(
+            plugin.run(invocation("null")).await.outcome,
+            Outcome::Output("0".to_owned())
+        );
     }
 }
 
@@ -127,8 +159,14 @@ async fn a_slot_that_was_used_holds_nothing_of_the_last_guest() {
     };
     let (writer, reader) = (load(&writer).await, load(&reader).await);
     for _ in 0..20 {
-        assert_eq!(writer.run(invocation("null")).await.outcome, Outcome::Output("null".to_owned()));
-        assert_eq!(reader.run(invocation("null")).await.outcome, Outcome::Output("null".to_owned()));
+        assert_eq!(
+            writer.run(invocation("null")).await.outcome,
+            Outcome::Output("null".to_owned())
+        );
+        assert_eq!(
+            reader.run(invocation("null")).await.outcome,
+            Outcome::Output("null".to_owned())
+        );
     }
 }
 
@@ -141,7 +179,10 @@ async fn a_guest_that_is_stopped_ends_as_stopped() {
         let running = tokio::spawn(async move { plugin.run(invocation).await });
         tokio::task::yield_now().await;
         stop.cancel();
-        let ran = tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap();
+        let ran = tokio::time::timeout(PATIENCE, running)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(ran.outcome, Outcome::Stopped);
     }
     honest().await;
@@ -154,13 +195,19 @@ pub fn sleeps() -> Guest {
 
 #[tokio::test]
 async fn a_guest_that_computes_lets_others_run_on_the_same_thread() {
-    let (busy, honest) = (load(&handle("(loop $l (br $l)) unreachable")).await, load(&Guest::default()).await);
+    let (busy, honest) = (
+        load(&handle("(loop $l (br $l)) unreachable")).await,
+        load(&Guest::default()).await,
+    );
     let invocation_of_busy = invocation("null");
     let stop = invocation_of_busy.stop.clone();
     let running = tokio::spawn(async move { busy.run(invocation_of_busy).await });
     for _ in 0..10 {
         tokio::task::yield_now().await;
-        assert_eq!(honest.run(invocation("1")).await.outcome, Outcome::Output("1".to_owned()));
+        assert_eq!(
+            honest.run(invocation("1")).await.outcome,
+            Outcome::Output("1".to_owned())
+        );
     }
     stop.cancel();
     assert_eq!(running.await.unwrap().outcome, Outcome::Stopped);
@@ -170,9 +217,11 @@ async fn a_guest_that_computes_lets_others_run_on_the_same_thread() {
 async fn a_run_that_is_dropped_gives_its_place_back() {
     for _ in 0..3 {
         let plugin = load(&sleeps()).await;
-        let mut running: Vec<_> = (0..SLOTS).map(|_| Box::pin(plugin.run(invocation("null")))).collect();
+        let mut running: Vec<_> = (0..SLOTS)
+            .map(|_| Box::pin(plugin.run(invocation("null"))))
+            .collect();
         for run in &mut running {
-            assert!(futures_poll(run).is_none());
+            assert!(poll_once(run).is_none());
         }
         drop(running);
     }
@@ -180,7 +229,7 @@ async fn a_run_that_is_dropped_gives_its_place_back() {
 }
 
 /// Polls a future once.
-fn futures_poll<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> Option<F::Output> {
+fn poll_once<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> Option<F::Output> {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     match future.as_mut().poll(&mut cx) {
         std::task::Poll::Ready(output) => Some(output),
@@ -206,76 +255,11 @@ async fn all_slots_run_at_once_and_one_more_waits_for_a_place() {
         assert_eq!(ran.outcome, Outcome::Output(n.to_string()));
     }
     // One after the other they would take 25 seconds.
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
-}
-
-#[tokio::test]
-async fn exit_is_a_trap_whatever_the_code() {
-    for code in [0, 1] {
-        let guest = handle(&format!("(call $exit (i32.const {code})) unreachable")).with(EXIT);
-        let fault = fault(run(&guest).await, FaultKind::Trap).await;
-        assert_eq!(fault.detail["exit_code"], code);
-    }
-}
-
-#[tokio::test]
-async fn a_trap_tells_its_frames_and_the_end_of_standard_error() {
-    let guest = Guest {
-        core: "(data (i32.const 1024) \"panicked at main.rs\")
-            (func $_ZN4core9panicking5panic17h0123456789abcdefE unreachable)"
-            .to_owned(),
-        ..handle(
-            "(call $write (call $stderr) (i32.const 1024) (i32.const 19) (i32.const 64))
-             (call $_ZN4core9panicking5panic17h0123456789abcdefE) unreachable",
-        )
-    }
-    .with(STREAMS);
-    let ran = run(&guest).await;
-    assert_eq!(ran.logs.len(), 1);
-    assert_eq!(ran.usage.host_calls, 2);
-    let fault = fault(ran, FaultKind::Trap).await;
-    assert_eq!(fault.detail["frames"], serde_json::json!(["core::panicking::panic", "handle"]));
-    assert_eq!(fault.detail["stderr_tail"], "panicked at main.rs");
-    assert_eq!(fault.detail["exit_code"], serde_json::Value::Null);
-    assert!(fault.message.contains("unreachable"), "{fault:?}");
-}
-
-#[tokio::test]
-async fn what_breaks_the_rules_of_the_interface_is_a_trap() {
-    let bad = [
-        ("a pointer outside memory", "(call $ok (i32.const 65530) (i32.const 100))"),
-        ("a length outside memory", "(call $ok (i32.const 8) (i32.const -1))"),
-        ("a result outside memory", "(i32.const -8)"),
-        ("no such case", "(i32.store8 (i32.const 0) (i32.const 7)) (i32.const 0)"),
-        ("text that is not UTF-8", "(i32.store8 (i32.const 64) (i32.const 255)) (call $ok (i32.const 64) (i32.const 1))"),
-        ("a read outside memory", "(drop (i32.load (i32.const -4))) (i32.const 0)"),
-    ];
-    for (what, body) in bad {
-        let ran = run(&handle(body)).await;
-        assert!(matches!(&ran.outcome, Outcome::Fault(fault) if fault.kind == FaultKind::Trap), "{what}: {ran:?}");
-    }
-    honest().await;
-}
-
-#[tokio::test]
-async fn a_trap_outside_the_export_is_a_trap_of_the_task() {
-    let guests = [
-        Guest { core: "(func $s unreachable) (start $s)".to_owned(), ..Guest::default() },
-        Guest { realloc: "unreachable".to_owned(), ..Guest::default() },
-        Guest { realloc: "(i32.const -1)".to_owned(), ..Guest::default() },
-        Guest { post: "unreachable".to_owned(), ..Guest::default() },
-    ];
-    for guest in guests {
-        fault(run(&guest).await, FaultKind::Trap).await;
-    }
-}
-
-#[tokio::test]
-async fn endless_recursion_is_a_trap() {
-    let guest = handle("(call $handle (local.get $id) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))");
-    let fault = fault(run(&guest).await, FaultKind::Trap).await;
-    assert!(fault.message.contains("stack"), "{fault:?}");
-    assert!(fault.detail["frames"].as_array().unwrap().len() <= 20);
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -302,44 +286,21 @@ async fn the_guest_can_ask_about_its_attempt() {
              (call $labels (i32.const 64))
              (local.set $to (call $put (local.get $to) (i32.load (i32.const 64))))
              (local.set $to (call $put (local.get $to) (i32.add (i32.load (i32.const 64)) (i32.const 8))))
-             (i32.store8 offset=-1 (local.get $to) (i32.const 0))
              (i32.store8 (i32.sub (local.get $to) (i32.const 1)) (i32.const 0x5d))
              (call $ok (i32.const 1024) (i32.sub (local.get $to) (i32.const 1024)))",
         )
     }
     .with(CONTEXT);
-    let guest = Guest { handle: guest.handle.replace("(i32.store8 offset=-1 (local.get $to) (i32.const 0))", ""), ..guest };
     let plugin = load(&guest).await;
     let mut invocation = invocation("null");
-    invocation.labels = vec![("z".to_owned(), "last".to_owned()), ("a".to_owned(), "first".to_owned())];
+    invocation.labels = vec![
+        ("z".to_owned(), "last".to_owned()),
+        ("a".to_owned(), "first".to_owned()),
+    ];
     let ran = plugin.run(invocation).await;
-    assert_eq!(ran.outcome, Outcome::Output("[\"guest\",\"0.1.0\",\"a\",\"first\"]".to_owned()));
+    assert_eq!(
+        ran.outcome,
+        Outcome::Output("[\"guest\",\"0.1.0\",\"a\",\"first\"]".to_owned())
+    );
     assert_eq!(ran.usage.host_calls, 5);
-}
-
-#[tokio::test]
-async fn a_socket_is_refused_and_the_guest_is_told() {
-    // 1: the error case; 1: access-denied.
-    let guest = Guest {
-        core: "(data (i32.const 1024) \"null\")".to_owned(),
-        ..handle(
-            "(call $create-tcp-socket (i32.const 0) (i32.const 64))
-             (if (i32.ne (i32.load8_u (i32.const 64)) (i32.const 1)) (then unreachable))
-             (if (i32.ne (i32.load8_u (i32.const 68)) (i32.const 1)) (then unreachable))
-             (call $ok (i32.const 1024) (i32.const 4))",
-        )
-    }
-    .with(TCP);
-    assert_eq!(run(&guest).await.outcome, Outcome::Output("null".to_owned()));
-}
-
-#[tokio::test]
-async fn a_panic_of_the_host_is_internal_and_stays_within_the_run() {
-    let guest = handle("(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)) unreachable")
-        .with(crate::guest::LOGGING);
-    let plugin = load(&guest).await;
-    let mut invocation = invocation("null");
-    invocation.on_log = Some(std::sync::Arc::new(|_| panic!("a sink's own fault")));
-    let fault = fault(plugin.run(invocation).await, FaultKind::Internal).await;
-    assert!(fault.message.contains("a sink's own fault"), "{fault:?}");
 }

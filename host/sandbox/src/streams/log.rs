@@ -1,100 +1,19 @@
-//! The attempt's log: what the guest logs, and what it writes to standard output and standard error, in one bounded list.
-//!
-//! Nothing a guest writes is ever inherited by the daemon, and nothing is kept beyond the limits: what comes after them
-//! is discarded, and one last line says so.
+//! The bounded list of lines, and the lines that have not ended yet.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use wasmtime_wasi::async_trait;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-
-use crate::instance::Shared;
+use super::{Level, LogLine, LogSink, Stream};
 use crate::limits::Limits;
 
-/// Where a line of the log came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// The logging interface, or a remark of the host's (logger `agentry`).
-    Log,
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl Stream {
-    /// The word that is stored: `log`, `stdout`, `stderr`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stream::Log => "log",
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        }
-    }
-}
-
-/// How grave a line is, as `wasi:logging` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the words are those of wasi:logging")]
-pub enum Level {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
-    Critical,
-}
-
-impl Level {
-    /// The word that is stored: `trace`, `debug`, `info`, `warn`, `error`, `critical`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Level::Trace => "trace",
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-            Level::Critical => "critical",
-        }
-    }
-}
-
-/// One line of an attempt's log. It came from a guest: control characters are still in it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogLine {
-    /// Its place in the attempt, from 1, without gaps.
-    pub seq: u32,
-    /// When it was complete.
-    pub at: SystemTime,
-    /// Where it came from.
-    pub stream: Stream,
-    /// How grave it is; standard output is `info`, standard error `warn`.
-    pub level: Level,
-    /// The logger's name, empty for the standard streams. `agentry` is the host itself.
-    pub logger: String,
-    /// The text, without the line end.
-    pub message: String,
-    /// The line was longer than the limit, or (on the last line) the log was.
-    pub cut: bool,
-}
-
-/// Hears each line as it arrives. It is called on the guest's thread, so it must be quick.
-pub type LogSink = Arc<dyn Fn(&LogLine) + Send + Sync>;
-
 /// The logger's name of the host's own remarks in a guest's log.
-pub(crate) const HOST_LOGGER: &str = "agentry";
+const HOST_LOGGER: &str = "agentry";
 
 /// The longest name of a logger, in bytes.
 const LOGGER_BYTES: usize = 256;
 
 /// How much of the end of standard error a trap's detail carries, in bytes.
 const STDERR_TAIL_BYTES: usize = 4 << 10;
-
-/// How much a guest may write to a standard stream at once, in bytes; what WASI's own streams allow.
-const PERMIT_BYTES: usize = 64 << 10;
 
 /// A line that has not ended yet.
 #[derive(Default)]
@@ -151,7 +70,7 @@ impl Log {
     }
 
     /// Bytes that the guest wrote to a standard stream, in pieces as they come.
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+    pub(super) fn write(&mut self, stream: Stream, bytes: &[u8]) {
         if stream == Stream::Stderr {
             self.remember(bytes);
         }
@@ -164,7 +83,8 @@ impl Log {
             let line_bytes = self.line_bytes;
             let open = self.open(stream);
             let room = line_bytes.saturating_sub(open.bytes.len());
-            open.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            open.bytes
+                .extend_from_slice(&piece[..piece.len().min(room)]);
             open.cut |= piece.len() > room;
             if ended {
                 self.close(stream);
@@ -184,7 +104,10 @@ impl Log {
     fn close(&mut self, stream: Stream) {
         let line_bytes = self.line_bytes;
         let Open { mut bytes, mut cut } = std::mem::take(self.open(stream));
-        if cut && let Err(wrong) = std::str::from_utf8(&bytes) && wrong.error_len().is_none() {
+        if cut
+            && let Err(wrong) = std::str::from_utf8(&bytes)
+            && wrong.error_len().is_none()
+        {
             // The cut went through a character; half of it is of no use.
             bytes.truncate(wrong.valid_up_to());
         }
@@ -194,7 +117,11 @@ impl Log {
             Err(wrong) => String::from_utf8_lossy(wrong.as_bytes()).into_owned(),
         };
         cut |= truncate(&mut message, line_bytes);
-        let level = if stream == Stream::Stderr { Level::Warn } else { Level::Info };
+        let level = if stream == Stream::Stderr {
+            Level::Warn
+        } else {
+            Level::Info
+        };
         self.push(stream, level, String::new(), message, cut);
     }
 
@@ -202,7 +129,9 @@ impl Log {
         let bytes = (logger.len() + message.len()) as u64;
         if self.lines.len() as u64 >= u64::from(self.most_lines) {
             let most = self.most_lines;
-            return self.end(format!("the log was cut here: more than log_lines = {most}"));
+            return self.end(format!(
+                "the log was cut here: more than log_lines = {most}"
+            ));
         }
         if self.kept.saturating_add(bytes) > self.most_bytes {
             let most = self.most_bytes / crate::limits::KIB;
@@ -217,12 +146,26 @@ impl Log {
         self.full = true;
         self.stdout = Open::default();
         self.stderr = Open::default();
-        self.append(Stream::Log, Level::Warn, HOST_LOGGER.to_owned(), message, true);
+        self.append(
+            Stream::Log,
+            Level::Warn,
+            HOST_LOGGER.to_owned(),
+            message,
+            true,
+        );
     }
 
     fn append(&mut self, stream: Stream, level: Level, logger: String, message: String, cut: bool) {
         let seq = u32::try_from(self.lines.len() + 1).unwrap_or(u32::MAX);
-        let line = LogLine { seq, at: SystemTime::now(), stream, level, logger, message, cut };
+        let line = LogLine {
+            seq,
+            at: SystemTime::now(),
+            stream,
+            level,
+            logger,
+            message,
+            cut,
+        };
         if let Some(on_log) = &self.on_log {
             on_log(&line);
         }
@@ -235,7 +178,8 @@ impl Log {
         self.stderr_tail.extend_from_slice(bytes);
         // Twice the length before it is moved, so that single bytes do not move it each time.
         if self.stderr_tail.len() > 2 * STDERR_TAIL_BYTES {
-            self.stderr_tail.drain(..self.stderr_tail.len() - STDERR_TAIL_BYTES);
+            self.stderr_tail
+                .drain(..self.stderr_tail.len() - STDERR_TAIL_BYTES);
         }
     }
 
@@ -274,49 +218,6 @@ pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A guest's standard output or standard error.
-pub(crate) struct Output {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) stream: Stream,
-}
-
-impl IsTerminal for Output {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Output {
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Output { shared: self.shared.clone(), stream: self.stream })
-    }
-
-    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Only WASI 0.3 asks for it, which is not linked; should it ever be, what is written goes nowhere.
-        Box::new(tokio::io::sink())
-    }
-}
-
-#[async_trait]
-impl Pollable for Output {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for Output {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        lock(&self.shared.log).write(self.stream, &bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(PERMIT_BYTES)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +234,10 @@ mod tests {
 
     fn messages(log: &mut Log) -> Vec<(String, bool)> {
         let (lines, _) = log.finish();
-        lines.into_iter().map(|line| (line.message, line.cut)).collect()
+        lines
+            .into_iter()
+            .map(|line| (line.message, line.cut))
+            .collect()
     }
 
     #[test]
@@ -367,7 +271,11 @@ mod tests {
         assert_eq!(log.lines[2].logger.len(), LOGGER_BYTES);
         assert_eq!(
             messages(&mut log),
-            [("abc".to_owned(), true), ("ok".to_owned(), false), ("abc".to_owned(), true)]
+            [
+                ("abc".to_owned(), true),
+                ("ok".to_owned(), false),
+                ("abc".to_owned(), true)
+            ]
         );
     }
 
@@ -377,7 +285,10 @@ mod tests {
         log.write(Stream::Stdout, b"a\xff\n\xff\xff\xff\n");
         assert_eq!(
             messages(&mut log),
-            [("a\u{fffd}".to_owned(), false), ("\u{fffd}\u{fffd}".to_owned(), true)]
+            [
+                ("a\u{fffd}".to_owned(), false),
+                ("\u{fffd}\u{fffd}".to_owned(), true)
+            ]
         );
     }
 

@@ -1,0 +1,282 @@
+//! The task behind a [`Subscription`](crate::broker::Subscription): consume, hand over, prove that it is alive, and start
+//! anew whenever it is not.
+
+use super::Shared;
+use super::acks::{Incarnation, Settle};
+use super::connection::{Live, backoff};
+use super::topology::{CALL, call, meaning, passive};
+use super::convert;
+use crate::broker::{BrokerError, Delivery, Source};
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, OptionFuture};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How often a subscription asks its channel for a sign of life, and how long it waits for one (contract, section 7).
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBE_ANSWER: Duration = Duration::from_secs(5);
+
+/// One subscription.
+pub(super) struct Feed {
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: Source,
+    /// The name of the queue at the broker.
+    pub(super) queue: String,
+    /// The consumer tag.
+    pub(super) tag: String,
+    pub(super) prefetch: u16,
+    pub(super) deliveries: mpsc::Sender<Delivery>,
+    pub(super) confirmed: watch::Sender<Option<DateTime<Utc>>>,
+    pub(super) pause: watch::Receiver<bool>,
+    pub(super) end: CancellationToken,
+}
+
+/// Why consuming stopped.
+enum Left {
+    /// The reader dropped the subscription: what it has read may still be acknowledged.
+    Dropped,
+    /// It was ended, or the broker is being closed: everything unacknowledged goes back.
+    Ended,
+    /// To be started anew.
+    Lost(BrokerError),
+}
+
+impl From<BrokerError> for Left {
+    fn from(error: BrokerError) -> Self {
+        Left::Lost(error)
+    }
+}
+
+/// What is on its way to the reader.
+#[derive(Default)]
+struct InHand {
+    /// Taken from lapin, not handed over.
+    next: Option<Delivery>,
+    /// Handed over, and perhaps not read: the tag. Known to be read when there is room again.
+    unread: Option<u64>,
+}
+
+impl Feed {
+    /// Consume until the reader or the broker has had enough. `first` hears how the first attempt ended.
+    pub(super) async fn run(mut self, first: oneshot::Sender<Result<(), BrokerError>>) {
+        let mut first = Some(first);
+        let mut attempt = 0;
+        let mut said = String::new();
+        loop {
+            let left = self.session(&mut first, &mut attempt).await;
+            self.confirmed.send_replace(None);
+            let Left::Lost(error) = left else { return };
+            let text = error.to_string();
+            if let Some(first) = first.take() {
+                let refused = matches!(error, BrokerError::Refused(_));
+                // The caller has gone if this fails; then the deliveries' receiver has too.
+                let _ = first.send(if refused { Err(error) } else { Ok(()) });
+                if refused {
+                    return;
+                }
+            }
+            if said != text {
+                tracing::warn!(queue = self.queue, reason = text, "not consuming; trying again, for ever");
+                said = text;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff(attempt)) => attempt += 1,
+                () = self.over() => return,
+            }
+        }
+    }
+
+    /// The reader or the broker has had enough.
+    async fn over(&self) {
+        tokio::select! {
+            () = self.deliveries.closed() => {}
+            () = self.end.cancelled() => {}
+            () = self.shared.closing.cancelled() => {}
+        }
+    }
+
+    /// One channel's life.
+    async fn session(
+        &mut self,
+        first: &mut Option<oneshot::Sender<Result<(), BrokerError>>>,
+        attempt: &mut u32,
+    ) -> Left {
+        let opened = tokio::select! {
+            opened = self.open() => opened,
+            () = self.over() => return Left::Ended,
+        };
+        let (live, incarnation) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return error.into(),
+        };
+        let mut hand = InHand::default();
+        let left = match self.serve(&live, &incarnation, &mut hand, first, attempt).await {
+            Ok(left) | Err(left) => left,
+        };
+        self.confirmed.send_replace(None);
+        if matches!(left, Left::Dropped) {
+            let tags = hand.next.iter().map(|d| d.receipt.tag).chain(hand.unread).collect();
+            incarnation.settle(tags, Settle::GiveBack).await;
+            self.linger(&incarnation).await;
+        }
+        self.shared.incarnations.end(&incarnation);
+        if incarnation.channel.status().connected() {
+            let closed = timeout(CALL, incarnation.channel.close(200, "OK".into())).await;
+            tracing::debug!(queue = self.queue, ?closed, "channel closed");
+        }
+        left
+    }
+
+    async fn open(&self) -> Result<(Arc<Live>, Arc<Incarnation>), BrokerError> {
+        let live = self.shared.consuming.live(CALL).await?;
+        self.shared.redeclare(&live, self.source.queue()).await?;
+        let channel = live.channel().await?;
+        call("setting the prefetch", channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
+        Ok((live, self.shared.incarnations.begin(channel)))
+    }
+
+    async fn serve(
+        &mut self,
+        live: &Live,
+        incarnation: &Incarnation,
+        hand: &mut InHand,
+        first: &mut Option<oneshot::Sender<Result<(), BrokerError>>>,
+        attempt: &mut u32,
+    ) -> Result<Left, Left> {
+        let mut consumer: Option<Consumer> = None;
+        let mut probe: Option<BoxFuture<'static, Result<(), BrokerError>>> = None;
+        let mut pausable = true;
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROBE_EVERY, PROBE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let paused = *self.pause.borrow_and_update();
+            if paused && let Some(running) = consumer.take() {
+                self.confirmed.send_replace(None);
+                self.withdraw(incarnation, running, hand.next.take()).await?;
+            } else if !paused && consumer.is_none() {
+                consumer = Some(self.consume(&incarnation.channel).await?);
+                self.confirmed.send_replace(Some(Utc::now()));
+                *attempt = 0;
+                tracing::info!(queue = self.queue, consumer = self.tag, prefetch = self.prefetch, "consuming");
+            }
+            if let Some(first) = first.take() {
+                // See `run`.
+                let _ = first.send(Ok(()));
+            }
+            tokio::select! {
+                permit = self.deliveries.reserve(), if hand.next.is_some() || hand.unread.is_some() => {
+                    let Ok(permit) = permit else { return self.leave(incarnation, consumer, hand).await };
+                    hand.unread = None;
+                    if let Some(delivery) = hand.next.take() {
+                        hand.unread = Some(delivery.receipt.tag);
+                        permit.send(delivery);
+                    }
+                }
+                Some(received) = OptionFuture::from(consumer.as_mut().map(|c| c.next())), if hand.next.is_none() => {
+                    match received {
+                        Some(Ok(delivery)) => {
+                            incarnation.delivered(delivery.delivery_tag).await;
+                            hand.next = Some(convert::delivery(&self.source, incarnation.id, delivery));
+                        }
+                        Some(Err(error)) => return Err(meaning("consuming", &error).into()),
+                        None => {
+                            let text = format!("RabbitMQ cancelled the consumer of {:?}: was it deleted?", self.queue);
+                            return Err(BrokerError::Unavailable(text).into());
+                        }
+                    }
+                }
+                Some(alive) = OptionFuture::from(probe.as_mut()) => {
+                    probe = None;
+                    alive?;
+                }
+                _ = tick.tick(), if probe.is_none() => probe = Some(sign_of_life(&incarnation.channel, &self.queue)),
+                changed = self.pause.changed(), if pausable => pausable = changed.is_ok(),
+                () = self.deliveries.closed() => return self.leave(incarnation, consumer, hand).await,
+                () = self.end.cancelled() => return Ok(Left::Ended),
+                () = self.shared.closing.cancelled() => return Ok(Left::Ended),
+            }
+            if !live.is_connected() {
+                return Err(BrokerError::Unavailable("the connection has ended".into()).into());
+            }
+        }
+    }
+
+    async fn consume(&self, channel: &Channel) -> Result<Consumer, BrokerError> {
+        call(
+            &format!("consuming from {:?}", self.queue),
+            channel.basic_consume(
+                self.queue.as_str().into(),
+                self.tag.as_str().into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            ),
+        )
+        .await
+    }
+
+    /// Cancel the consumer; what lapin holds of it, and `next`, goes back to the queue. What the reader has stays its own.
+    async fn withdraw(
+        &self,
+        incarnation: &Incarnation,
+        mut consumer: Consumer,
+        next: Option<Delivery>,
+    ) -> Result<(), BrokerError> {
+        let channel = &incarnation.channel;
+        call("cancelling a consumer", channel.basic_cancel(self.tag.as_str().into(), BasicCancelOptions::default()))
+            .await?;
+        let mut tags: Vec<u64> = next.iter().map(|d| d.receipt.tag).collect();
+        let drained = timeout(CALL, async {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                incarnation.delivered(delivery.delivery_tag).await;
+                tags.push(delivery.delivery_tag);
+            }
+        });
+        if drained.await.is_err() {
+            return Err(BrokerError::Unavailable("a cancelled consumer did not end".into()));
+        }
+        incarnation.settle(tags, Settle::GiveBack).await;
+        Ok(())
+    }
+
+    async fn leave(&self, incarnation: &Incarnation, consumer: Option<Consumer>, hand: &mut InHand) -> Result<Left, Left> {
+        if let Some(consumer) = consumer {
+            self.withdraw(incarnation, consumer, hand.next.take()).await?;
+        }
+        Ok(Left::Dropped)
+    }
+
+    /// Keep the channel while there are receipts for it.
+    async fn linger(&self, incarnation: &Incarnation) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = incarnation.drained() => return,
+                _ = tick.tick() => if !incarnation.channel.status().connected() { return },
+                () = self.end.cancelled() => return,
+                () = self.shared.closing.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// A passive declare on the consuming channel itself. A connection that is half open, or a channel that hangs, does not
+/// answer; a queue that is gone answers with an error.
+fn sign_of_life(channel: &Channel, queue: &str) -> BoxFuture<'static, Result<(), BrokerError>> {
+    let (channel, queue) = (channel.clone(), queue.to_owned());
+    Box::pin(async move {
+        match timeout(PROBE_ANSWER, passive(&channel, &queue)).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(BrokerError::Unavailable(format!(
+                "the channel that consumes from {queue:?} gave no sign of life within {} s",
+                PROBE_ANSWER.as_secs()
+            ))),
+        }
+    })
+}

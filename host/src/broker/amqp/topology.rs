@@ -1,0 +1,268 @@
+//! Exchanges and queues, exactly as the contract has them (section 3), and what RabbitMQ says when others are in the way.
+
+use crate::broker::{BrokerError, Source, Target};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ErrorKind, ExchangeKind};
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// For the broker's answer to any one call.
+pub(super) const CALL: Duration = Duration::from_secs(10);
+
+/// Names of what belongs to a prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Result<Self, BrokerError> {
+        crate::broker::names::check_name("broker.prefix", prefix)?;
+        Ok(Names { prefix: prefix.to_owned() })
+    }
+
+    pub(super) fn exchange(&self) -> String {
+        self.prefix.clone()
+    }
+
+    pub(super) fn dead_exchange(&self) -> String {
+        format!("{}.dead", self.prefix)
+    }
+
+    pub(super) fn queue(&self, source: &Source) -> String {
+        match source {
+            Source::Tasks(q) => format!("{}.{q}", self.prefix),
+            Source::Returned(q) => format!("{}.{q}.returned", self.prefix),
+            Source::Dead(q) => format!("{}.{q}.dead", self.prefix),
+        }
+    }
+
+    /// Exchange and routing key.
+    pub(super) fn route(&self, target: &Target) -> (String, String) {
+        match target {
+            Target::Tasks(q) => (self.exchange(), q.clone()),
+            Target::Dead(q) => (self.dead_exchange(), format!("{q}.dead")),
+            Target::Queue(name) => (String::new(), name.clone()),
+        }
+    }
+}
+
+/// Bound a call, and say what it was for.
+pub(super) async fn call<T>(what: &str, future: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
+    match timeout(CALL, future).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(meaning(what, &error)),
+        Err(_) => Err(BrokerError::Unavailable(format!("{what}: no answer within {} s", CALL.as_secs()))),
+    }
+}
+
+/// Declare one logical queue with all that belongs to it. Repeating it changes nothing.
+pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Result<(), BrokerError> {
+    let (exchange, dead) = (names.exchange(), names.dead_exchange());
+    for exchange in [&exchange, &dead] {
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        call(
+            &format!("declaring exchange {exchange:?}"),
+            channel.exchange_declare(
+                exchange.as_str().into(),
+                ExchangeKind::Direct,
+                options,
+                FieldTable::default(),
+            ),
+        )
+        .await?;
+    }
+    let returned = format!("{queue}.returned");
+    let mut arguments = quorum();
+    arguments.insert("x-dead-letter-exchange".into(), text(&dead));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&returned));
+    let q = std::sync::Arc::<str>::from(queue);
+    for (source, exchange, key, arguments) in [
+        // The queues that take what is dead-lettered come first, so that none is lost in between.
+        (Source::Returned(q.clone()), &dead, returned, quorum()),
+        (Source::Dead(q.clone()), &dead, format!("{queue}.dead"), quorum()),
+        (Source::Tasks(q), &exchange, queue.to_owned(), arguments),
+    ] {
+        let name = names.queue(&source);
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        call(
+            &format!("declaring queue {name:?}"),
+            channel.queue_declare(name.as_str().into(), options, arguments),
+        )
+        .await?;
+        call(
+            &format!("binding queue {name:?} to exchange {exchange:?}"),
+            channel.queue_bind(
+                name.as_str().into(),
+                exchange.as_str().into(),
+                key.into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            ),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Check, without changing anything, that all of it is there (`broker.declare=false`). AMQP lets nobody read arguments or
+/// bindings, so those are not checked.
+pub(super) async fn check(channel: &Channel, names: &Names, queue: &str) -> Result<(), BrokerError> {
+    for exchange in [names.exchange(), names.dead_exchange()] {
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        call(
+            &format!("checking exchange {exchange:?}"),
+            channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, FieldTable::default()),
+        )
+        .await
+        .map_err(undeclared)?;
+    }
+    let q = std::sync::Arc::<str>::from(queue);
+    for source in [Source::Tasks(q.clone()), Source::Returned(q.clone()), Source::Dead(q)] {
+        passive(channel, &names.queue(&source)).await.map_err(undeclared)?;
+    }
+    Ok(())
+}
+
+/// What the broker counts for a queue; it must exist.
+pub(super) async fn passive(channel: &Channel, name: &str) -> Result<lapin::Queue, BrokerError> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    call(
+        &format!("looking at queue {name:?}"),
+        channel.queue_declare(name.into(), options, FieldTable::default()),
+    )
+    .await
+}
+
+fn undeclared(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Refused(text) if text.contains("does not exist") => BrokerError::Refused(format!(
+            "{text}; broker.declare is false, so declare it (README, \"What is declared\"), or set broker.declare=true"
+        )),
+        other => other,
+    }
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+/// What an error of a channel means: some cannot mend themselves.
+pub(super) fn meaning(what: &str, error: &lapin::Error) -> BrokerError {
+    let ErrorKind::ProtocolError(protocol) = error.kind() else {
+        return BrokerError::Unavailable(format!("{what}: {error}"));
+    };
+    let says = protocol.get_message().as_str();
+    match protocol.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => BrokerError::Refused(inequivalent(what, says)),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => BrokerError::Refused(format!(
+            "{what}: RabbitMQ does not allow it ({says}); grant it with `rabbitmqctl set_permissions`, or declare it yourself and set broker.declare=false"
+        )),
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => {
+            BrokerError::Refused(format!("{what}: it does not exist ({says})"))
+        }
+        AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => BrokerError::Refused(format!(
+            "{what}: another connection owns it exclusively ({says}); set another broker.prefix or queue name"
+        )),
+        _ => BrokerError::Unavailable(format!("{what}: {says}")),
+    }
+}
+
+/// Queue, argument, both values, and a way out on which nothing is lost.
+fn inequivalent(what: &str, says: &str) -> String {
+    let Some(found) = Inequivalent::parse(says) else {
+        return format!("{what}: RabbitMQ refuses it ({says}); nothing was changed");
+    };
+    let Inequivalent { argument, kind, name, vhost, wanted, current } = found;
+    let then = if kind == "queue" {
+        "set another broker.prefix (or queue name), start on fresh queues, and move the waiting messages over with a \
+         shovel; or stop the producers, let the queue run empty, delete it, and start again"
+    } else {
+        "set another broker.prefix; or have its owner delete it, which loses no message that is already in a queue"
+    };
+    format!(
+        "{kind} {name:?} in virtual host {vhost:?} has {argument} {current}, and {wanted} is needed; nothing was \
+         changed. Either {then}"
+    )
+}
+
+/// RabbitMQ's `inequivalent arg 'A' for KIND 'N' in vhost 'V': received X but current is Y`.
+struct Inequivalent<'a> {
+    argument: &'a str,
+    kind: &'a str,
+    name: &'a str,
+    vhost: &'a str,
+    wanted: String,
+    current: String,
+}
+
+impl<'a> Inequivalent<'a> {
+    fn parse(says: &'a str) -> Option<Self> {
+        let (_, rest) = says.split_once("inequivalent arg '")?;
+        let (argument, rest) = rest.split_once("' for ")?;
+        let (kind, rest) = rest.split_once(" '")?;
+        let (name, rest) = rest.split_once("' in vhost '")?;
+        let (vhost, rest) = rest.split_once("': received ")?;
+        let (wanted, current) = rest.split_once(" but current is ")?;
+        Some(Inequivalent { argument, kind, name, vhost, wanted: value(wanted), current: value(current) })
+    }
+}
+
+/// `none` · `'x'` · `the value 'x' of type 'longstr'`.
+fn value(text: &str) -> String {
+    let text = text.trim();
+    match text.strip_prefix("the value '").and_then(|t| t.rsplit_once("' of type ")) {
+        Some((value, _)) => format!("'{value}'"),
+        None if text == "none" => "no value".into(),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inequivalent_queue_is_told_with_argument_values_and_remedy() {
+        let says = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'agentry.default' in vhost '/': \
+                    received 'quorum' but current is 'classic'";
+        insta::assert_snapshot!(inequivalent("declaring queue \"agentry.default\"", says), @r#"queue "agentry.default" in virtual host "/" has x-queue-type 'classic', and 'quorum' is needed; nothing was changed. Either set another broker.prefix (or queue name), start on fresh queues, and move the waiting messages over with a shovel; or stop the producers, let the queue run empty, delete it, and start again"#);
+        let says = "PRECONDITION_FAILED - inequivalent arg 'x-dead-letter-exchange' for queue 'agentry.default' in vhost \
+                    'team': received the value 'agentry.dead' of type 'longstr' but current is none";
+        insta::assert_snapshot!(inequivalent("declaring queue \"agentry.default\"", says), @r#"queue "agentry.default" in virtual host "team" has x-dead-letter-exchange no value, and 'agentry.dead' is needed; nothing was changed. Either set another broker.prefix (or queue name), start on fresh queues, and move the waiting messages over with a shovel; or stop the producers, let the queue run empty, delete it, and start again"#);
+        let says = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'agentry' in vhost '/': received 'direct' \
+                    but current is 'topic'";
+        insta::assert_snapshot!(inequivalent("declaring exchange \"agentry\"", says), @r#"exchange "agentry" in virtual host "/" has type 'topic', and 'direct' is needed; nothing was changed. Either set another broker.prefix; or have its owner delete it, which loses no message that is already in a queue"#);
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_understood_is_told_as_it_came() {
+        let says = "PRECONDITION_FAILED - invalid property 'non-durable' for queue 'x' in vhost '/'";
+        assert_eq!(
+            inequivalent("declaring queue \"x\"", says),
+            "declaring queue \"x\": RabbitMQ refuses it (PRECONDITION_FAILED - invalid property 'non-durable' for \
+             queue 'x' in vhost '/'); nothing was changed"
+        );
+    }
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let names = Names::new("agentry").unwrap();
+        let q: std::sync::Arc<str> = "default".into();
+        assert_eq!(names.queue(&Source::Tasks(q.clone())), "agentry.default");
+        assert_eq!(names.queue(&Source::Returned(q.clone())), "agentry.default.returned");
+        assert_eq!(names.queue(&Source::Dead(q)), "agentry.default.dead");
+        assert_eq!(names.route(&Target::Tasks("default".into())), ("agentry".into(), "default".into()));
+        assert_eq!(names.route(&Target::Dead("default".into())), ("agentry.dead".into(), "default.dead".into()));
+        assert_eq!(names.route(&Target::Queue("amq.gen-x".into())), (String::new(), "amq.gen-x".into()));
+    }
+}
