@@ -16,11 +16,11 @@ mod flight;
 mod options;
 mod plan;
 pub mod postgres;
+pub mod queue_table;
 mod rows;
 mod schema;
 pub mod sqlite;
 mod storable;
-pub mod queue_table;
 mod types;
 
 pub use options::{DbOptions, SchemaName};

@@ -4,8 +4,8 @@
 use super::Shared;
 use super::acks::{Incarnation, Settle};
 use super::connection::{Live, backoff};
-use super::topology::{CALL, call, meaning, passive};
 use super::convert;
+use super::topology::{CALL, call, meaning, passive};
 use crate::broker::{BrokerError, Delivery, Source};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
@@ -245,7 +245,12 @@ impl Feed {
         Ok(())
     }
 
-    async fn leave(&self, incarnation: &Incarnation, consumer: Option<Consumer>, hand: &mut InHand) -> Result<Left, Left> {
+    async fn leave(
+        &self,
+        incarnation: &Incarnation,
+        consumer: Option<Consumer>,
+        hand: &mut InHand,
+    ) -> Result<Left, Left> {
         if let Some(consumer) = consumer {
             self.withdraw(incarnation, consumer, hand.next.take()).await?;
         }

@@ -66,12 +66,7 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         call(
             &format!("declaring exchange {exchange:?}"),
-            channel.exchange_declare(
-                exchange.as_str().into(),
-                ExchangeKind::Direct,
-                options,
-                FieldTable::default(),
-            ),
+            channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Direct, options, FieldTable::default()),
         )
         .await?;
     }
@@ -88,11 +83,8 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
     ] {
         let name = names.queue(&source);
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        call(
-            &format!("declaring queue {name:?}"),
-            channel.queue_declare(name.as_str().into(), options, arguments),
-        )
-        .await?;
+        call(&format!("declaring queue {name:?}"), channel.queue_declare(name.as_str().into(), options, arguments))
+            .await?;
         call(
             &format!("binding queue {name:?} to exchange {exchange:?}"),
             channel.queue_bind(
@@ -130,11 +122,8 @@ pub(super) async fn check(channel: &Channel, names: &Names, queue: &str) -> Resu
 /// What the broker counts for a queue; it must exist.
 pub(super) async fn passive(channel: &Channel, name: &str) -> Result<lapin::Queue, BrokerError> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    call(
-        &format!("looking at queue {name:?}"),
-        channel.queue_declare(name.into(), options, FieldTable::default()),
-    )
-    .await
+    call(&format!("looking at queue {name:?}"), channel.queue_declare(name.into(), options, FieldTable::default()))
+        .await
 }
 
 fn undeclared(error: BrokerError) -> BrokerError {

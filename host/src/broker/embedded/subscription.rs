@@ -154,12 +154,7 @@ impl Feed {
         }
     }
 
-    fn hand_over(
-        &self,
-        message: crate::db::queue_table::StoredMessage,
-        redelivered: bool,
-        unread: &mut Option<i64>,
-    ) {
+    fn hand_over(&self, message: crate::db::queue_table::StoredMessage, redelivered: bool, unread: &mut Option<i64>) {
         let id = message.id;
         self.holding.lock().ids.insert(id);
         let delivery = Delivery {

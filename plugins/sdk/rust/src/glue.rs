@@ -57,7 +57,11 @@ mod imports {
 }
 
 /// Read the input, call, write the output.
-pub fn run<I, O>(task: &Task, input: &str, handle: impl FnOnce(&Task, I) -> Result<O, Failure>) -> Result<String, Failure>
+pub fn run<I, O>(
+    task: &Task,
+    input: &str,
+    handle: impl FnOnce(&Task, I) -> Result<O, Failure>,
+) -> Result<String, Failure>
 where
     I: DeserializeOwned,
     O: Serialize,
@@ -99,7 +103,9 @@ where
         Failure::Permanent { message, code, details } => {
             WireFailure::Permanent(wire::Permanent { message, code, details })
         }
-        Failure::InvalidInput { message, pointer } => WireFailure::InvalidInput(wire::InvalidInput { message, pointer }),
+        Failure::InvalidInput { message, pointer } => {
+            WireFailure::InvalidInput(wire::InvalidInput { message, pointer })
+        }
         Failure::Snooze { message, after } => WireFailure::Snooze(wire::Snooze { message, after_ms: millis(after) }),
     })
 }

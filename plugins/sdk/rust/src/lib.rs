@@ -97,7 +97,7 @@ macro_rules! plugin {
                     $crate::glue::call(task, $handle)
                 }
             }
-            $crate::glue::export!(Plugin with_types_in $crate::glue::bindings);
+    $crate::glue::export!(Plugin with_types_in $crate::glue::bindings);
         };
     };
 }

@@ -73,7 +73,9 @@ fn handle(task: &Task, input: Input) -> Result<Value, Failure> {
             })
         }
         Input::Snooze { ms } => Err(Failure::snooze("as asked", Duration::from_millis(ms))),
-        Input::FailUntilAttempt { n } if task.attempt < n => Err(Failure::retry(format!("attempt {} of {n}", task.attempt))),
+        Input::FailUntilAttempt { n } if task.attempt < n => {
+            Err(Failure::retry(format!("attempt {} of {n}", task.attempt)))
+        }
         Input::FailUntilAttempt { .. } => Ok(json!({"attempt": task.attempt})),
         Input::Log { lines, bytes } => {
             let line = "x".repeat(bytes);

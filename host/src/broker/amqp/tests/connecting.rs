@@ -67,7 +67,9 @@ async fn an_unreachable_broker_is_unavailable_and_connected_when_it_comes() {
         let broker = AmqpBroker::start(there.options()).unwrap();
         let error = soon("the first outcome", broker.first_outcome()).await.unwrap_err();
         assert!(matches!(&error, BrokerError::Unavailable(text) if text.contains(&port.to_string())), "{error}");
-        assert!(matches!(&*broker.health().borrow(), Health::Down(_, reason) if reason.contains("connecting to amqp://")));
+        assert!(
+            matches!(&*broker.health().borrow(), Health::Down(_, reason) if reason.contains("connecting to amqp://"))
+        );
         // Subscribed while it is away; consuming when it is there.
         let mut subscription = soon("an answer", broker.subscribe(tasks(), 1)).await.unwrap();
         assert!(subscription.confirmed.borrow().is_none());
@@ -91,7 +93,10 @@ async fn a_peer_that_accepts_and_says_nothing_is_given_up_in_time() {
     let url = format!("amqp://127.0.0.1:{}?connection_timeout=300", proxy.port).parse().unwrap();
     let began = Instant::now();
     let error = AmqpBroker::connect(options(&url)).await.err();
-    assert!(matches!(&error, Some(BrokerError::Unavailable(text)) if text.contains("no answer within 0.3 s")), "{error:?}");
+    assert!(
+        matches!(&error, Some(BrokerError::Unavailable(text)) if text.contains("no answer within 0.3 s")),
+        "{error:?}"
+    );
     assert!(began.elapsed() < patience(10), "{:?}", began.elapsed());
 }
 

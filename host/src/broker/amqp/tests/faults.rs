@@ -7,9 +7,9 @@ use crate::broker::conformance::{
     acknowledge, body, eventually, message, next, numbers, patience, publish, ready, soon, task, tasks, tidily,
 };
 use crate::broker::{Broker, PublishError, Source, Subscription};
+use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
-use lapin::BasicProperties;
 use std::time::Instant;
 
 async fn consuming(broker: &AmqpBroker, prefetch: u16) -> Subscription {
