@@ -148,12 +148,12 @@ pub(super) async fn acknowledge(broker: &dyn Broker, deliveries: impl IntoIterat
 }
 
 pub(super) async fn ready(broker: &dyn Broker, n: u32) {
-    eventually(
+    let facts = eventually(
         "messages that wait",
         async || broker.facts(tasks()).await,
         |facts| facts.as_ref().is_ok_and(|f| f.ready == n),
-    )
-    .await;
+    );
+    facts.await.expect("right");
 }
 
 async fn start(place: &impl Place) -> Arc<dyn Broker> {
@@ -177,7 +177,9 @@ pub(super) async fn a_published_message_is_delivered_acknowledged_and_gone(place
     assert_eq!(delivery.source, tasks());
     acknowledge(&*broker, [delivery]).await;
     soon("the end", subscription.end()).await;
-    assert_eq!(broker.facts(tasks()).await.unwrap(), QueueFacts { ready: 0, consumers: 0 });
+    let gone =
+        eventually("nothing to be left", async || broker.facts(tasks()).await.unwrap(), |f| f.consumers == 0).await;
+    assert_eq!(gone.ready, 0);
     broker.close().await;
     let broker = place.open().await;
     ready(&*broker, 0).await;
@@ -307,7 +309,10 @@ pub(super) async fn a_paused_subscription_takes_nothing_and_a_resumed_one_does(p
     let facts = eventually(
         "what was buffered to be given back",
         async || broker.facts(tasks()).await.unwrap(),
-        |f| f.consumers == 0 && f.ready >= 7,
+        |f| {
+            // RabbitMQ counts a cancelled consumer of a quorum queue for as long as messages are out with it.
+            f.ready >= 7
+        },
     )
     .await;
     let standing = subscription.deliveries.try_recv().ok();
@@ -513,20 +518,24 @@ pub(super) async fn ten_thousand_messages_pass_in_order(place: &impl Place) {
     let published = began.elapsed();
     let mut subscription = subscribe(&*broker, 256).await;
     let began = Instant::now();
-    let mut seen = 0;
-    while seen < 10_000 {
-        let mut batch = vec![next(&mut subscription).await];
-        while batch.len() < 100
-            && let Ok(delivery) = subscription.deliveries.try_recv()
-        {
-            batch.push(delivery);
+    // As the worker does: reading goes on while acknowledgements, as many as there are, are on their way.
+    let (done, mut to_settle) = tokio::sync::mpsc::unbounded_channel();
+    let settling = tokio::spawn({
+        let broker = broker.clone();
+        async move {
+            let mut batch = Vec::new();
+            while to_settle.recv_many(&mut batch, 500).await > 0 {
+                acknowledge(&*broker, batch.drain(..)).await;
+            }
         }
-        for delivery in &batch {
-            assert_eq!(body(delivery), seen.to_string());
-            seen += 1;
-        }
-        acknowledge(&*broker, batch).await;
+    });
+    for i in 0..10_000 {
+        let delivery = next(&mut subscription).await;
+        assert_eq!(body(&delivery), i.to_string());
+        done.send(delivery).expect("it is settling");
     }
+    drop(done);
+    soon("the last acknowledgement", settling).await.expect("settled");
     let consumed = began.elapsed();
     soon("the end", subscription.end()).await;
     ready(&*broker, 0).await;

@@ -43,7 +43,7 @@ pub(super) fn delivery(source: &Source, channel: u64, from: lapin::message::Deli
         source: source.clone(),
         message,
         redelivered: from.redelivered,
-        receipt: Receipt { channel, tag: from.delivery_tag },
+        receipt: Receipt::new(channel, from.delivery_tag),
     }
 }
 

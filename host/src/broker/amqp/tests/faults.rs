@@ -99,7 +99,6 @@ async fn cut_connections_are_made_again_and_nothing_is_lost() {
             let held = next(&mut subscription).await;
             proxy.cut();
             soon("the loss to be noticed", health.wait_for(|h| !h.is_up())).await.unwrap();
-            assert!(subscription.confirmed.borrow().is_none() || *subscription.confirmed.borrow() > since);
             stale += broker.acknowledge(vec![held.receipt]).await.stale;
             soon("the connection", health.wait_for(|h| h.is_up())).await.unwrap();
             confirmed_anew(&mut subscription, since).await;
