@@ -498,7 +498,7 @@ pub(super) async fn a_dead_letter_goes_to_the_queue_of_the_dead(place: &impl Pla
 
 pub(super) async fn a_large_body_arrives_whole(place: &impl Place) {
     let broker = start(place).await;
-    let large: Vec<u8> = (0..3_000_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let large: Vec<u8> = (0..3_000_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let results = soon("confirms", broker.publish(vec![task(large.clone()), task("")])).await;
     assert_eq!(results, [Ok(()), Ok(())]);
     let mut subscription = subscribe(&*broker, 2).await;
