@@ -91,11 +91,13 @@ impl Live {
         let mut events = std::pin::pin!(self.connection.events_listener());
         // Not every way to close has an event (a close with code 200 has none).
         let mut tick = tokio::time::interval(Duration::from_secs(1));
-        let mut last = None;
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Event::Error(error)) => last = Some(error.to_string()),
+                    // Errors of a channel come here too, and are handled where the channel is.
+                    Some(Event::Error(error)) if !self.is_connected() => {
+                        return self.condemned.get().cloned().unwrap_or_else(|| error.to_string());
+                    }
                     Some(Event::ConnectionBlocked(reason)) => {
                         tracing::warn!(reason, "RabbitMQ has blocked this connection: it takes no messages for now");
                     }
@@ -109,9 +111,8 @@ impl Live {
             if let Some(reason) = self.condemned.get() {
                 return reason.clone();
             }
-            // Errors of a channel are events too.
             if !self.connection.status().connected() {
-                return last.unwrap_or_else(|| "it was closed".into());
+                return "it was closed".into();
             }
         }
     }

@@ -98,7 +98,7 @@ async fn cut_connections_are_made_again_and_nothing_is_lost() {
             }
             let held = next(&mut subscription).await;
             proxy.cut();
-            soon("the loss to be noticed", health.wait_for(|h| !h.is_up())).await.unwrap();
+            soon("the loss to be noticed", subscription.confirmed.wait_for(|c| *c != since)).await.unwrap();
             stale += broker.acknowledge(vec![held.receipt]).await.stale;
             soon("the connection", health.wait_for(|h| h.is_up())).await.unwrap();
             confirmed_anew(&mut subscription, since).await;
