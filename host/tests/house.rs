@@ -10,7 +10,8 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["daemon"],
-    &["config", "telemetry", "shutdown"],
+    &["telemetry", "shutdown"],
+    &["config"],
     &["worker", "maintenance", "api"],
     &["registry"],
     &["broker"],
@@ -182,6 +183,7 @@ fn the_pictures_in_the_readme_are_what_the_code_says() {
 fn no_file_is_too_long_to_read_in_one_sitting() {
     let long: Vec<_> = files()
         .into_iter()
+        .filter(|(_, path, text)| !code(path, text).is_empty())
         .map(|(_, path, text)| (path, text.lines().count()))
         .filter(|(_, lines)| *lines > 400)
         .collect();

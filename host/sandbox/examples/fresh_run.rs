@@ -22,10 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tasks: u32 = args.next().map_or(Ok(100_000), |text| text.parse())?;
     let workers: usize = args.next().map_or(Ok(1), |text| text.parse())?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
         let sandbox = Sandbox::new(SandboxConfig::default())?;
         let began = Instant::now();

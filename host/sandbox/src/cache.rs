@@ -55,39 +55,24 @@ pub enum CacheError {
 impl Cache {
     /// Opens the folder, making it if it is missing, readable for its owner alone.
     pub(crate) fn open(dir: &Path, engine: &Engine) -> Result<Cache, CacheError> {
-        let io = |source| CacheError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io)?;
+        let io = |source| CacheError::Io { dir: dir.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         let found = fs::metadata(dir).map_err(io)?;
         let user = rustix::process::geteuid().as_raw();
         if found.uid() != user {
-            return Err(CacheError::Owner {
-                dir: dir.to_owned(),
-                owner: found.uid(),
-                user,
-            });
+            return Err(CacheError::Owner { dir: dir.to_owned(), owner: found.uid(), user });
         }
         if found.mode() & 0o077 != 0 {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Cache {
-            dir: dir.to_owned(),
-            engine: hasher.finish(),
-        })
+        Ok(Cache { dir: dir.to_owned(), engine: hasher.finish() })
     }
 
     fn path(&self, digest: &str) -> PathBuf {
         let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
-        self.dir
-            .join(format!("{digest}-{:016x}.cwasm", self.engine))
+        self.dir.join(format!("{digest}-{:016x}.cwasm", self.engine))
     }
 
     /// The compiled form of the component with this digest, if it is here and whole. Anything doubtful is as good as
@@ -117,10 +102,7 @@ impl Cache {
     /// Keeps a compiled component for the next time. A failure costs that next time, and nothing now.
     pub(crate) fn store(&self, digest: &str, component: &Component) {
         let path = self.path(digest);
-        let stored = component
-            .serialize()
-            .map_err(io::Error::other)
-            .and_then(|code| self.write(&path, &code));
+        let stored = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&path, &code));
         if let Err(error) = stored {
             warn!(path = %path.display(), %error, "could not keep compiled code");
         }
@@ -130,9 +112,7 @@ impl Cache {
     fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self
-            .dir
-            .join(format!(".{}-{count}.tmp", std::process::id()));
+        let temporary = self.dir.join(format!(".{}-{count}.tmp", std::process::id()));
         let written = (|| {
             let mut file = OpenOptions::new()
                 .write(true)
@@ -159,10 +139,7 @@ impl Cache {
 /// Whether the file is there, ours alone, and what was written. The answer stays true afterwards because only this user
 /// can write to the folder, and this program only ever replaces whole files.
 fn trusted(path: &Path) -> io::Result<bool> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-        .open(path);
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path);
     let mut file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -202,10 +179,7 @@ impl Write for HashWriter<'_> {
     }
 }
 
-#[allow(
-    unsafe_code,
-    reason = "the engine cannot know that it made the file itself; the cache does"
-)]
+#[allow(unsafe_code, reason = "the engine cannot know that it made the file itself; the cache does")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the code must come from `Component::serialize` and must not change while it is mapped. The folder is
     // writable for this user alone (`Cache::open`), the file is owned and writable by this user alone and carries the
@@ -237,15 +211,8 @@ mod tests {
         cache.store(DIGEST, &component(&engine));
         assert!(cache.load(&engine, DIGEST).is_some());
         assert_eq!(fs::metadata(&cache.dir).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(
-            fs::metadata(cache.path(DIGEST)).unwrap().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            fs::read_dir(&cache.dir).unwrap().count(),
-            1,
-            "no temporary file is left"
-        );
+        assert_eq!(fs::metadata(cache.path(DIGEST)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]

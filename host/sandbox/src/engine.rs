@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime::{
-    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
-    WasmBacktraceDetails,
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
 };
 
 use crate::cache::{Cache, CacheError};
@@ -169,42 +168,17 @@ impl Pool {
     fn shape(config: &SandboxConfig) -> Result<Pool, EngineError> {
         let range = |setting, value: u64, least, most| match (least..=most).contains(&value) {
             true => Ok(()),
-            false => Err(EngineError::Range {
-                setting,
-                value,
-                least,
-                most,
-            }),
+            false => Err(EngineError::Range { setting, value, least, most }),
         };
         let memory_bytes = config.ceilings.memory_bytes;
-        range(
-            "memory_mib",
-            memory_bytes.div_ceil(MIB),
-            1,
-            RESERVATION_BYTES / MIB,
-        )?;
+        range("memory_mib", memory_bytes.div_ceil(MIB), 1, RESERVATION_BYTES / MIB)?;
         range("memories", config.ceilings.memories.into(), 1, 100)?;
         range("instances", config.ceilings.instances.into(), 1, 10_000)?;
-        range(
-            "table_elements",
-            config.ceilings.table_elements,
-            1,
-            10_000_000,
-        )?;
+        range("table_elements", config.ceilings.table_elements, 1, 10_000_000)?;
         range("handles", config.ceilings.handles.into(), 1, 1_000_000)?;
-        range(
-            "compile_concurrency",
-            config.compile_concurrency.into(),
-            1,
-            1_000,
-        )?;
+        range("compile_concurrency", config.compile_concurrency.into(), 1, 1_000)?;
         let most = ADDRESS_SPACE_BYTES / (RESERVATION_BYTES + GUARD_BYTES);
-        range(
-            "slots",
-            config.slots.into(),
-            1,
-            most - u64::from(config.ceilings.memories),
-        )?;
+        range("slots", config.slots.into(), 1, most - u64::from(config.ceilings.memories))?;
         let wanted = u64::from(config.slots) * u64::from(config.ceilings.memories);
         Ok(Pool {
             memories: u32::try_from(wanted.min(most)).unwrap_or(u32::MAX),
@@ -285,15 +259,8 @@ mod tests {
     use super::*;
 
     fn shape(slots: u32, memories: u32) -> Result<u32, EngineError> {
-        let ceilings = Limits {
-            memories,
-            ..Limits::default()
-        };
-        let config = SandboxConfig {
-            slots,
-            ceilings,
-            ..SandboxConfig::default()
-        };
+        let ceilings = Limits { memories, ..Limits::default() };
+        let config = SandboxConfig { slots, ceilings, ..SandboxConfig::default() };
         Pool::shape(&config).map(|pool| pool.memories)
     }
 
@@ -317,29 +284,19 @@ mod tests {
 
     #[test]
     fn an_engine_for_a_thousand_slots_fits_an_ordinary_machine() {
-        let config = SandboxConfig {
-            slots: 1_000,
-            ..SandboxConfig::default()
-        };
+        let config = SandboxConfig { slots: 1_000, ..SandboxConfig::default() };
         Sandbox::new(config).unwrap();
     }
 
     #[test]
     fn the_ticking_thread_ends_with_its_engine() {
-        let sandbox = Sandbox::new(SandboxConfig {
-            slots: 1,
-            ..SandboxConfig::default()
-        })
-        .unwrap();
+        let sandbox = Sandbox::new(SandboxConfig { slots: 1, ..SandboxConfig::default() }).unwrap();
         let weak = sandbox.inner.engine.weak();
         drop(sandbox);
         // Only the ticker's own short hold on it may remain.
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while weak.upgrade().is_some() {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "the engine is still alive"
-            );
+            assert!(std::time::Instant::now() < deadline, "the engine is still alive");
             thread::yield_now();
         }
     }

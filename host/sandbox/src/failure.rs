@@ -81,11 +81,7 @@ impl Fault {
     /// A limit was reached: `used` and `allowed` in the unit of the limit's name.
     fn limit(kind: FaultKind, limit: &str, used: Value, allowed: Value, message: String) -> Fault {
         let detail = json!({ "limit": limit, "used": used, "allowed": allowed });
-        Fault {
-            kind,
-            message,
-            detail,
-        }
+        Fault { kind, message, detail }
     }
 
     /// The attempt's time is over; `deadline` when the task's deadline came before the plugin's own limit.
@@ -99,11 +95,7 @@ impl Fault {
             limit,
             seconds(used),
             seconds(allowed),
-            format!(
-                "ran for {} s, and {what} = {}",
-                seconds(used),
-                seconds(allowed)
-            ),
+            format!("ran for {} s, and {what} = {}", seconds(used), seconds(allowed)),
         )
     }
 
@@ -113,11 +105,7 @@ impl Fault {
             "cpu_seconds",
             seconds(used),
             seconds(allowed),
-            format!(
-                "used {} s of CPU time, and cpu_seconds = {}",
-                seconds(used),
-                seconds(allowed)
-            ),
+            format!("used {} s of CPU time, and cpu_seconds = {}", seconds(used), seconds(allowed)),
         )
     }
 
@@ -128,11 +116,7 @@ impl Fault {
             "memory_mib",
             units(used, MIB),
             units(allowed, MIB),
-            format!(
-                "asked for {} MiB of memory, and memory_mib = {}",
-                units(used, MIB),
-                units(allowed, MIB)
-            ),
+            format!("asked for {} MiB of memory, and memory_mib = {}", units(used, MIB), units(allowed, MIB)),
         )
     }
 
@@ -143,11 +127,7 @@ impl Fault {
             "output_kib",
             units(used, KIB),
             units(allowed, KIB),
-            format!(
-                "returned {} KiB of output or more, and output_kib = {}",
-                units(used, KIB),
-                units(allowed, KIB)
-            ),
+            format!("returned {} KiB of output or more, and output_kib = {}", units(used, KIB), units(allowed, KIB)),
         )
     }
 
@@ -161,11 +141,7 @@ impl Fault {
     }
 
     pub(crate) fn internal(message: String) -> Fault {
-        Fault {
-            kind: FaultKind::Internal,
-            message,
-            detail: Value::Null,
-        }
+        Fault { kind: FaultKind::Internal, message, detail: Value::Null }
     }
 
     /// What an error of instantiation or of the call means. `Halt` has been dealt with before.
@@ -189,37 +165,19 @@ impl Fault {
         match evidence.refused {
             Some(Refusal::Memory(used)) => return Fault::memory(used, limits),
             Some(Refusal::Table(used)) => {
-                return Fault::resource(
-                    "table_elements",
-                    used.into(),
-                    limits.table_elements.into(),
-                );
+                return Fault::resource("table_elements", used.into(), limits.table_elements.into());
             }
             None => {}
         }
-        if matches!(error.downcast_ref(), Some(ResourceTableError::Full))
-            || root.contains(HANDLES_EXHAUSTED)
-        {
-            return Fault::resource(
-                "handles",
-                (u64::from(limits.handles) + 1).into(),
-                limits.handles.into(),
-            );
+        if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || root.contains(HANDLES_EXHAUSTED) {
+            return Fault::resource("handles", (u64::from(limits.handles) + 1).into(), limits.handles.into());
         }
         if let Some((limit, used)) = counted(&root) {
-            let allowed = if limit == "memories" {
-                limits.memories
-            } else {
-                limits.instances
-            };
+            let allowed = if limit == "memories" { limits.memories } else { limits.instances };
             return Fault::resource(limit, used.into(), allowed.into());
         }
         if let Some(used) = random_asked(&root) {
-            return Fault::resource(
-                "random_kib",
-                units(used, KIB),
-                units(limits.random_bytes, KIB),
-            );
+            return Fault::resource("random_kib", units(used, KIB), units(limits.random_bytes, KIB));
         }
         Fault::trap(error, root, evidence.stderr_tail)
     }
@@ -236,13 +194,8 @@ impl Fault {
             Some(backtrace) => backtrace.frames().iter().take(FRAMES).map(frame).collect(),
             None => Vec::new(),
         };
-        let detail =
-            json!({ "frames": frames, "exit_code": exit_code, "stderr_tail": stderr_tail });
-        Fault {
-            kind: FaultKind::Trap,
-            message,
-            detail,
-        }
+        let detail = json!({ "frames": frames, "exit_code": exit_code, "stderr_tail": stderr_tail });
+        Fault { kind: FaultKind::Trap, message, detail }
     }
 }
 
@@ -253,9 +206,7 @@ const HANDLES_EXHAUSTED: &str = "store handle limit exceeded";
 
 /// The limit and the number in the engine's words for too many instances or memories. A test holds them.
 fn counted(root: &str) -> Option<(&'static str, u64)> {
-    let (what, used) = root
-        .strip_prefix("resource limit exceeded: ")?
-        .split_once(" count too high at ")?;
+    let (what, used) = root.strip_prefix("resource limit exceeded: ")?.split_once(" count too high at ")?;
     let limit = match what {
         "instance" => "instances",
         "memory" => "memories",
@@ -266,9 +217,7 @@ fn counted(root: &str) -> Option<(&'static str, u64)> {
 
 /// The number in WASI's words for too many random bytes. A test holds them.
 fn random_asked(root: &str) -> Option<u64> {
-    let (asked, _) = root
-        .strip_prefix("requested len ")?
-        .split_once(" exceeds limit ")?;
+    let (asked, _) = root.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
     asked.parse().ok()
 }
 
@@ -294,11 +243,7 @@ fn units(bytes: u64, unit: u64) -> Value {
 
 /// A whole number as one, others with their fraction.
 fn number(value: f64) -> Value {
-    if value.fract() == 0.0 && value < u64::MAX as f64 {
-        (value as u64).into()
-    } else {
-        value.into()
-    }
+    if value.fract() == 0.0 && value < u64::MAX as f64 { (value as u64).into() } else { value.into() }
 }
 
 #[cfg(test)]
@@ -307,16 +252,10 @@ mod tests {
 
     #[test]
     fn numbers_are_in_the_unit_of_the_limits_name() {
-        let limits = Limits {
-            memory_bytes: 64 * MIB,
-            ..Limits::default()
-        };
+        let limits = Limits { memory_bytes: 64 * MIB, ..Limits::default() };
         let fault = Fault::memory(64 * MIB + 65_536, &limits);
         assert_eq!(fault.kind.as_str(), "memory_limit");
-        assert_eq!(
-            fault.detail,
-            json!({ "limit": "memory_mib", "used": 64.063, "allowed": 64 })
-        );
+        assert_eq!(fault.detail, json!({ "limit": "memory_mib", "used": 64.063, "allowed": 64 }));
         assert_eq!(seconds(Duration::from_millis(1_500)), json!(1.5));
         assert_eq!(seconds(Duration::from_secs(2)), json!(2));
     }

@@ -19,9 +19,7 @@ pub(crate) struct Outline {
 fn check_kind(file: &[u8]) -> Result<(), LoadError> {
     const MAGIC: &[u8] = b"\0asm";
     if file.is_empty() {
-        return Err(LoadError::Truncated {
-            reason: "the file is empty".to_owned(),
-        });
+        return Err(LoadError::Truncated { reason: "the file is empty".to_owned() });
     }
     if file.starts_with(b"\x7fELF") {
         return Err(LoadError::Precompiled);
@@ -37,9 +35,7 @@ fn check_kind(file: &[u8]) -> Result<(), LoadError> {
     match file.get(4..8) {
         Some([1, 0, 0, 0]) => Err(LoadError::CoreModule),
         Some(_) => Ok(()),
-        None => Err(LoadError::Truncated {
-            reason: "the file ends within its first eight bytes".to_owned(),
-        }),
+        None => Err(LoadError::Truncated { reason: "the file ends within its first eight bytes".to_owned() }),
     }
 }
 
@@ -52,15 +48,10 @@ pub(crate) fn outline(file: &[u8]) -> Result<Outline, LoadError> {
     let mut outline = Outline::default();
     // One entry per module or component that is open; the first is the plugin itself.
     let mut open: Vec<Encoding> = Vec::new();
-    let malformed =
-        |error: wasmparser::BinaryReaderError| match error.message().contains("unexpected end") {
-            true => LoadError::Truncated {
-                reason: error.to_string(),
-            },
-            false => LoadError::Malformed {
-                reason: error.to_string(),
-            },
-        };
+    let malformed = |error: wasmparser::BinaryReaderError| match error.message().contains("unexpected end") {
+        true => LoadError::Truncated { reason: error.to_string() },
+        false => LoadError::Malformed { reason: error.to_string() },
+    };
     for payload in Parser::new(0).parse_all(file) {
         match payload.map_err(malformed)? {
             Payload::Version { encoding, .. } => open.push(encoding),
@@ -69,24 +60,18 @@ pub(crate) fn outline(file: &[u8]) -> Result<Outline, LoadError> {
             }
             Payload::ComponentImportSection(section) if open.len() == 1 => {
                 for import in section {
-                    outline
-                        .imports
-                        .push(import.map_err(malformed)?.name.name.to_owned());
+                    outline.imports.push(import.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if open.len() == 1 => {
                 for export in section {
-                    outline
-                        .exports
-                        .push(export.map_err(malformed)?.name.name.to_owned());
+                    outline.exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::MemorySection(section) => {
                 for memory in section {
                     let memory = memory.map_err(malformed)?;
-                    let page = 1u64
-                        .checked_shl(memory.page_size_log2.unwrap_or(16))
-                        .unwrap_or(u64::MAX);
+                    let page = 1u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
                     let bytes = memory.initial.saturating_mul(page);
                     outline.initial_memory = outline.initial_memory.saturating_add(bytes);
                 }

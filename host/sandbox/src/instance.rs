@@ -50,11 +50,7 @@ pub(crate) struct CpuMeter {
 
 impl CpuMeter {
     pub(crate) fn new(limit: Duration) -> CpuMeter {
-        CpuMeter {
-            limit,
-            spent: AtomicU64::new(0),
-            began: AtomicU64::new(0),
-        }
+        CpuMeter { limit, spent: AtomicU64::new(0), began: AtomicU64::new(0) }
     }
 
     /// A poll begins on this thread.
@@ -130,10 +126,7 @@ impl State {
     fn tick(&self) -> wasmtime::Result<UpdateDeadline> {
         match self.shared.halted() {
             Some(halt) => Err(halt.into()),
-            None => Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(tokio::task::yield_now()),
-            )),
+            None => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
         }
     }
 }
@@ -141,29 +134,18 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.host_calls += 1;
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
 /// What the engine lets one host call bring in, results included.
 pub(crate) fn hostcall_fuel(limits: &Limits) -> usize {
-    let fuel = limits
-        .hostcall_bytes
-        .max(limits.output_bytes)
-        .saturating_add(HOSTCALL_MARGIN);
+    let fuel = limits.hostcall_bytes.max(limits.output_bytes).saturating_add(HOSTCALL_MARGIN);
     usize::try_from(fuel).unwrap_or(usize::MAX)
 }
 
 /// A store for one run, with every limit set.
-pub(crate) fn store(
-    engine: &Engine,
-    limits: &Limits,
-    context: Context,
-    shared: Arc<Shared>,
-) -> Store<State> {
+pub(crate) fn store(engine: &Engine, limits: &Limits, context: Context, shared: Arc<Shared>) -> Store<State> {
     let mut wasi = WasiCtx::builder();
     // Everything else is already inert in a new builder: no arguments, no environment, standard input at its end, no
     // folders. What the network's defaults are has changed between releases, so it is said.
@@ -171,24 +153,11 @@ pub(crate) fn store(
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         .max_random_size(limits.random_bytes)
-        .stdout(Output {
-            shared: shared.clone(),
-            stream: Stream::Stdout,
-        })
-        .stderr(Output {
-            shared: shared.clone(),
-            stream: Stream::Stderr,
-        });
+        .stdout(Output { shared: shared.clone(), stream: Stream::Stdout })
+        .stderr(Output { shared: shared.clone(), stream: Stream::Stderr });
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles as usize);
-    let state = State {
-        wasi: wasi.build(),
-        table,
-        meter: Meter::new(limits),
-        context,
-        shared,
-        host_calls: 0,
-    };
+    let state = State { wasi: wasi.build(), table, meter: Meter::new(limits), context, shared, host_calls: 0 };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(hostcall_fuel(limits));

@@ -10,13 +10,7 @@
 //!                   compile, link     dropped
 //! ```
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        reason = "a test that panics is a test that failed"
-    )
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics is a test that failed"))]
 
 mod cache;
 mod capability;

@@ -128,17 +128,11 @@ impl Meter {
 
 /// The sum after one part grew from `current` to `desired`.
 fn grown(sum: u64, current: usize, desired: usize) -> u64 {
-    sum.saturating_sub(current as u64)
-        .saturating_add(desired as u64)
+    sum.saturating_sub(current as u64).saturating_add(desired as u64)
 }
 
 impl ResourceLimiter for Meter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let sum = grown(self.memory, current, desired);
         if sum > self.memory_limit {
             self.refused = Some(Refusal::Memory(sum));
@@ -156,17 +150,11 @@ impl ResourceLimiter for Meter {
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         // Either more than 32 bits can address, for which nobody asked us, or the system had no more. What was granted
         // stays counted: the sum may err upwards, never downwards.
-        self.refused
-            .get_or_insert(Refusal::Memory(self.memory.max(self.memory_limit) + 1));
+        self.refused.get_or_insert(Refusal::Memory(self.memory.max(self.memory_limit) + 1));
         Ok(())
     }
 
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let sum = grown(self.table, current, desired);
         if sum > self.table_limit {
             self.refused = Some(Refusal::Table(sum));
@@ -193,11 +181,7 @@ mod tests {
     use super::*;
 
     fn meter() -> Meter {
-        Meter::new(&Limits {
-            memory_bytes: 100,
-            table_elements: 10,
-            ..Limits::default()
-        })
+        Meter::new(&Limits { memory_bytes: 100, table_elements: 10, ..Limits::default() })
     }
 
     #[test]
@@ -228,16 +212,8 @@ mod tests {
 
     #[test]
     fn no_limit_goes_over_its_ceiling() {
-        let ceilings = Limits {
-            memory_bytes: 1,
-            log_lines: 2,
-            ..Limits::default()
-        };
-        let limits = Limits {
-            cpu: Duration::from_secs(1),
-            ..Limits::default()
-        }
-        .within(&ceilings);
+        let ceilings = Limits { memory_bytes: 1, log_lines: 2, ..Limits::default() };
+        let limits = Limits { cpu: Duration::from_secs(1), ..Limits::default() }.within(&ceilings);
         assert_eq!(limits.memory_bytes, 1);
         assert_eq!(limits.log_lines, 2);
         assert_eq!(limits.cpu, Duration::from_secs(1));

@@ -83,11 +83,7 @@ pub(crate) fn from_output(output: String, limits: &Limits) -> Outcome {
             json!({ "limit": "output_depth", "used": depth, "allowed": DEPTH }),
         ),
     };
-    Outcome::Fault(Fault {
-        kind: FaultKind::InvalidOutput,
-        message,
-        detail,
-    })
+    Outcome::Fault(Fault { kind: FaultKind::InvalidOutput, message, detail })
 }
 
 pub(crate) fn from_failure(failure: Failure, log: &mut Log) -> Outcome {
@@ -103,10 +99,9 @@ pub(crate) fn from_failure(failure: Failure, log: &mut Log) -> Outcome {
             code: code(permanent.code, log),
             data: details(permanent.details, log),
         },
-        Failure::InvalidInput(invalid) => Outcome::InvalidInput {
-            message: message(invalid.message),
-            pointer: pointer(invalid.pointer, log),
-        },
+        Failure::InvalidInput(invalid) => {
+            Outcome::InvalidInput { message: message(invalid.message), pointer: pointer(invalid.pointer, log) }
+        }
         Failure::Snooze(snooze) => Outcome::Snooze {
             message: message(snooze.message),
             after: Duration::from_millis(snooze.after_ms.into()).max(SNOOZE),
@@ -122,46 +117,22 @@ fn message(mut message: String) -> String {
 fn code(code: Option<String>, log: &mut Log) -> Option<String> {
     let fits = |code: &String| {
         (1..=CODE_BYTES).contains(&code.len())
-            && code
-                .bytes()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'))
+            && code.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'))
     };
-    kept(
-        code,
-        fits,
-        log,
-        "the failure's code was dropped: it is not of the form [a-z0-9_.-]{1,64}",
-    )
+    kept(code, fits, log, "the failure's code was dropped: it is not of the form [a-z0-9_.-]{1,64}")
 }
 
 fn details(details: Option<String>, log: &mut Log) -> Option<String> {
     let fits = |details: &String| details.len() <= DETAILS_BYTES && check_json(details).is_ok();
-    kept(
-        details,
-        fits,
-        log,
-        "the failure's details were dropped: they are not JSON of at most 64 KiB",
-    )
+    kept(details, fits, log, "the failure's details were dropped: they are not JSON of at most 64 KiB")
 }
 
 fn pointer(pointer: Option<String>, log: &mut Log) -> Option<String> {
-    let fits = |pointer: &String| {
-        (pointer.is_empty() || pointer.starts_with('/')) && pointer.len() <= POINTER_BYTES
-    };
-    kept(
-        pointer,
-        fits,
-        log,
-        "the failure's pointer was dropped: it is not a JSON Pointer of at most 1 KiB",
-    )
+    let fits = |pointer: &String| (pointer.is_empty() || pointer.starts_with('/')) && pointer.len() <= POINTER_BYTES;
+    kept(pointer, fits, log, "the failure's pointer was dropped: it is not a JSON Pointer of at most 1 KiB")
 }
 
-fn kept(
-    value: Option<String>,
-    fits: impl Fn(&String) -> bool,
-    log: &mut Log,
-    remark: &str,
-) -> Option<String> {
+fn kept(value: Option<String>, fits: impl Fn(&String) -> bool, log: &mut Log, remark: &str) -> Option<String> {
     let value = value?;
     if fits(&value) {
         return Some(value);
@@ -182,9 +153,7 @@ fn check_json(text: &str) -> Result<(), NotJson> {
     if depth > DEPTH {
         return Err(NotJson::Depth(depth));
     }
-    serde_json::from_str::<IgnoredAny>(text)
-        .map(drop)
-        .map_err(NotJson::Syntax)
+    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(NotJson::Syntax)
 }
 
 /// The deepest nesting in a text that may be JSON, counted no further than is too deep.
@@ -219,22 +188,14 @@ fn depth(text: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capability::bindings::agentry::plugin::types::{
-        InvalidInput, Permanent, Retry, Snooze,
-    };
+    use crate::capability::bindings::agentry::plugin::types::{InvalidInput, Permanent, Retry, Snooze};
 
     fn log() -> Log {
         Log::new(&Limits::default(), None)
     }
 
     fn kind(output: &str) -> Option<FaultKind> {
-        match from_output(
-            output.to_owned(),
-            &Limits {
-                output_bytes: 1_000,
-                ..Limits::default()
-            },
-        ) {
+        match from_output(output.to_owned(), &Limits { output_bytes: 1_000, ..Limits::default() }) {
             Outcome::Output(same) => {
                 assert_eq!(same, output);
                 None
@@ -246,18 +207,10 @@ mod tests {
 
     #[test]
     fn json_is_given_on_byte_for_byte() {
-        for output in [
-            "null",
-            " {\"b\":1, \"a\" : 1.0e5}\n",
-            "\"]]]\\\"[[[\"",
-            "\"\u{1f980}\"",
-        ] {
+        for output in ["null", " {\"b\":1, \"a\" : 1.0e5}\n", "\"]]]\\\"[[[\"", "\"\u{1f980}\""] {
             assert_eq!(kind(output), None, "{output}");
         }
-        assert_eq!(
-            kind(&format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH))),
-            None
-        );
+        assert_eq!(kind(&format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH))), None);
     }
 
     #[test]
@@ -279,10 +232,7 @@ mod tests {
     #[test]
     fn an_output_is_too_large_from_the_first_byte_over() {
         assert_eq!(kind(&format!("{:1000}", 1)), None);
-        assert_eq!(
-            kind(&format!("{:1001}", 1)),
-            Some(FaultKind::OutputTooLarge)
-        );
+        assert_eq!(kind(&format!("{:1001}", 1)), Some(FaultKind::OutputTooLarge));
     }
 
     #[test]
@@ -331,33 +281,16 @@ mod tests {
             }
         );
         let pointer = from_failure(
-            Failure::InvalidInput(InvalidInput {
-                message: String::new(),
-                pointer: Some("/a/0".to_owned()),
-            }),
+            Failure::InvalidInput(InvalidInput { message: String::new(), pointer: Some("/a/0".to_owned()) }),
             &mut log,
         );
-        assert!(matches!(
-            pointer,
-            Outcome::InvalidInput {
-                pointer: Some(_),
-                ..
-            }
-        ));
+        assert!(matches!(pointer, Outcome::InvalidInput { pointer: Some(_), .. }));
         assert!(log.finish().0.is_empty());
     }
 
     #[test]
     fn a_snooze_lasts_at_least_a_second() {
-        let snooze = |after_ms| {
-            from_failure(
-                Failure::Snooze(Snooze {
-                    message: String::new(),
-                    after_ms,
-                }),
-                &mut log(),
-            )
-        };
+        let snooze = |after_ms| from_failure(Failure::Snooze(Snooze { message: String::new(), after_ms }), &mut log());
         assert!(matches!(snooze(0), Outcome::Snooze { after, .. } if after == SNOOZE));
         assert!(matches!(snooze(5_000), Outcome::Snooze { after, .. } if after == 5 * SNOOZE));
     }

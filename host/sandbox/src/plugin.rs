@@ -53,34 +53,19 @@ pub enum LoadError {
     #[error(
         "load the component: it imports {import} without a grant; ask for it in plugin.toml under [capabilities]: {line}"
     )]
-    NotGranted {
-        import: String,
-        capability: &'static str,
-        line: &'static str,
-    },
-    #[error(
-        "load the component: it imports {import}, and this build does not provide the capability {capability} yet"
-    )]
-    NotProvided {
-        import: String,
-        capability: &'static str,
-    },
+    NotGranted { import: String, capability: &'static str, line: &'static str },
+    #[error("load the component: it imports {import}, and this build does not provide the capability {capability} yet")]
+    NotProvided { import: String, capability: &'static str },
     #[error(
         "load the component: it does not export {wants}, so it is not a plugin; build it for the world agentry:plugin/plugin"
     )]
     NoHandler { wants: &'static str },
     #[error("load the component: it exports {export}; this host runs {serves} and older")]
-    HandlerVersion {
-        export: String,
-        serves: &'static str,
-    },
+    HandlerVersion { export: String, serves: &'static str },
     #[error("load the component: an import or export has another type than this host's: {reason}")]
     Mismatch { reason: String },
     #[error("load the component: it needs more than limits.max.{setting} allows: {reason}")]
-    Ceiling {
-        setting: &'static str,
-        reason: String,
-    },
+    Ceiling { setting: &'static str, reason: String },
     #[error("load the component: the compiler refused it: {reason}")]
     Compile { reason: String },
     #[error("load the component: compiling took longer than compile_seconds = {}", limit.as_secs())]
@@ -157,18 +142,11 @@ impl Sandbox {
     pub async fn load(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
         let limit = self.inner.config.component_bytes;
         if component.len() as u64 > limit {
-            return Err(LoadError::TooLarge {
-                bytes: component.len() as u64,
-                limit,
-            });
+            return Err(LoadError::TooLarge { bytes: component.len() as u64, limit });
         }
         let (inner, grants, file) = (self.inner.clone(), grants.clone(), component.clone());
         let checked = joined(task::spawn_blocking(move || check(&inner, &file, &grants)).await)?;
-        let Checked {
-            digest,
-            outline,
-            cached,
-        } = checked;
+        let Checked { digest, outline, cached } = checked;
         let compiled = match cached {
             Some(compiled) => compiled,
             None => self.compile(component, digest.clone()).await?,
@@ -199,11 +177,7 @@ impl Sandbox {
 
 /// A panic on a blocking thread is an error of this load alone.
 fn joined<T>(result: Result<Result<T, LoadError>, task::JoinError>) -> Result<T, LoadError> {
-    result.unwrap_or_else(|error| {
-        Err(LoadError::Internal {
-            reason: error.to_string(),
-        })
-    })
+    result.unwrap_or_else(|error| Err(LoadError::Internal { reason: error.to_string() }))
 }
 
 /// Everything that can be said without compiling.
@@ -215,15 +189,8 @@ fn check(inner: &Inner, file: &[u8], grants: &Grants) -> Result<Checked, LoadErr
     capability::check_exports(outline.exports.iter().map(String::as_str))?;
     check_memory(&outline, &inner.config.ceilings)?;
     let digest = digest(file);
-    let cached = inner
-        .cache
-        .as_ref()
-        .and_then(|cache| cache.load(&inner.engine, &digest));
-    Ok(Checked {
-        digest,
-        outline,
-        cached,
-    })
+    let cached = inner.cache.as_ref().and_then(|cache| cache.load(&inner.engine, &digest));
+    Ok(Checked { digest, outline, cached })
 }
 
 fn check_memory(outline: &Outline, ceilings: &Limits) -> Result<(), LoadError> {
@@ -235,10 +202,7 @@ fn check_memory(outline: &Outline, ceilings: &Limits) -> Result<(), LoadError> {
         outline.initial_memory.div_ceil(MIB),
         ceilings.memory_bytes / MIB
     );
-    Err(LoadError::Ceiling {
-        setting: "memory_mib",
-        reason,
-    })
+    Err(LoadError::Ceiling { setting: "memory_mib", reason })
 }
 
 /// What an error of `Component::from_binary` means: a component that does not fit the pool, or one that is not valid.
@@ -268,34 +232,18 @@ fn check_handler(pre: &InstancePre<State>) -> wasmtime::Result<()> {
         Some((ComponentItem::ComponentFunc(handle), _)) => handle
             .typecheck::<(Task<'_>,), (Result<String, Failure>,)>(&pre.instance_type())
             .map_err(|error| error.context("the export handle")),
-        _ => Err(wasmtime::format_err!(
-            "the export {} has no function handle",
-            capability::HANDLER
-        )),
+        _ => Err(wasmtime::format_err!("the export {} has no function handle", capability::HANDLER)),
     }
 }
 
-fn link(
-    inner: Arc<Inner>,
-    compiled: &Component,
-    digest: String,
-    outline: Outline,
-) -> Result<Plugin, LoadError> {
-    let mismatch = |error: wasmtime::Error| LoadError::Mismatch {
-        reason: format!("{error:#}"),
-    };
+fn link(inner: Arc<Inner>, compiled: &Component, digest: String, outline: Outline) -> Result<Plugin, LoadError> {
+    let mismatch = |error: wasmtime::Error| LoadError::Mismatch { reason: format!("{error:#}") };
     let pre = inner.linker.instantiate_pre(compiled).map_err(mismatch)?;
     check_handler(&pre).map_err(mismatch)?;
     let pre = PluginPre::new(pre).map_err(mismatch)?;
     // Now rather than in the first run.
-    compiled
-        .initialize_copy_on_write_image()
-        .map_err(|error| LoadError::Internal {
-            reason: format!("{error:#}"),
-        })?;
-    let memories = compiled
-        .resources_required()
-        .map_or(0, |resources| resources.num_memories);
+    compiled.initialize_copy_on_write_image().map_err(|error| LoadError::Internal { reason: format!("{error:#}") })?;
+    let memories = compiled.resources_required().map_or(0, |resources| resources.num_memories);
     Ok(Plugin {
         inner: Arc::new(Loaded {
             pre,

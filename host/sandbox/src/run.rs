@@ -111,9 +111,7 @@ impl Plugin {
 
         let began = Instant::now();
         let own_end = began.checked_add(limits.timeout.min(FAR)).unwrap_or(began);
-        let end = invocation
-            .deadline
-            .map_or(own_end, |deadline| deadline.min(own_end));
+        let end = invocation.deadline.map_or(own_end, |deadline| deadline.min(own_end));
         let allowed = end.saturating_duration_since(began);
         let shared = Arc::new(Shared {
             log: Mutex::new(Log::new(&limits, invocation.on_log)),
@@ -123,11 +121,8 @@ impl Plugin {
         });
         let mut labels = invocation.labels;
         labels.sort();
-        let context = Context {
-            plugin_name: invocation.plugin_name,
-            plugin_version: invocation.plugin_version,
-            labels,
-        };
+        let context =
+            Context { plugin_name: invocation.plugin_name, plugin_version: invocation.plugin_version, labels };
         let mut store = instance::store(&plugin.sandbox.engine, &limits, context, shared.clone());
         let task = Task {
             id: &invocation.task_id,
@@ -138,13 +133,7 @@ impl Plugin {
 
         let mut usage = Usage::default();
         let ended = {
-            let mut body = Box::pin(call(
-                plugin,
-                &mut store,
-                task,
-                began,
-                &mut usage.instantiate,
-            ));
+            let mut body = Box::pin(call(plugin, &mut store, task, began, &mut usage.instantiate));
             let ended = watched(&shared, body.as_mut()).await;
             // A guest that waits in a host call is unwound here.
             match (contained(|| drop(body)), ended) {
@@ -189,11 +178,7 @@ impl Plugin {
         };
         let (logs, log_bytes) = log.finish();
         usage.log_bytes = log_bytes;
-        Ran {
-            outcome,
-            usage,
-            logs,
-        }
+        Ran { outcome, usage, logs }
     }
 }
 
@@ -207,10 +192,7 @@ async fn call(
 ) -> wasmtime::Result<Result<String, Failure>> {
     let guest = plugin.pre.instantiate_async(&mut *store).await;
     *instantiate = began.elapsed();
-    guest?
-        .agentry_plugin_handler()
-        .call_handle(store, task)
-        .await
+    guest?.agentry_plugin_handler().call_handle(store, task).await
 }
 
 /// Waits for a place in the pool, but not longer than the task may.
@@ -220,23 +202,13 @@ async fn place<'a>(plugin: &'a Loaded, invocation: &Invocation) -> Result<Place<
     if let Ok(slot) = sandbox.slots.try_acquire()
         && let Ok(memories) = sandbox.memories.try_acquire_many(memories)
     {
-        return Ok(Place {
-            _slot: slot,
-            _memories: memories,
-        });
+        return Ok(Place { _slot: slot, _memories: memories });
     }
     let waiting = async {
         // The semaphores are never closed; were they, ending as stopped would be right.
         let slot = sandbox.slots.acquire().await.map_err(|_| Halt::Stopped)?;
-        let memories = sandbox
-            .memories
-            .acquire_many(memories)
-            .await
-            .map_err(|_| Halt::Stopped)?;
-        Ok(Place {
-            _slot: slot,
-            _memories: memories,
-        })
+        let memories = sandbox.memories.acquire_many(memories).await.map_err(|_| Halt::Stopped)?;
+        Ok(Place { _slot: slot, _memories: memories })
     };
     let deadline = invocation.deadline.unwrap_or_else(|| Instant::now() + FAR);
     tokio::select! {
@@ -294,13 +266,7 @@ fn contained<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn halted(
-    halt: Halt,
-    usage: &Usage,
-    limits: &Limits,
-    allowed: Duration,
-    by_deadline: bool,
-) -> Outcome {
+fn halted(halt: Halt, usage: &Usage, limits: &Limits, allowed: Duration, by_deadline: bool) -> Outcome {
     match halt {
         Halt::Stopped => Outcome::Stopped,
         Halt::Cpu => Outcome::Fault(Fault::cpu(usage.cpu, limits.cpu)),
@@ -309,9 +275,5 @@ fn halted(
 }
 
 fn unstarted(outcome: Outcome) -> Ran {
-    Ran {
-        outcome,
-        usage: Usage::default(),
-        logs: Vec::new(),
-    }
+    Ran { outcome, usage: Usage::default(), logs: Vec::new() }
 }

@@ -120,6 +120,14 @@ pub struct Receipt {
     pub(crate) channel: u64,
     /// The delivery tag there.
     pub(crate) tag: u64,
+    /// Goes when the receipt goes: how a broker knows that nobody will ever use it.
+    pub(crate) alive: Arc<()>,
+}
+
+impl Receipt {
+    pub(crate) fn new(channel: u64, tag: u64) -> Self {
+        Receipt { channel, tag, alive: Arc::new(()) }
+    }
 }
 
 /// What became of acknowledgements.

@@ -35,11 +35,8 @@ impl Config {
                 output::json(&json!({"settings": all, "digest": settings.digest()}))
             }
             Config::Show { json: false } => {
-                let rows: Vec<_> = settings
-                    .effective()
-                    .iter()
-                    .map(|s| vec![s.key.clone(), s.text(), s.origin.to_string()])
-                    .collect();
+                let rows: Vec<_> =
+                    settings.effective().iter().map(|s| vec![s.key.clone(), s.text(), s.origin.to_string()]).collect();
                 output::data(&output::table(&["setting", "value", "from"], &rows))
             }
         }

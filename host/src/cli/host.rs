@@ -31,7 +31,14 @@ impl Host {
             .map(|host| {
                 let alive = if host["alive"] == true { "alive" } else { "gone" };
                 let slots = format!("{}/{}", field(host, "busy"), field(host, "slots"));
-                vec![field(host, "name"), alive.into(), slots, field(host, "renewed_at"), field(host, "lease_until"), field(host, "id")]
+                vec![
+                    field(host, "name"),
+                    alive.into(),
+                    slots,
+                    field(host, "renewed_at"),
+                    field(host, "lease_until"),
+                    field(host, "id"),
+                ]
             })
             .collect();
         output::data(&output::table(&["name", "lease", "busy", "renewed", "until", "id"], &lines))

@@ -45,7 +45,13 @@ impl Plugin {
                         let cause = [&version["cause"], &plugin["cause"]].into_iter().find_map(Value::as_str);
                         let about = cause.map_or_else(|| field(version, "description"), super::escape::line);
                         let short: String = field(version, "digest").chars().take(19).collect();
-                        lines.push(vec![field(plugin, "name"), field(version, "version"), field(version, "state"), short, about]);
+                        lines.push(vec![
+                            field(plugin, "name"),
+                            field(version, "version"),
+                            field(version, "state"),
+                            short,
+                            about,
+                        ]);
                     }
                 }
                 output::data(&output::table(&["name", "version", "state", "digest", "about"], &lines))

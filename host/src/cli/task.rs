@@ -84,7 +84,9 @@ impl Task {
             Task::Cancel(one) => {
                 let path = format!("/v1/tasks/{}/cancel", encode(&one.id));
                 let answer = Client::new(&one.server)?.post(&path, String::new()).await?;
-                one.print(&answer, |answer| format!("{} {}", output::field(answer, "id"), output::field(answer, "state")))
+                one.print(&answer, |answer| {
+                    format!("{} {}", output::field(answer, "id"), output::field(answer, "state"))
+                })
             }
             Task::Wait(wait) => {
                 let client = Client::new(&wait.server)?;

@@ -31,7 +31,8 @@ pub fn record(task: &Value) -> String {
         }
     }
     if let Some(labels) = task["labels"].as_object().filter(|l| !l.is_empty()) {
-        let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{}={}", line(k), line(v.as_str().unwrap_or("")))).collect();
+        let labels: Vec<_> =
+            labels.iter().map(|(k, v)| format!("{}={}", line(k), line(v.as_str().unwrap_or("")))).collect();
         row("labels", labels.join(" "));
     }
     for name in ["input", "output"] {
@@ -73,7 +74,8 @@ pub fn events(events: &[Value]) -> String {
 /// One log line.
 pub fn log(entry: &Value) -> String {
     let cut = if entry["cut"] == true { " …" } else { "" };
-    let logger = entry["logger"].as_str().filter(|l| !l.is_empty()).map(|l| format!(" {}:", line(l))).unwrap_or_default();
+    let logger =
+        entry["logger"].as_str().filter(|l| !l.is_empty()).map(|l| format!(" {}:", line(l))).unwrap_or_default();
     format!(
         "{} #{} {:<5}{logger} {}{cut}\n",
         field(entry, "at"),

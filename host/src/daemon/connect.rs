@@ -10,7 +10,7 @@ use crate::config::{LimitSet, PluginRule, Services, Settings};
 use crate::db::postgres::PostgresDb;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{Db, DbError, DbOptions};
-use crate::registry::{self, Ceilings, LimitSettings, Policies, PluginPolicy, RegistryConfig, SandboxSettings};
+use crate::registry::{self, Ceilings, LimitSettings, PluginPolicy, Policies, RegistryConfig, SandboxSettings};
 use crate::task::HostId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

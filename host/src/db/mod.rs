@@ -4,9 +4,26 @@
 //! commit is lost, calling it again with the same arguments gives the right answer (claims and settlements are fenced).
 //! Only the database's clock decides leases and due times.
 
+#[macro_use]
+mod statements;
+
+mod bisect;
+mod cells;
+#[cfg(test)]
+mod conformance;
+mod fault;
+mod flight;
+mod options;
+mod plan;
+pub mod postgres;
 pub mod queue_table;
+mod rows;
+mod schema;
+pub mod sqlite;
+mod storable;
 mod types;
 
+pub use options::{DbOptions, SchemaName};
 pub use types::*;
 
 use crate::task::{Arrival, HostId, Settlement, TaskId};

@@ -189,13 +189,14 @@ impl QueueTable {
 
     /// Messages of a queue after an id, oldest first.
     pub async fn read_after(&self, queue: i64, after: i64, limit: u32) -> Result<Vec<StoredMessage>, DbError> {
-        let rows = sqlx::query("SELECT id, properties, body FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?")
-            .bind(queue)
-            .bind(after)
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(classify)?;
+        let rows =
+            sqlx::query("SELECT id, properties, body FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?")
+                .bind(queue)
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(classify)?;
         Ok(rows.iter().map(message).collect())
     }
 
@@ -262,7 +263,8 @@ mod tests {
         let all = table.read_after(1, 0, 1000).await.unwrap();
         let bodies: Vec<String> = all.iter().map(|m| String::from_utf8(m.body.clone()).unwrap()).collect();
         assert_eq!(bodies, (0..123).step_by(2).map(|i| i.to_string()).collect::<Vec<_>>());
-        let changes = Changes { remove: vec![all[0].id, all[1].id], handed: vec![(1, all[2].id)], ..Changes::default() };
+        let changes =
+            Changes { remove: vec![all[0].id, all[1].id], handed: vec![(1, all[2].id)], ..Changes::default() };
         table.write(&changes).await.unwrap();
         assert_eq!(table.ids_upto(1, all[2].id).await.unwrap(), [all[2].id]);
         let queues = table.queues().await.unwrap();

@@ -276,6 +276,16 @@ pub enum OutboxReason {
     Unroutable,
 }
 
+impl OutboxReason {
+    /// The stable text form, as `waiting_for` shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutboxReason::NotPublished => "not_published",
+            OutboxReason::Unroutable => "unroutable",
+        }
+    }
+}
+
 /// How long terminal rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retention {

@@ -1,5 +1,6 @@
 //! From a folder to a build that serves, or to the reason why not.
 
+use super::GrantInfo;
 use super::installed::Installed;
 use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::manifest::{self, Manifest};
@@ -9,6 +10,7 @@ use crate::task::{PluginRef, RetryPolicy};
 use agentry_sandbox::{LoadError, Plugin, Sandbox};
 use chrono::Utc;
 use semver::Version;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,13 +228,8 @@ impl Terms {
             return Err(in_manifest(LimitError::ReserveAboveMemory { asked, memory_mib }));
         }
         let grants = policy.grants(&manifest.capabilities);
-        let plugin = self.sandbox.load(bytes.into(), &policy::to_sandbox(&grants)).await.map_err(|error| {
-            let cause = format!("{}: failed to {error}", file.display());
-            match error {
-                LoadError::Internal { .. } => Refusal::Passing(cause),
-                _ => Refusal::Final(cause),
-            }
-        })?;
+        let loaded = self.sandbox.load(bytes.into(), &policy::to_sandbox(&grants)).await;
+        let plugin = loaded.map_err(|error| refusal(file, &manifest.name, error, &grants))?;
         let allowed = memory_mib.saturating_mul(MIB);
         if plugin.initial_memory() > allowed {
             return Err(Refusal::Final(format!(
@@ -258,6 +255,28 @@ impl Terms {
             loaded_at: Utc::now(),
             plugin,
         })
+    }
+}
+
+fn refusal(file: &Path, name: &str, error: LoadError, grants: &BTreeMap<String, GrantInfo>) -> Refusal {
+    let file = file.display();
+    match error {
+        // The sandbox knows that there is no grant, and not whose half of it is missing.
+        LoadError::NotGranted { import, capability, .. } if grants.contains_key(capability) => {
+            let GrantInfo { wish, .. } = &grants[capability];
+            if wish.is_empty() {
+                return Refusal::Final(format!(
+                    "{file}: it imports {import}, which the operator allows and its plugin.toml does not ask for: add \
+                     {capability} to [capabilities]"
+                ));
+            }
+            Refusal::Final(format!(
+                "{file}: it imports {import}, and the operator allows none of capabilities.{capability} = {wish:?} that \
+                 its plugin.toml asks for: allow it in the settings under [plugins.\"{name}\"]"
+            ))
+        }
+        error @ LoadError::Internal { .. } => Refusal::Passing(format!("{file}: failed to {error}")),
+        error => Refusal::Final(format!("{file}: failed to {error}")),
     }
 }
 

@@ -2,6 +2,15 @@
 //!
 //! The worker sees two traits: a [`Catalog`] resolves what a task asks for to a [`Runner`], and a runner runs one attempt.
 //! Nothing above this module knows that plugins are WebAssembly.
+//!
+//! ```text
+//! folders ─▶ scan ─▶ load: manifest + limits + policy + sandbox ─▶ snapshot ─▶ Catalog::resolve ─▶ Runner::run
+//!    ▲ events, and a look every 30 s (live)
+//! ```
+//!
+//! What is in the folders decides: a folder offers the version that it holds, and several versions stand in several
+//! folders. What is new must be well before what it replaces goes, and whatever is wrong is a sentence with a remedy, on
+//! its own plugin alone.
 
 mod folders;
 mod info;

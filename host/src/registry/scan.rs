@@ -298,6 +298,9 @@ mod tests {
         fs::write(&path, [0; 11]).unwrap();
         let error = read(&file, 100, "x").unwrap_err();
         assert!(matches!(error, FileError::Changing(_)));
+        let file = find(&root, Path::new("a.wasm")).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(matches!(read(&file, 100, "x"), Err(FileError::Changing(_))), "of the same length, and touched");
     }
 
     #[test]

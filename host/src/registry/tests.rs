@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 mod fixture;
 mod reload;
 
-use fixture::{component, component_with_memory};
+use fixture::{component, component_with_import, component_with_memory};
 
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -309,6 +309,29 @@ async fn a_plugin_that_the_operator_turned_off_is_not_even_compiled() {
     assert_eq!((info.state, info.versions[0].state), (PluginState::Disabled, PluginState::Disabled));
     assert_eq!(info.cause.as_deref(), Some("the operator's policy for off-one has enabled = false"));
     assert_eq!(unknown(&registry, "off"), ["on"]);
+}
+
+#[tokio::test]
+async fn a_grant_that_is_missing_is_reported_with_whose_half_it_is() {
+    let dir = Dir::new();
+    let import = "wasi:keyvalue/store@0.2.0-draft2";
+    for (name, more) in [("neither", ""), ("mine", "[capabilities]\nkeyvalue = [\"memory\"]"), ("theirs", "")] {
+        dir.put(name, name, "0.1.0", more, &component_with_import(import));
+    }
+    let registry = dir.start_with_policies("[theirs]\ncapabilities.keyvalue = [\"memory\"]").await;
+    let of = |name: &str, cause: &str| format!("{}/{name}/a.wasm: {cause}", dir.path.display());
+    let cause = broken(&registry, "neither");
+    assert!(cause.contains(import) && cause.contains("without a grant"), "{cause}");
+    let theirs = format!(
+        "it imports {import}, and the operator allows none of capabilities.keyvalue = [\"memory\"] that its plugin.toml \
+         asks for: allow it in the settings under [plugins.\"mine\"]"
+    );
+    assert_eq!(broken(&registry, "mine"), of("mine", &theirs));
+    let its_own = format!(
+        "it imports {import}, which the operator allows and its plugin.toml does not ask for: add keyvalue to \
+         [capabilities]"
+    );
+    assert_eq!(broken(&registry, "theirs"), of("theirs", &its_own));
 }
 
 #[tokio::test]

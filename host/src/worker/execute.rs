@@ -57,7 +57,6 @@ pub fn spawn(
                 usage: report.usage,
                 logs: report.logs,
             },
-            message,
         };
         // The settle step ends only after every sender is gone.
         let _ = ends.send(end).await;

@@ -12,13 +12,11 @@ use tokio::sync::mpsc;
 pub struct End {
     /// What is to be recorded.
     pub settlement: Settlement,
-    /// What was asked, for the reply.
-    pub message: Arc<TaskMessage>,
 }
 
 impl End {
     /// Claimed, and never entered a guest.
-    pub fn interrupted(message: &Arc<TaskMessage>, claimed: &Claimed, reason: &str) -> End {
+    pub fn interrupted(message: &TaskMessage, claimed: &Claimed, reason: &str) -> End {
         End {
             settlement: Settlement {
                 id: message.id,
@@ -30,7 +28,6 @@ impl End {
                 usage: Usage::default(),
                 logs: Vec::new(),
             },
-            message: message.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -74,19 +74,11 @@ pub struct Args {
 /// The guard around `command`, as a command.
 pub fn command(command: &Command, terms: &Terms) -> Command {
     // The link leads to this very program even when cargo has built another in its place meanwhile.
-    let itself = if cfg!(target_os = "linux") {
-        Ok("/proc/self/exe".into())
-    } else {
-        std::env::current_exe()
-    };
+    let itself = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
     let mut guard = Command::new(itself.unwrap_or_else(|_| "xtask".into()));
     guard.arg0("xtask").arg("guard");
-    guard
-        .arg("--stop")
-        .arg(format!("{:?}", terms.stop).to_lowercase());
-    guard
-        .arg("--patience-millis")
-        .arg(terms.patience.as_millis().to_string());
+    guard.arg("--stop").arg(format!("{:?}", terms.stop).to_lowercase());
+    guard.arg("--patience-millis").arg(terms.patience.as_millis().to_string());
     for folder in &terms.remove {
         guard.arg("--remove").arg(folder);
     }
@@ -99,10 +91,7 @@ pub fn command(command: &Command, terms: &Terms) -> Command {
     if let Some(lock) = &terms.detached {
         guard.arg("--detached").arg(lock);
     }
-    guard
-        .arg("--")
-        .arg(command.get_program())
-        .args(command.get_args());
+    guard.arg("--").arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => guard.env(name, value),
@@ -122,10 +111,8 @@ pub fn run(args: Args) -> ExitCode {
         NOT_STARTED
     });
     if let Some(container) = &args.container {
-        let remove = Command::new("docker")
-            .args(["rm", "--force", "--volumes", container])
-            .stdin(Stdio::null())
-            .output();
+        let remove =
+            Command::new("docker").args(["rm", "--force", "--volumes", container]).stdin(Stdio::null()).output();
         if let Err(error) = remove {
             eprintln!("error: failed to remove the container {container}: {error}");
         }
@@ -153,8 +140,7 @@ fn guard(args: &Args) -> anyhow::Result<u8> {
     // Fails only for the leader of a process group, which has what it needs already.
     let _ = rustix::process::setsid();
     #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .context("failed to become a reaper")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("failed to become a reaper")?;
     let _lock = args.detached.as_deref().map(lock).transpose()?;
     let (events, wakes) = channel();
     listen(events, args.detached.is_some())?;
@@ -181,14 +167,8 @@ fn guard(args: &Args) -> anyhow::Result<u8> {
     if deadline.is_none() {
         let left: Vec<_> = descendants().into_iter().filter_map(name).collect();
         if !left.is_empty() {
-            let program = Path::new(&args.command[0])
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy();
-            eprintln!(
-                "xtask: {program} left processes behind, which are killed now: {}",
-                left.join(", ")
-            );
+            let program = Path::new(&args.command[0]).file_name().unwrap_or_default().to_string_lossy();
+            eprintln!("xtask: {program} left processes behind, which are killed now: {}", left.join(", "));
         }
     }
     kill_descendants(program, &wakes)?;
@@ -216,16 +196,12 @@ fn lock(path: &Path) -> anyhow::Result<File> {
 fn listen(events: Sender<Event>, detached: bool) -> anyhow::Result<()> {
     // A signal that is caught here is back at its default in the program. Otherwise, if whoever started xtask ignores one
     // (a shell does, for what it starts in the background), the program would ignore it too.
-    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP])
-        .context("failed to listen for signals")?;
+    let mut signals =
+        Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP]).context("failed to listen for signals")?;
     let ends = events.clone();
     std::thread::spawn(move || {
         for signal in &mut signals {
-            let event = if signal == SIGCHLD {
-                Event::Child
-            } else {
-                Event::End
-            };
+            let event = if signal == SIGCHLD { Event::Child } else { Event::End };
             if events.send(event).is_err() {
                 break;
             }
@@ -264,25 +240,15 @@ fn start(args: &Args) -> anyhow::Result<Pid> {
     if let (Some(user), Some(group)) = (args.user, args.group) {
         command.uid(user).gid(group); // which also drops root's other groups
     }
-    let child = command
-        .spawn()
-        .with_context(|| format!("failed to start {}", program.to_string_lossy()))?;
-    i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("failed to read a process id")
+    let child = command.spawn().with_context(|| format!("failed to start {}", program.to_string_lossy()))?;
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("failed to read a process id")
 }
 
 /// The next event; `None` when the deadline has passed.
 fn next(wakes: &Receiver<Event>, deadline: Option<Instant>) -> Option<Event> {
     match deadline {
         None => wakes.recv().ok(),
-        Some(deadline) => {
-            match wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            }
-        }
+        Some(deadline) => wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
     }
 }
 
@@ -294,9 +260,7 @@ fn reap(mut each: impl FnMut(Pid, WaitStatus)) {
 }
 
 fn exit_code(status: WaitStatus) -> u8 {
-    let code = status
-        .exit_status()
-        .or(status.terminating_signal().map(|signal| 128 + signal));
+    let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
@@ -315,10 +279,7 @@ fn kill_descendants(program: Pid, wakes: &Receiver<Event>) -> anyhow::Result<()>
         }
         if Instant::now() > deadline {
             let left: Vec<_> = left.into_iter().filter_map(name).collect();
-            bail!(
-                "failed to kill what was started: {} still there after {KILL_PATIENCE:?}",
-                left.join(", ")
-            );
+            bail!("failed to kill what was started: {} still there after {KILL_PATIENCE:?}", left.join(", "));
         }
         for pid in left {
             let _ = kill_process(pid, Signal::KILL); // it may be gone by now
@@ -333,10 +294,7 @@ fn descendants() -> Vec<Pid> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
-        let pid = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok());
+        let pid = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
         let stat = std::fs::read_to_string(process.path().join("stat")).ok();
         if let (Some(pid), Some(parent)) = (pid, stat.as_deref().and_then(parent_of)) {
             children.entry(parent).or_default().push(pid);
@@ -386,7 +344,7 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(descendants().contains(&pid));
-        assert_eq!(name(pid).is_some(), true);
+        assert!(name(pid).is_some());
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!descendants().contains(&pid));
@@ -407,14 +365,9 @@ mod tests {
         inner.args(["--stop", "--", "x"]).env("A", "b");
         let outer = command(&inner, &terms);
         let words = std::iter::once("xtask".into()).chain(outer.get_args().map(OsString::from));
-        let Ok(crate::Command::Guard(args)) = crate::Command::try_parse_from(words) else {
-            panic!("not a guard")
-        };
+        let Ok(crate::Command::Guard(args)) = crate::Command::try_parse_from(words) else { panic!("not a guard") };
         assert_eq!(args.stop, StopSignal::Quit);
-        assert_eq!(
-            (args.user, args.group, args.patience_millis),
-            (Some(3), Some(4), 2000)
-        );
+        assert_eq!((args.user, args.group, args.patience_millis), (Some(3), Some(4), 2000));
         assert_eq!(args.remove, terms.remove);
         assert_eq!(args.command, ["program", "--stop", "--", "x"]);
         assert_eq!(outer.get_envs().count(), 1);

@@ -36,26 +36,16 @@ pub struct Component {
 /// `cargo xtask plugins`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     for component in build(&args.only)? {
-        let path = component
-            .path
-            .strip_prefix(workspace::root())
-            .unwrap_or(&component.path);
-        println!(
-            "{}{}",
-            path.display(),
-            if component.changed {
-                ""
-            } else {
-                " (unchanged)"
-            }
-        );
+        let path = component.path.strip_prefix(workspace::root()).unwrap_or(&component.path);
+        println!("{}{}", path.display(), if component.changed { "" } else { " (unchanged)" });
     }
     Ok(())
 }
 
-/// Builds the guests called `only`, or all if it is empty, and puts each component in its place.
+/// Builds the guests, and puts the components of those called `only`, or of all if it is empty, in their places.
 pub fn build(only: &[String]) -> anyhow::Result<Vec<Component>> {
-    let guests = select(find(&workspace::root())?, only)?;
+    let guests = find(&workspace::root())?;
+    let selected = select(&guests, only)?;
     if guests.is_empty() {
         return Ok(Vec::new());
     }
@@ -65,46 +55,31 @@ pub fn build(only: &[String]) -> anyhow::Result<Vec<Component>> {
     if !talk::watched() {
         command.arg("--quiet");
     }
-    command.args(
-        guests
-            .iter()
-            .map(|guest| format!("--package={}", guest.name)),
-    );
+    // All of them, whatever is asked for: cargo unites the features of the packages that it builds together, so a component
+    // built alone would have other bytes, and so another digest under the same version.
+    command.args(guests.iter().map(|guest| format!("--package={}", guest.name)));
     let mut artifacts = Vec::new();
-    let status = process::read(
-        &command,
-        &process::Terms::default(),
-        process::Read::Stdout,
-        |line| {
-            artifacts.extend(std::str::from_utf8(line).ok().and_then(Artifact::parse));
-        },
-    )?;
+    let terms = process::Terms::default();
+    let status = process::read(&command, &terms, process::Read::Stdout, |line| {
+        artifacts.extend(std::str::from_utf8(line).ok().and_then(Artifact::parse));
+    })?;
     if !status.success() {
         bail!("failed to build the plugins ({status}), see above");
     }
-    guests.iter().map(|guest| guest.place(&artifacts)).collect()
+    selected.into_iter().map(|guest| guest.place(&artifacts)).collect()
 }
 
 /// Adds the compiler's target if it is missing.
 fn ensure_target() -> anyhow::Result<()> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .current_dir(workspace::root())
-        .args(["--print", "sysroot"])
-        .output();
+    let output = Command::new(rustc).current_dir(workspace::root()).args(["--print", "sysroot"]).output();
     let output = output.context("failed to run rustc")?;
     let sysroot = String::from_utf8(output.stdout).context("failed to read rustc's sysroot")?;
-    if Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(TARGET)
-        .is_dir()
-    {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).is_dir() {
         return Ok(());
     }
     let mut command = Command::new("rustup");
-    command
-        .current_dir(workspace::root())
-        .args(["target", "add", TARGET]);
+    command.current_dir(workspace::root()).args(["target", "add", TARGET]);
     match process::run(&command)? {
         status if status.success() => Ok(()),
         status => Err(Ending::Unprepared(format!(
@@ -131,61 +106,39 @@ impl Guest {
         if !manifest.is_file() || !folder.join("Cargo.toml").is_file() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&manifest)
-            .with_context(|| format!("failed to read {}", manifest.display()))?;
+        let text =
+            std::fs::read_to_string(&manifest).with_context(|| format!("failed to read {}", manifest.display()))?;
         let component = component_of(&text);
-        let component = component.with_context(|| {
-            format!("failed to find plugin.component in {}", manifest.display())
-        })?;
-        let name = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        Ok(Some(Self {
-            name,
-            folder: folder.to_path_buf(),
-            component: component.to_owned(),
-        }))
+        let component =
+            component.with_context(|| format!("failed to find plugin.component in {}", manifest.display()))?;
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(Self { name, folder: folder.to_path_buf(), component: component.to_owned() }))
     }
 
     /// Copies its component beside its `plugin.toml`, if it changed. By renaming: a daemon that watches the folder sees
     /// the old or the new one, never half of one.
     fn place(&self, artifacts: &[Artifact]) -> anyhow::Result<Component> {
-        let of_guest = artifacts
-            .iter()
-            .filter(|artifact| artifact.manifest == self.folder.join("Cargo.toml"));
+        let of_guest = artifacts.iter().filter(|artifact| artifact.manifest == self.folder.join("Cargo.toml"));
         let mut files = of_guest.flat_map(|artifact| &artifact.files);
-        let built = files.find(|file| {
-            file.extension()
-                .is_some_and(|extension| extension == "wasm")
-        });
+        let built = files.find(|file| file.extension().is_some_and(|extension| extension == "wasm"));
         let built = built.with_context(|| {
             format!("failed to find the component of {}; its Cargo.toml needs `crate-type = [\"cdylib\"]`", self.name)
         })?;
-        let bytes =
-            std::fs::read(built).with_context(|| format!("failed to read {}", built.display()))?;
+        let bytes = std::fs::read(built).with_context(|| format!("failed to read {}", built.display()))?;
         let path = self.folder.join(&self.component);
         let changed = std::fs::read(&path).map_or(true, |there| there != bytes);
         if changed {
             let writing = || -> anyhow::Result<()> {
-                let mut file = tempfile::Builder::new()
-                    .prefix(".component-")
-                    .tempfile_in(&self.folder)?;
+                let mut file = tempfile::Builder::new().prefix(".component-").tempfile_in(&self.folder)?;
                 file.write_all(&bytes)?;
                 // Made for its owner's eyes only, as temporary files are; the daemon may be somebody else.
-                file.as_file()
-                    .set_permissions(PermissionsExt::from_mode(0o644))?;
+                file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
                 file.persist(&path)?;
                 Ok(())
             };
             writing().with_context(|| format!("failed to write {}", path.display()))?;
         }
-        Ok(Component {
-            name: self.name.clone(),
-            path,
-            changed,
-        })
+        Ok(Component { name: self.name.clone(), path, changed })
     }
 }
 
@@ -201,11 +154,7 @@ fn find_below(folder: &Path, depth: usize, guests: &mut Vec<Guest>) -> anyhow::R
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Ok(());
     };
-    let mut folders: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect();
+    let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     folders.sort();
     for folder in folders {
         match Guest::read(&folder)? {
@@ -217,22 +166,12 @@ fn find_below(folder: &Path, depth: usize, guests: &mut Vec<Guest>) -> anyhow::R
     Ok(())
 }
 
-fn select(guests: Vec<Guest>, only: &[String]) -> anyhow::Result<Vec<Guest>> {
-    if let Some(unknown) = only
-        .iter()
-        .find(|name| guests.iter().all(|guest| guest.name != **name))
-    {
+fn select<'a>(guests: &'a [Guest], only: &[String]) -> anyhow::Result<Vec<&'a Guest>> {
+    if let Some(unknown) = only.iter().find(|name| guests.iter().all(|guest| guest.name != **name)) {
         let known: Vec<_> = guests.iter().map(|guest| guest.name.as_str()).collect();
-        return Err(Ending::Unprepared(format!(
-            "no guest is called {unknown}; there are {}",
-            known.join(", ")
-        ))
-        .into());
+        return Err(Ending::Unprepared(format!("no guest is called {unknown}; there are {}", known.join(", "))).into());
     }
-    Ok(guests
-        .into_iter()
-        .filter(|guest| only.is_empty() || only.contains(&guest.name))
-        .collect())
+    Ok(guests.iter().filter(|guest| only.is_empty() || only.contains(&guest.name)).collect())
 }
 
 /// The value of `component` in the table `[plugin]`. Everything else about a `plugin.toml` is the daemon's to judge, so
@@ -241,25 +180,14 @@ fn component_of(manifest: &str) -> Option<&str> {
     let mut table = "";
     for line in manifest.lines().map(str::trim) {
         if line.starts_with('[') {
-            table = line
-                .split(']')
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches('[')
-                .trim();
+            table = line.split(']').next().unwrap_or_default().trim_start_matches('[').trim();
         } else if table == "plugin"
             && let Some((key, value)) = line.split_once('=')
             && key.trim() == "component"
         {
             let value = value.trim();
-            let quote = value
-                .chars()
-                .next()
-                .filter(|quote| matches!(quote, '"' | '\''))?;
-            return value[1..]
-                .split(quote)
-                .next()
-                .filter(|name| !name.is_empty() && !name.contains('/'));
+            let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+            return value[1..].split(quote).next().filter(|name| !name.is_empty() && !name.contains('/'));
         }
     }
     None
@@ -283,13 +211,9 @@ mod tests {
 
     #[test]
     fn the_component_is_read_from_the_table_plugin() {
-        let manifest =
-            "manifest = 1\n[plugin] # x\nname = \"a\"\ncomponent = \"word_count.wasm\" # built\n";
+        let manifest = "manifest = 1\n[plugin] # x\nname = \"a\"\ncomponent = \"word_count.wasm\" # built\n";
         assert_eq!(component_of(manifest), Some("word_count.wasm"));
-        assert_eq!(
-            component_of("[ plugin ]\ncomponent='a.wasm'"),
-            Some("a.wasm")
-        );
+        assert_eq!(component_of("[ plugin ]\ncomponent='a.wasm'"), Some("a.wasm"));
         assert_eq!(component_of("[limits]\ncomponent = \"a.wasm\""), None);
         assert_eq!(component_of("[plugin]\ncomponent = \"../a.wasm\""), None);
         assert_eq!(component_of("[plugin]\ncomponent = 3"), None);
@@ -300,20 +224,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let manifest = "[plugin]\ncomponent = \"x.wasm\"";
         package(root.path(), "plugins/word-count", Some(manifest), true);
-        package(
-            root.path(),
-            "plugins/agents/researcher",
-            Some(manifest),
-            true,
-        );
+        package(root.path(), "plugins/agents/researcher", Some(manifest), true);
         package(root.path(), "plugins/in-python", Some(manifest), false);
         package(root.path(), "plugins/sdk/rust", None, true);
         package(root.path(), "tests/guests/panic", Some(manifest), true);
-        let names: Vec<_> = find(root.path())
-            .unwrap()
-            .into_iter()
-            .map(|guest| guest.name)
-            .collect();
+        let names: Vec<_> = find(root.path()).unwrap().into_iter().map(|guest| guest.name).collect();
         assert_eq!(names, ["researcher", "word-count", "panic"]);
     }
 
@@ -322,38 +237,23 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         package(root.path(), "plugins/bad", Some("[plugin]"), true);
         let error = find(root.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("plugin.component") && error.contains("plugins/bad/plugin.toml"),
-            "{error}"
-        );
+        assert!(error.contains("plugin.component") && error.contains("plugins/bad/plugin.toml"), "{error}");
     }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
-        let guest = |name: &str| Guest {
-            name: name.into(),
-            folder: "f".into(),
-            component: "c".into(),
-        };
-        let error = select(vec![guest("a"), guest("b")], &["c".into()])
-            .unwrap_err()
-            .to_string();
+        let guest = |name: &str| Guest { name: name.into(), folder: "f".into(), component: "c".into() };
+        let guests = [guest("a"), guest("b")];
+        let error = select(&guests, &["c".into()]).unwrap_err().to_string();
         assert_eq!(error, "no guest is called c; there are a, b");
-        assert_eq!(
-            select(vec![guest("a"), guest("b")], &["b".into()]).unwrap(),
-            [guest("b")]
-        );
+        assert_eq!(select(&guests, &["b".into()]).unwrap(), [&guests[1]]);
+        assert_eq!(select(&guests, &[]).unwrap(), [&guests[0], &guests[1]]);
     }
 
     #[test]
     fn a_component_is_written_only_when_it_changed() {
         let root = tempfile::tempdir().unwrap();
-        let folder = package(
-            root.path(),
-            "plugins/a",
-            Some("[plugin]\ncomponent = \"a.wasm\""),
-            true,
-        );
+        let folder = package(root.path(), "plugins/a", Some("[plugin]\ncomponent = \"a.wasm\""), true);
         let built = root.path().join("built.wasm");
         std::fs::write(&built, b"one").unwrap();
         let artifacts = [Artifact {
@@ -369,10 +269,6 @@ mod tests {
         let component = guest.place(&artifacts).unwrap();
         assert!(component.changed);
         assert_eq!(std::fs::read(component.path).unwrap(), b"two");
-        assert_eq!(
-            std::fs::read_dir(&folder).unwrap().count(),
-            3,
-            "nothing temporary stays"
-        );
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3, "nothing temporary stays");
     }
 }

@@ -13,44 +13,26 @@ pub const BINARY: &str = "agentry";
 
 /// Whether the daemon was ever built.
 pub fn was_built() -> anyhow::Result<bool> {
-    Ok(Workspace::read()?
-        .target
-        .join("debug")
-        .join(BINARY)
-        .exists())
+    Ok(Workspace::read()?.target.join("debug").join(BINARY).exists())
 }
 
 /// Builds a program of the workspace, such as [`BINARY`], and says where it is.
 pub fn build(name: &str) -> anyhow::Result<PathBuf> {
     // The same selection of packages as for the tests, so that both share every compiled dependency.
-    let mut command = workspace::cargo(&[
-        "build",
-        "--bin",
-        name,
-        "--message-format=json-render-diagnostics",
-    ]);
+    let mut command = workspace::cargo(&["build", "--bin", name, "--message-format=json-render-diagnostics"]);
     command.args(Workspace::read()?.native_selection());
     if !talk::watched() {
         command.arg("--quiet");
     }
     let mut binary = None;
-    let status = process::read(
-        &command,
-        &process::Terms::default(),
-        process::Read::Stdout,
-        |line| {
-            let artifact = std::str::from_utf8(line).ok().and_then(Artifact::parse);
-            if let Some(Artifact {
-                target,
-                executable: Some(executable),
-                ..
-            }) = artifact
-                && target == name
-            {
-                binary = Some(executable);
-            }
-        },
-    )?;
+    let status = process::read(&command, &process::Terms::default(), process::Read::Stdout, |line| {
+        let artifact = std::str::from_utf8(line).ok().and_then(Artifact::parse);
+        if let Some(Artifact { target, executable: Some(executable), .. }) = artifact
+            && target == name
+        {
+            binary = Some(executable);
+        }
+    })?;
     if !status.success() {
         bail!("failed to build {name} ({status}), see above");
     }

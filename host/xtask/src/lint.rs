@@ -6,16 +6,8 @@ use crate::{Ending, process, talk};
 /// Checks formatting, then lints; warnings count.
 pub fn run() -> anyhow::Result<()> {
     let quiet: &[&str] = if talk::watched() { &[] } else { &["--quiet"] };
-    let clippy = [
-        &["clippy"],
-        quiet,
-        &["--workspace", "--all-targets", "--", "-D", "warnings"],
-    ]
-    .concat();
-    for (what, arguments) in [
-        ("formatting", &["fmt", "--all", "--check"][..]),
-        ("lints", &clippy),
-    ] {
+    let clippy = [&["clippy"], quiet, &["--workspace", "--all-targets", "--", "-D", "warnings"]].concat();
+    for (what, arguments) in [("formatting", &["fmt", "--all", "--check"][..]), ("lints", &clippy)] {
         talk::phase(
             "lint",
             what,

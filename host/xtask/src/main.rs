@@ -9,10 +9,7 @@
 //! Whatever a command starts, it starts through [`process`]: a guard stands between, and ends it when this program
 //! ends, in whichever way.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "everything this program prints is for the person who typed the command"
-)]
+#![allow(clippy::print_stdout, reason = "everything this program prints is for the person who typed the command")]
 
 mod demo;
 mod guard;
@@ -31,12 +28,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    disable_version_flag = true,
-    max_term_width = 100
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_version_flag = true, max_term_width = 100)]
 enum Command {
     /// See it work: hundreds of documents and some hostile guests, with a kill in the middle.
     Demo(demo::Args),
@@ -69,10 +61,7 @@ impl std::fmt::Display for Ending {
         match self {
             Self::Unprepared(what) => f.write_str(what),
             Self::Failed => f.write_str("it failed, see above"),
-            Self::Interrupted(signal) => write!(
-                f,
-                "interrupted by signal {signal}; everything is cleaned up"
-            ),
+            Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}; everything is cleaned up"),
         }
     }
 }

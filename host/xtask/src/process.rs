@@ -52,10 +52,7 @@ static FOREGROUND: Mutex<BTreeMap<u32, ChildStdin>> = Mutex::new(BTreeMap::new()
 
 /// Ends what xtask waits for.
 pub fn end_foreground() {
-    FOREGROUND
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clear();
+    FOREGROUND.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
 /// A program behind its guard. Dropped: stopped, with everything that it started.
@@ -67,31 +64,18 @@ pub struct Guarded {
 
 impl Guarded {
     /// Starts `command`, of which program, arguments, folder and environment count; standard input is empty.
-    pub fn start(
-        command: &Command,
-        terms: &Terms,
-        stdout: Stdio,
-        stderr: Stdio,
-    ) -> anyhow::Result<Self> {
+    pub fn start(command: &Command, terms: &Terms, stdout: Stdio, stderr: Stdio) -> anyhow::Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let mut guard = guard::command(command, terms);
         let detached = terms.detached.is_some();
         let mut guard = guard
-            .stdin(if detached {
-                Stdio::null()
-            } else {
-                Stdio::piped()
-            })
+            .stdin(if detached { Stdio::null() } else { Stdio::piped() })
             .stdout(stdout)
             .stderr(stderr)
             .spawn()
             .with_context(|| format!("failed to start {program}"))?;
         let lifeline = guard.stdin.take();
-        Ok(Self {
-            guard,
-            lifeline,
-            detached,
-        })
+        Ok(Self { guard, lifeline, detached })
     }
 
     /// How it ended, if it did.
@@ -110,19 +94,13 @@ impl Guarded {
     fn wait_in_foreground(mut self) -> anyhow::Result<ExitStatus> {
         let id = self.guard.id();
         if let Some(lifeline) = self.lifeline.take() {
-            FOREGROUND
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(id, lifeline);
+            FOREGROUND.lock().unwrap_or_else(PoisonError::into_inner).insert(id, lifeline);
         }
         if signals::check().is_err() {
             end_foreground(); // it came before the lifeline was among those that it ends
         }
         let status = self.guard.wait();
-        FOREGROUND
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+        FOREGROUND.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         signals::check()?;
         status.context("failed to wait for a program")
     }
@@ -132,9 +110,7 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         self.lifeline = None;
         if self.detached
-            && let Some(pid) = i32::try_from(self.guard.id())
-                .ok()
-                .and_then(rustix::process::Pid::from_raw)
+            && let Some(pid) = i32::try_from(self.guard.id()).ok().and_then(rustix::process::Pid::from_raw)
         {
             // Not reaped yet, so the id is still the guard's. It may have ended: then there is nothing to end.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -145,13 +121,7 @@ impl Drop for Guarded {
 
 /// Runs `command` to its end, with xtask's own output.
 pub fn run(command: &Command) -> anyhow::Result<ExitStatus> {
-    Guarded::start(
-        command,
-        &Terms::default(),
-        Stdio::inherit(),
-        Stdio::inherit(),
-    )?
-    .wait_in_foreground()
+    Guarded::start(command, &Terms::default(), Stdio::inherit(), Stdio::inherit())?.wait_in_foreground()
 }
 
 /// Which of a program's streams are read.
@@ -164,12 +134,7 @@ pub enum Read {
 }
 
 /// Runs `command` to its end and shows its output to `each`, line by line with line ends, as it comes.
-pub fn read(
-    command: &Command,
-    terms: &Terms,
-    read: Read,
-    mut each: impl FnMut(&[u8]),
-) -> anyhow::Result<ExitStatus> {
+pub fn read(command: &Command, terms: &Terms, read: Read, mut each: impl FnMut(&[u8])) -> anyhow::Result<ExitStatus> {
     let (reader, writer) = std::io::pipe().context("failed to make a pipe")?;
     let stderr = match read {
         Read::Stdout => Stdio::inherit(),
@@ -181,16 +146,11 @@ pub fn read(
         let waiting = scope.spawn(move || program.wait_in_foreground());
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|bytes| bytes > 0)
-        {
+        while reader.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
             each(&line);
             line.clear();
         }
-        waiting
-            .join()
-            .unwrap_or_else(|_| anyhow::bail!("failed to wait for a program"))
+        waiting.join().unwrap_or_else(|_| anyhow::bail!("failed to wait for a program"))
     })
 }
 

@@ -13,8 +13,7 @@ static CAUGHT: AtomicI32 = AtomicI32::new(0);
 /// From here on SIGINT, SIGTERM and SIGHUP end the programs in the foreground, and [`check`] fails. The command then
 /// returns by its ordinary way, which drops (and so stops) the services.
 pub fn catch() -> anyhow::Result<()> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to listen for signals")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to listen for signals")?;
     std::thread::spawn(move || {
         for signal in &mut signals {
             CAUGHT.store(signal, Ordering::SeqCst);

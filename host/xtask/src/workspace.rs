@@ -11,19 +11,14 @@ use serde_json::Value;
 pub fn root() -> PathBuf {
     // Cargo sets it for `cargo run`. Compiled in is only where xtask was built, which may be another checkout when
     // several share a target folder.
-    let package = std::env::var_os("CARGO_MANIFEST_DIR")
-        .unwrap_or_else(|| OsString::from(env!("CARGO_MANIFEST_DIR")));
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| OsString::from(env!("CARGO_MANIFEST_DIR")));
     let package = PathBuf::from(package);
-    package
-        .ancestors()
-        .nth(2)
-        .map_or_else(|| package.clone(), Path::to_path_buf)
+    package.ancestors().nth(2).map_or_else(|| package.clone(), Path::to_path_buf)
 }
 
 /// `cargo`, in the checkout's top folder, and the same cargo that runs xtask.
 pub fn cargo(arguments: &[&str]) -> Command {
-    let mut command =
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root()).args(arguments);
     command
 }
@@ -47,28 +42,20 @@ pub struct Workspace {
 impl Workspace {
     /// Asks `cargo metadata`.
     pub fn read() -> anyhow::Result<Self> {
-        let output = cargo(&["metadata", "--no-deps", "--format-version=1"])
-            .output()
-            .context("failed to run cargo metadata")?;
+        let output =
+            cargo(&["metadata", "--no-deps", "--format-version=1"]).output().context("failed to run cargo metadata")?;
         if !output.status.success() {
-            bail!(
-                "failed to read the workspace: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("failed to read the workspace: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        let metadata: Value = serde_json::from_slice(&output.stdout)
-            .context("failed to read cargo metadata's answer")?;
-        Self::parse(&metadata)
-            .context("failed to find target_directory and packages in cargo metadata's answer")
+        let metadata: Value =
+            serde_json::from_slice(&output.stdout).context("failed to read cargo metadata's answer")?;
+        Self::parse(&metadata).context("failed to find target_directory and packages in cargo metadata's answer")
     }
 
     fn parse(metadata: &Value) -> Option<Self> {
         let packages = metadata["packages"].as_array()?.iter().map(|package| {
             let manifest = Path::new(package["manifest_path"].as_str()?);
-            Some(Package {
-                name: package["name"].as_str()?.to_owned(),
-                folder: manifest.parent()?.to_path_buf(),
-            })
+            Some(Package { name: package["name"].as_str()?.to_owned(), folder: manifest.parent()?.to_path_buf() })
         });
         Some(Self {
             target: PathBuf::from(metadata["target_directory"].as_str()?),
@@ -81,10 +68,7 @@ impl Workspace {
     /// it is asked for, so another selection would compile the dependencies once more.
     pub fn native_selection(&self) -> Vec<String> {
         let guests = root().join("tests/guests");
-        let excluded = self
-            .packages
-            .iter()
-            .filter(|package| package.folder.starts_with(&guests));
+        let excluded = self.packages.iter().filter(|package| package.folder.starts_with(&guests));
         let mut selection = vec!["--workspace".to_owned()];
         selection.extend(excluded.map(|package| format!("--exclude={}", package.name)));
         selection
@@ -114,12 +98,7 @@ impl Artifact {
             manifest: PathBuf::from(message["manifest_path"].as_str()?),
             target: message["target"]["name"].as_str()?.to_owned(),
             executable: message["executable"].as_str().map(PathBuf::from),
-            files: message["filenames"]
-                .as_array()?
-                .iter()
-                .filter_map(Value::as_str)
-                .map(PathBuf::from)
-                .collect(),
+            files: message["filenames"].as_array()?.iter().filter_map(Value::as_str).map(PathBuf::from).collect(),
         })
     }
 }
@@ -144,10 +123,7 @@ mod tests {
 
     #[test]
     fn test_guests_are_not_built_for_this_processor() {
-        let package = |name: &str, folder: &str| Package {
-            name: name.to_owned(),
-            folder: root().join(folder),
-        };
+        let package = |name: &str, folder: &str| Package { name: name.to_owned(), folder: root().join(folder) };
         let workspace = Workspace {
             target: PathBuf::new(),
             packages: vec![
@@ -156,10 +132,7 @@ mod tests {
                 package("e2e", "tests/e2e"),
             ],
         };
-        assert_eq!(
-            workspace.native_selection(),
-            ["--workspace", "--exclude=panic"]
-        );
+        assert_eq!(workspace.native_selection(), ["--workspace", "--exclude=panic"]);
     }
 
     #[test]
@@ -167,14 +140,8 @@ mod tests {
         let line = r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","target":{"name":"agentry"},
             "filenames":["/t/agentry"],"executable":"/t/agentry"}"#;
         let artifact = Artifact::parse(line).unwrap();
-        assert_eq!(
-            artifact.executable.as_deref(),
-            Some(Path::new("/t/agentry"))
-        );
-        assert_eq!(
-            (artifact.target.as_str(), artifact.files.len()),
-            ("agentry", 1)
-        );
+        assert_eq!(artifact.executable.as_deref(), Some(Path::new("/t/agentry")));
+        assert_eq!((artifact.target.as_str(), artifact.files.len()), ("agentry", 1));
         assert!(Artifact::parse(r#"{"reason":"build-finished","success":true}"#).is_none());
         assert!(Artifact::parse("   Compiling agentry").is_none());
     }

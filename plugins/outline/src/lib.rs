@@ -1,6 +1,8 @@
-//! What a Markdown document is made of: headings, links, code, reading time.
+//! What a Markdown document is made of: headings, links, images, code, reading time.
 
+mod anchor;
 mod outline;
+mod words;
 
 use agentry_sdk::{Failure, Task, log, plugin};
 use outline::Outline;
@@ -22,9 +24,10 @@ struct Output {
     outline: Outline,
 }
 
-fn handle(task: &Task, input: Input) -> Result<Output, Failure> {
-    log::info(&format!("outlining {} (attempt {})", input.path.as_deref().unwrap_or("a document"), task.attempt));
-    Ok(Output { outline: Outline::of(&input.markdown), path: input.path })
+fn handle(task: &Task, Input { markdown, path }: Input) -> Result<Output, Failure> {
+    let name = path.as_deref().unwrap_or("a document");
+    log::info(format_args!("outlining for task {}, attempt {}: {name}", task.id, task.attempt));
+    Ok(Output { outline: Outline::of(&markdown), path })
 }
 
 plugin!(handle);

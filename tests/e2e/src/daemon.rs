@@ -99,7 +99,8 @@ impl Setup {
         Ended { code: status.code(), stdout: String::new(), stderr: daemon.said.text() }
     }
 
-    fn command(&self) -> Command {
+    /// The command that starts it, with nobody reading what it says. Writes its settings.
+    pub fn command(&self) -> Command {
         let settings = self.folder.join(format!("{}.toml", self.name));
         let mut text = String::new();
         for (key, value) in &self.settings {

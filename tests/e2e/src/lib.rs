@@ -19,6 +19,7 @@
 pub mod amqp;
 pub mod daemon;
 pub mod database;
+pub mod forward;
 pub mod http;
 pub mod invariants;
 pub mod patience;

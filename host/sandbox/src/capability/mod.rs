@@ -12,10 +12,7 @@ use crate::instance::State;
 use crate::plugin::{Grants, LoadError};
 
 /// The host's side of `wit/`, generated.
-#[allow(
-    missing_docs,
-    reason = "generated from wit/, which holds the documentation"
-)]
+#[allow(missing_docs, reason = "generated from wit/, which holds the documentation")]
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit",
@@ -29,30 +26,15 @@ pub(crate) mod bindings {
 const PATCH: u64 = 0;
 
 /// The WASI packages that every guest may import, at any 0.2.
-const WASI: [&str; 6] = [
-    "wasi:cli",
-    "wasi:clocks",
-    "wasi:filesystem",
-    "wasi:io",
-    "wasi:random",
-    "wasi:sockets",
-];
+const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
 /// Packages behind a grant: package, the capability's name in `plugin.toml`, and a line that asks for it.
 const GRANTED: [(&str, &str, &str); 6] = [
-    (
-        "wasi:http",
-        "http",
-        "http = [\"GET https://api.example.com\"]",
-    ),
+    ("wasi:http", "http", "http = [\"GET https://api.example.com\"]"),
     ("wasi:keyvalue", "keyvalue", "keyvalue = [\"memory\"]"),
     ("wasi:config", "config", "config = [\"region\"]"),
     ("agentry:llm", "llm", "llm = [\"default\"]"),
-    (
-        "agentry:tools",
-        "tools",
-        "tools = { search = [\"web_search\"] }",
-    ),
+    ("agentry:tools", "tools", "tools = { search = [\"web_search\"] }"),
     ("agentry:memory", "memory", "memory = [\"default\"]"),
 ];
 
@@ -65,17 +47,9 @@ pub(crate) const HANDLER: &str = "agentry:plugin/handler@0.1.0";
 /// Puts everything that this build provides into a linker.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    bindings::wasi::logging::logging::add_to_linker::<State, HasSelf<State>>(
-        linker,
-        State::called,
-    )?;
-    bindings::agentry::plugin::types::add_to_linker::<State, HasSelf<State>>(linker, |state| {
-        state
-    })?;
-    bindings::agentry::plugin::context::add_to_linker::<State, HasSelf<State>>(
-        linker,
-        State::called,
-    )?;
+    bindings::wasi::logging::logging::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+    bindings::agentry::plugin::types::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    bindings::agentry::plugin::context::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
     Ok(())
 }
 
@@ -93,45 +67,26 @@ impl<'a> Name<'a> {
     fn parse(name: &'a str) -> Option<Name<'a>> {
         let (path, version) = name.split_once('@').unwrap_or((name, ""));
         let (package, interface) = path.split_once('/')?;
-        Some(Name {
-            package,
-            interface,
-            version,
-        })
+        Some(Name { package, interface, version })
     }
 
     /// The patch number of a plain `0.MINOR.PATCH`.
     fn patch(&self, minor: &str) -> Option<u64> {
-        let patch = self
-            .version
-            .strip_prefix("0.")?
-            .strip_prefix(minor)?
-            .strip_prefix('.')?;
-        patch
-            .bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| patch.parse().ok())?
+        let patch = self.version.strip_prefix("0.")?.strip_prefix(minor)?.strip_prefix('.')?;
+        patch.bytes().all(|byte| byte.is_ascii_digit()).then(|| patch.parse().ok())?
     }
 }
 
 /// Refuses an import that is not linked, or not granted.
 pub(crate) fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
-    let unknown = || LoadError::UnknownImport {
-        import: import.to_owned(),
-    };
-    let version = |serves: String| LoadError::ImportVersion {
-        import: import.to_owned(),
-        serves,
-    };
+    let unknown = || LoadError::UnknownImport { import: import.to_owned() };
+    let version = |serves: String| LoadError::ImportVersion { import: import.to_owned(), serves };
     let name = Name::parse(import).ok_or_else(unknown)?;
 
     if WASI.contains(&name.package) {
         return match name.patch("2") {
             Some(_) => Ok(()),
-            None => Err(version(format!(
-                "{}/{}@0.2.x",
-                name.package, name.interface
-            ))),
+            None => Err(version(format!("{}/{}@0.2.x", name.package, name.interface))),
         };
     }
     if name.package == "wasi:logging" {
@@ -146,29 +101,16 @@ pub(crate) fn check_import(import: &str, grants: &Grants) -> Result<(), LoadErro
         }
         return match name.patch("1") {
             Some(patch) if (0..=PATCH).contains(&patch) => Ok(()),
-            _ => Err(version(format!(
-                "agentry:plugin/{}@0.1.{PATCH}",
-                name.interface
-            ))),
+            _ => Err(version(format!("agentry:plugin/{}@0.1.{PATCH}", name.interface))),
         };
     }
-    let Some((_, capability, line)) = GRANTED
-        .iter()
-        .find(|(package, ..)| *package == name.package)
-    else {
+    let Some((_, capability, line)) = GRANTED.iter().find(|(package, ..)| *package == name.package) else {
         return Err(unknown());
     };
     if grants.capabilities.contains(*capability) {
-        Err(LoadError::NotProvided {
-            import: import.to_owned(),
-            capability,
-        })
+        Err(LoadError::NotProvided { import: import.to_owned(), capability })
     } else {
-        Err(LoadError::NotGranted {
-            import: import.to_owned(),
-            capability,
-            line,
-        })
+        Err(LoadError::NotGranted { import: import.to_owned(), capability, line })
     }
 }
 
@@ -188,10 +130,7 @@ pub(crate) fn check_exports<'a>(exports: impl Iterator<Item = &'a str>) -> Resul
         }
     }
     Err(match other {
-        Some(export) => LoadError::HandlerVersion {
-            export,
-            serves: HANDLER,
-        },
+        Some(export) => LoadError::HandlerVersion { export, serves: HANDLER },
         None => LoadError::NoHandler { wants: HANDLER },
     })
 }
@@ -201,9 +140,7 @@ mod tests {
     use super::*;
 
     fn refused(import: &str) -> String {
-        check_import(import, &Grants::default())
-            .unwrap_err()
-            .to_string()
+        check_import(import, &Grants::default()).unwrap_err().to_string()
     }
 
     #[test]
@@ -243,27 +180,14 @@ mod tests {
 
     #[test]
     fn a_granted_capability_that_this_build_lacks_is_refused_and_says_so() {
-        let grants = Grants {
-            capabilities: ["keyvalue".to_owned()].into(),
-        };
+        let grants = Grants { capabilities: ["keyvalue".to_owned()].into() };
         let error = check_import("wasi:keyvalue/store@0.2.0-draft2", &grants).unwrap_err();
-        assert!(matches!(
-            error,
-            LoadError::NotProvided {
-                capability: "keyvalue",
-                ..
-            }
-        ));
+        assert!(matches!(error, LoadError::NotProvided { capability: "keyvalue", .. }));
     }
 
     #[test]
     fn anything_else_is_refused_by_name() {
-        for import in [
-            "acme:secrets/vault@1.0.0",
-            "wasi:nn/graph@0.2.0",
-            "agentry:plugin/root@0.1.0",
-            "plain",
-        ] {
+        for import in ["acme:secrets/vault@1.0.0", "wasi:nn/graph@0.2.0", "agentry:plugin/root@0.1.0", "plain"] {
             assert!(refused(import).contains(import));
         }
     }
@@ -278,16 +202,9 @@ mod tests {
     #[test]
     fn a_handler_is_wanted_and_none_newer_than_the_host() {
         check_exports(["init", "agentry:plugin/handler@0.1.0"].into_iter()).unwrap();
-        let newer = check_exports(["agentry:plugin/handler@0.1.7"].into_iter())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            newer.contains("agentry:plugin/handler@0.1.7")
-                && newer.contains("agentry:plugin/handler@0.1.0")
-        );
-        let none = check_exports(["wasi:cli/run@0.2.0"].into_iter())
-            .unwrap_err()
-            .to_string();
+        let newer = check_exports(["agentry:plugin/handler@0.1.7"].into_iter()).unwrap_err().to_string();
+        assert!(newer.contains("agentry:plugin/handler@0.1.7") && newer.contains("agentry:plugin/handler@0.1.0"));
+        let none = check_exports(["wasi:cli/run@0.2.0"].into_iter()).unwrap_err().to_string();
         assert!(none.contains("agentry:plugin/handler@0.1.0"));
     }
 }

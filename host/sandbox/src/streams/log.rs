@@ -83,8 +83,7 @@ impl Log {
             let line_bytes = self.line_bytes;
             let open = self.open(stream);
             let room = line_bytes.saturating_sub(open.bytes.len());
-            open.bytes
-                .extend_from_slice(&piece[..piece.len().min(room)]);
+            open.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
             open.cut |= piece.len() > room;
             if ended {
                 self.close(stream);
@@ -117,11 +116,7 @@ impl Log {
             Err(wrong) => String::from_utf8_lossy(wrong.as_bytes()).into_owned(),
         };
         cut |= truncate(&mut message, line_bytes);
-        let level = if stream == Stream::Stderr {
-            Level::Warn
-        } else {
-            Level::Info
-        };
+        let level = if stream == Stream::Stderr { Level::Warn } else { Level::Info };
         self.push(stream, level, String::new(), message, cut);
     }
 
@@ -129,9 +124,7 @@ impl Log {
         let bytes = (logger.len() + message.len()) as u64;
         if self.lines.len() as u64 >= u64::from(self.most_lines) {
             let most = self.most_lines;
-            return self.end(format!(
-                "the log was cut here: more than log_lines = {most}"
-            ));
+            return self.end(format!("the log was cut here: more than log_lines = {most}"));
         }
         if self.kept.saturating_add(bytes) > self.most_bytes {
             let most = self.most_bytes / crate::limits::KIB;
@@ -146,26 +139,12 @@ impl Log {
         self.full = true;
         self.stdout = Open::default();
         self.stderr = Open::default();
-        self.append(
-            Stream::Log,
-            Level::Warn,
-            HOST_LOGGER.to_owned(),
-            message,
-            true,
-        );
+        self.append(Stream::Log, Level::Warn, HOST_LOGGER.to_owned(), message, true);
     }
 
     fn append(&mut self, stream: Stream, level: Level, logger: String, message: String, cut: bool) {
         let seq = u32::try_from(self.lines.len() + 1).unwrap_or(u32::MAX);
-        let line = LogLine {
-            seq,
-            at: SystemTime::now(),
-            stream,
-            level,
-            logger,
-            message,
-            cut,
-        };
+        let line = LogLine { seq, at: SystemTime::now(), stream, level, logger, message, cut };
         if let Some(on_log) = &self.on_log {
             on_log(&line);
         }
@@ -178,8 +157,7 @@ impl Log {
         self.stderr_tail.extend_from_slice(bytes);
         // Twice the length before it is moved, so that single bytes do not move it each time.
         if self.stderr_tail.len() > 2 * STDERR_TAIL_BYTES {
-            self.stderr_tail
-                .drain(..self.stderr_tail.len() - STDERR_TAIL_BYTES);
+            self.stderr_tail.drain(..self.stderr_tail.len() - STDERR_TAIL_BYTES);
         }
     }
 
@@ -223,21 +201,14 @@ mod tests {
     use super::*;
 
     fn log(most_bytes: u64, most_lines: u32, line_bytes: u64) -> Log {
-        let limits = Limits {
-            log_bytes: most_bytes,
-            log_lines: most_lines,
-            log_line_bytes: line_bytes,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { log_bytes: most_bytes, log_lines: most_lines, log_line_bytes: line_bytes, ..Limits::default() };
         Log::new(&limits, None)
     }
 
     fn messages(log: &mut Log) -> Vec<(String, bool)> {
         let (lines, _) = log.finish();
-        lines
-            .into_iter()
-            .map(|line| (line.message, line.cut))
-            .collect()
+        lines.into_iter().map(|line| (line.message, line.cut)).collect()
     }
 
     #[test]
@@ -247,10 +218,8 @@ mod tests {
         log.write(Stream::Stderr, b"aside\n");
         log.write(Stream::Stdout, b"e\n\ntwo");
         let (lines, kept) = log.finish();
-        let told: Vec<_> = lines
-            .iter()
-            .map(|line| (line.seq, line.stream, line.level, line.message.as_str()))
-            .collect();
+        let told: Vec<_> =
+            lines.iter().map(|line| (line.seq, line.stream, line.level, line.message.as_str())).collect();
         assert_eq!(
             told,
             [
@@ -269,27 +238,14 @@ mod tests {
         log.write(Stream::Stdout, "abc€def\nok\n".as_bytes());
         log.add(Level::Info, "x".repeat(1_000), "abc€".to_owned());
         assert_eq!(log.lines[2].logger.len(), LOGGER_BYTES);
-        assert_eq!(
-            messages(&mut log),
-            [
-                ("abc".to_owned(), true),
-                ("ok".to_owned(), false),
-                ("abc".to_owned(), true)
-            ]
-        );
+        assert_eq!(messages(&mut log), [("abc".to_owned(), true), ("ok".to_owned(), false), ("abc".to_owned(), true)]);
     }
 
     #[test]
     fn bytes_that_are_no_text_are_replaced_and_stay_within_the_line() {
         let mut log = log(1_000, 10, 6);
         log.write(Stream::Stdout, b"a\xff\n\xff\xff\xff\n");
-        assert_eq!(
-            messages(&mut log),
-            [
-                ("a\u{fffd}".to_owned(), false),
-                ("\u{fffd}\u{fffd}".to_owned(), true)
-            ]
-        );
+        assert_eq!(messages(&mut log), [("a\u{fffd}".to_owned(), false), ("\u{fffd}\u{fffd}".to_owned(), true)]);
     }
 
     #[test]

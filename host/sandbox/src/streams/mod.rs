@@ -103,10 +103,7 @@ impl IsTerminal for Output {
 
 impl StdoutStream for Output {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Output {
-            shared: self.shared.clone(),
-            stream: self.stream,
-        })
+        Box::new(Output { shared: self.shared.clone(), stream: self.stream })
     }
 
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {

@@ -10,32 +10,17 @@ use crate::house::*;
 
 fn cached(dir: &Path) -> Sandbox {
     let cache_dir = Some(dir.to_owned());
-    Sandbox::new(SandboxConfig {
-        cache_dir,
-        slots: 1,
-        compile_timeout: PATIENCE,
-        ..SandboxConfig::default()
-    })
-    .unwrap()
+    Sandbox::new(SandboxConfig { cache_dir, slots: 1, compile_timeout: PATIENCE, ..SandboxConfig::default() }).unwrap()
 }
 
 async fn echoes(sandbox: &Sandbox) -> Plugin {
-    let plugin = sandbox
-        .load(Guest::default().build(), &Grants::default())
-        .await
-        .unwrap();
-    assert_eq!(
-        plugin.run(invocation("7")).await.outcome,
-        Outcome::Output("7".to_owned())
-    );
+    let plugin = sandbox.load(Guest::default().build(), &Grants::default()).await.unwrap();
+    assert_eq!(plugin.run(invocation("7")).await.outcome, Outcome::Output("7".to_owned()));
     plugin
 }
 
 fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect()
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 #[tokio::test]
@@ -79,14 +64,7 @@ async fn a_cache_folder_that_cannot_be_made_is_refused_by_path() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let config = SandboxConfig {
-        cache_dir: Some(file.join("code")),
-        slots: 1,
-        ..SandboxConfig::default()
-    };
+    let config = SandboxConfig { cache_dir: Some(file.join("code")), slots: 1, ..SandboxConfig::default() };
     let error = Sandbox::new(config).err().unwrap();
-    assert!(
-        matches!(error, EngineError::Cache(_)) && error.to_string().contains("file/code"),
-        "{error}"
-    );
+    assert!(matches!(error, EngineError::Cache(_)) && error.to_string().contains("file/code"), "{error}");
 }

@@ -85,20 +85,14 @@ pub const ECHO: &str = "(call $ok (local.get $input) (local.get $input-len))";
 
 /// A guest whose `handle` is this.
 pub fn handle(body: &str) -> Guest {
-    Guest {
-        handle: body.to_owned(),
-        ..Guest::default()
-    }
+    Guest { handle: body.to_owned(), ..Guest::default() }
 }
 
 /// A guest that returns this text.
 pub fn returns(output: &str) -> Guest {
     Guest {
         core: format!("(data (i32.const 1024) {})", quoted(output)),
-        ..handle(&format!(
-            "(call $ok (i32.const 1024) (i32.const {}))",
-            output.len()
-        ))
+        ..handle(&format!("(call $ok (i32.const 1024) (i32.const {}))", output.len()))
     }
 }
 
@@ -127,25 +121,16 @@ impl Guest {
         for import in &self.imports {
             imports += import.text;
             for (name, function, ty) in import.functions {
-                write!(lowered, "(core func ${name} (canon lower (func {function}) (memory $memory) (realloc $realloc)))").unwrap();
                 write!(
-                    core_imports,
-                    "(import \"host\" \"{name}\" (func ${name} {ty}))"
+                    lowered,
+                    "(core func ${name} (canon lower (func {function}) (memory $memory) (realloc $realloc)))"
                 )
                 .unwrap();
+                write!(core_imports, "(import \"host\" \"{name}\" (func ${name} {ty}))").unwrap();
                 write!(given, "(export \"{name}\" (func ${name}))").unwrap();
             }
         }
-        let Guest {
-            core,
-            handle,
-            memory,
-            realloc,
-            post,
-            tail,
-            export,
-            ..
-        } = self;
+        let Guest { core, handle, memory, realloc, post, tail, export, .. } = self;
         format!(
             r#"(component {TYPES} {imports}
   (core module $libc
@@ -181,9 +166,7 @@ impl Guest {
     /// The component as a file.
     pub fn build(&self) -> Bytes {
         let text = self.text();
-        wat::parse_str(&text)
-            .unwrap_or_else(|error| panic!("{error}\n{text}"))
-            .into()
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
     }
 }
 
@@ -201,11 +184,7 @@ pub const SLEEP: Import = Import {
 "#,
     functions: &[
         ("block", "$poll \"[method]pollable.block\"", "(param i32)"),
-        (
-            "subscribe",
-            "$clock \"subscribe-duration\"",
-            "(param i64) (result i32)",
-        ),
+        ("subscribe", "$clock \"subscribe-duration\"", "(param i64) (result i32)"),
     ],
 };
 
@@ -241,11 +220,7 @@ pub const CONTEXT: Import = Import {
     functions: &[
         ("remaining-ms", "$context \"remaining-ms\"", "(result i32)"),
         ("plugin-name", "$context \"plugin-name\"", "(param i32)"),
-        (
-            "plugin-version",
-            "$context \"plugin-version\"",
-            "(param i32)",
-        ),
+        ("plugin-version", "$context \"plugin-version\"", "(param i32)"),
         ("labels", "$context \"labels\"", "(param i32)"),
     ],
 };
@@ -277,16 +252,8 @@ pub const STREAMS: Import = Import {
     (export "get-stderr" (func (result (own $output-stream))))))
 "#,
     functions: &[
-        (
-            "write",
-            "$streams \"[method]output-stream.blocking-write-and-flush\"",
-            "(param i32 i32 i32 i32)",
-        ),
-        (
-            "write-zeroes",
-            "$streams \"[method]output-stream.write-zeroes\"",
-            "(param i32 i64 i32)",
-        ),
+        ("write", "$streams \"[method]output-stream.blocking-write-and-flush\"", "(param i32 i32 i32 i32)"),
+        ("write-zeroes", "$streams \"[method]output-stream.write-zeroes\"", "(param i32 i64 i32)"),
         ("stdout", "$stdout \"get-stdout\"", "(result i32)"),
         ("stderr", "$stderr \"get-stderr\"", "(result i32)"),
     ],

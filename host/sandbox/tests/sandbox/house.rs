@@ -3,9 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use agentry_sandbox::{
-    Fault, FaultKind, Grants, Invocation, Limits, Outcome, Plugin, Ran, Sandbox, SandboxConfig,
-};
+use agentry_sandbox::{Fault, FaultKind, Grants, Invocation, Limits, Outcome, Plugin, Ran, Sandbox, SandboxConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::guest::Guest;
@@ -20,21 +18,13 @@ pub const SLOTS: u32 = 256;
 pub fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| {
-        Sandbox::new(SandboxConfig {
-            slots: SLOTS,
-            compile_concurrency: 2,
-            ..SandboxConfig::default()
-        })
-        .unwrap()
+        Sandbox::new(SandboxConfig { slots: SLOTS, compile_concurrency: 2, ..SandboxConfig::default() }).unwrap()
     })
 }
 
 /// Loads a guest without grants.
 pub async fn load(guest: &Guest) -> Plugin {
-    sandbox()
-        .load(guest.build(), &Grants::default())
-        .await
-        .unwrap()
+    sandbox().load(guest.build(), &Grants::default()).await.unwrap()
 }
 
 /// An invocation with an input, and limits that end tests soon.
@@ -47,11 +37,7 @@ pub fn invocation(input: &str) -> Invocation {
         plugin_name: "guest".into(),
         plugin_version: "0.1.0".into(),
         labels: Vec::new(),
-        limits: Limits {
-            cpu: Duration::from_secs(10),
-            timeout: PATIENCE,
-            ..Limits::default()
-        },
+        limits: Limits { cpu: Duration::from_secs(10), timeout: PATIENCE, ..Limits::default() },
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,
@@ -84,10 +70,7 @@ pub async fn fault(ran: Ran, kind: FaultKind) -> Fault {
 
 /// An honest guest is unharmed by whatever went before.
 pub async fn honest() {
-    let ran = load(&Guest::default())
-        .await
-        .run(invocation("{\"a\":1}"))
-        .await;
+    let ran = load(&Guest::default()).await.run(invocation("{\"a\":1}")).await;
     assert_eq!(ran.outcome, Outcome::Output("{\"a\":1}".to_owned()));
 }
 

@@ -31,11 +31,7 @@ async fn arguments_and_environment_are_empty() {
             (export "get-arguments" (func (result (list string))))
             (export "initial-cwd" (func (result (option string))))))"#,
         functions: &[
-            (
-                "environment",
-                "$environment \"get-environment\"",
-                "(param i32)",
-            ),
+            ("environment", "$environment \"get-environment\"", "(param i32)"),
             ("arguments", "$environment \"get-arguments\"", "(param i32)"),
             ("cwd", "$environment \"initial-cwd\"", "(param i32)"),
         ],
@@ -61,16 +57,9 @@ async fn there_are_no_folders() {
             (alias outer 1 $descriptor (type $d))
             (export "descriptor" (type $descriptor (eq $d)))
             (export "get-directories" (func (result (list (tuple (own $descriptor) string)))))))"#,
-        functions: &[(
-            "directories",
-            "$preopens \"get-directories\"",
-            "(param i32)",
-        )],
+        functions: &[("directories", "$preopens \"get-directories\"", "(param i32)")],
     };
-    let body = format!(
-        "(call $directories (i32.const 64)) {}",
-        expect("i32.load", 68, 0)
-    );
+    let body = format!("(call $directories (i32.const 64)) {}", expect("i32.load", 68, 0));
     finds_nothing(import, &body).await;
 }
 
@@ -95,11 +84,7 @@ async fn standard_input_is_at_its_end() {
             (export "input-stream" (type $input-stream (eq $i)))
             (export "get-stdin" (func (result (own $input-stream))))))"#,
         functions: &[
-            (
-                "read",
-                "$streams \"[method]input-stream.blocking-read\"",
-                "(param i32 i64 i32)",
-            ),
+            ("read", "$streams \"[method]input-stream.blocking-read\"", "(param i32 i64 i32)"),
             ("stdin", "$stdin \"get-stdin\"", "(result i32)"),
         ],
     };
@@ -211,11 +196,7 @@ async fn a_name_is_not_looked_up() {
         ),
         functions: &[
             ("network", "$instance \"instance-network\"", "(result i32)"),
-            (
-                "resolve",
-                "$lookup \"resolve-addresses\"",
-                "(param i32 i32 i32 i32)",
-            ),
+            ("resolve", "$lookup \"resolve-addresses\"", "(param i32 i32 i32 i32)"),
         ],
     };
     // The name is the four letters at 1,024. 1: the error case; 20: permanent-resolver-failure.

@@ -14,15 +14,8 @@ const FOREVER: &str = "(loop $l (br $l)) unreachable";
 #[tokio::test]
 async fn an_endless_loop_ends_as_cpu_limit() {
     let began = Instant::now();
-    let ran = run_with(&handle(FOREVER), |limits| {
-        limits.cpu = Duration::from_millis(200)
-    })
-    .await;
-    assert!(
-        ran.usage.cpu >= Duration::from_millis(200),
-        "{:?}",
-        ran.usage
-    );
+    let ran = run_with(&handle(FOREVER), |limits| limits.cpu = Duration::from_millis(200)).await;
+    assert!(ran.usage.cpu >= Duration::from_millis(200), "{:?}", ran.usage);
     assert!(began.elapsed() < PATIENCE / 2);
     over(&fault(ran, FaultKind::CpuLimit).await, "cpu_seconds");
 }
@@ -30,18 +23,9 @@ async fn an_endless_loop_ends_as_cpu_limit() {
 #[tokio::test]
 async fn an_endless_loop_anywhere_in_the_guest_ends_as_cpu_limit() {
     let guests = [
-        Guest {
-            core: format!("(func $s {FOREVER}) (start $s)"),
-            ..Guest::default()
-        },
-        Guest {
-            realloc: FOREVER.to_owned(),
-            ..Guest::default()
-        },
-        Guest {
-            post: FOREVER.to_owned(),
-            ..Guest::default()
-        },
+        Guest { core: format!("(func $s {FOREVER}) (start $s)"), ..Guest::default() },
+        Guest { realloc: FOREVER.to_owned(), ..Guest::default() },
+        Guest { post: FOREVER.to_owned(), ..Guest::default() },
     ];
     for guest in guests {
         let ran = run_with(&guest, |limits| limits.cpu = Duration::from_millis(50)).await;
@@ -73,10 +57,7 @@ async fn cpu_is_summed_over_naps() {
 
 #[tokio::test]
 async fn an_endless_loop_ends_as_timeout_when_the_wall_clock_is_nearer() {
-    let ran = run_with(&handle(FOREVER), |limits| {
-        limits.timeout = Duration::from_millis(100)
-    })
-    .await;
+    let ran = run_with(&handle(FOREVER), |limits| limits.timeout = Duration::from_millis(100)).await;
     assert!(ran.usage.wall >= Duration::from_millis(100));
     let fault = fault(ran, FaultKind::Timeout).await;
     assert_eq!(fault.detail["limit"], "timeout_seconds");
@@ -86,16 +67,9 @@ async fn an_endless_loop_ends_as_timeout_when_the_wall_clock_is_nearer() {
 #[tokio::test]
 async fn waiting_for_ever_in_a_host_call_ends_as_timeout() {
     let began = Instant::now();
-    let ran = run_with(&sleeps(), |limits| {
-        limits.timeout = Duration::from_millis(100)
-    })
-    .await;
+    let ran = run_with(&sleeps(), |limits| limits.timeout = Duration::from_millis(100)).await;
     assert!(began.elapsed() < PATIENCE / 2);
-    assert!(
-        ran.usage.cpu < Duration::from_millis(100),
-        "waiting is not computing: {:?}",
-        ran.usage
-    );
+    assert!(ran.usage.cpu < Duration::from_millis(100), "waiting is not computing: {:?}", ran.usage);
     let fault = fault(ran, FaultKind::Timeout).await;
     assert_eq!(fault.detail["limit"], "timeout_seconds");
 }
@@ -127,19 +101,13 @@ async fn growing_to_the_end_of_the_address_space_ends_as_memory_limit() {
         let guest = handle(&format!(
             "(if (i32.ne (memory.grow (i32.const {pages})) (i32.const -1)) (then (return (i32.const -8)))) unreachable"
         ));
-        over(
-            &fault(run(&guest).await, FaultKind::MemoryLimit).await,
-            "memory_mib",
-        );
+        over(&fault(run(&guest).await, FaultKind::MemoryLimit).await, "memory_mib");
     }
 }
 
 #[tokio::test]
 async fn an_initial_memory_beyond_the_runs_limit_ends_as_memory_limit() {
-    let guest = Guest {
-        memory: "100".to_owned(),
-        ..Guest::default()
-    };
+    let guest = Guest { memory: "100".to_owned(), ..Guest::default() };
     let ran = run_with(&guest, |limits| limits.memory_bytes = 1 << 20).await;
     over(&fault(ran, FaultKind::MemoryLimit).await, "memory_mib");
 }
@@ -153,10 +121,7 @@ async fn a_guest_that_copes_with_the_refusal_is_not_failed() {
              (call $ok (i32.const 1024) (i32.const 4))",
         )
     };
-    assert_eq!(
-        run(&guest).await.outcome,
-        Outcome::Output("null".to_owned())
-    );
+    assert_eq!(run(&guest).await.outcome, Outcome::Output("null".to_owned()));
 }
 
 #[tokio::test]
@@ -175,10 +140,7 @@ async fn several_memories_share_one_limit() {
 
 #[tokio::test]
 async fn more_memories_than_allowed_end_as_resource_limit() {
-    let guest = Guest {
-        core: "(memory 1) (memory 1)".to_owned(),
-        ..Guest::default()
-    };
+    let guest = Guest { core: "(memory 1) (memory 1)".to_owned(), ..Guest::default() };
     let ran = run_with(&guest, |limits| limits.memories = 2).await;
     over(&fault(ran, FaultKind::ResourceLimit).await, "memories");
 }
@@ -197,10 +159,7 @@ async fn table_elements_beyond_the_limit_end_as_resource_limit() {
             "(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable",
         )
     };
-    over(
-        &fault(run(&guest).await, FaultKind::ResourceLimit).await,
-        "table_elements",
-    );
+    over(&fault(run(&guest).await, FaultKind::ResourceLimit).await, "table_elements");
 }
 
 /// Does something so many times, and then returns.
@@ -220,14 +179,8 @@ fn times(times: u32, body: &str) -> Guest {
 async fn handles_that_are_never_dropped_end_as_resource_limit() {
     // Each is two entries of the host's table and one handle of the engine's, so that only the table can be too full.
     let subscribes = |n| times(n, "(drop (call $subscribe (i64.const 0)))").with(SLEEP);
-    assert_eq!(
-        run(&subscribes(500)).await.outcome,
-        Outcome::Output("null".to_owned())
-    );
-    over(
-        &fault(run(&subscribes(600)).await, FaultKind::ResourceLimit).await,
-        "handles",
-    );
+    assert_eq!(run(&subscribes(500)).await.outcome, Outcome::Output("null".to_owned()));
+    over(&fault(run(&subscribes(600)).await, FaultKind::ResourceLimit).await, "handles");
 }
 
 #[tokio::test]
@@ -241,37 +194,22 @@ async fn handles_of_the_guests_own_making_end_as_resource_limit() {
                 "(type $own (resource (rep i32))) (core func $new (canon resource.new $own)) (core module $main
                  (import \"own\" \"new\" (func $new (param i32) (result i32)))",
             )
-            .replace(
-                "(with \"libc\"",
-                "(with \"own\" (instance (export \"new\" (func $new)))) (with \"libc\"",
-            );
+            .replace("(with \"libc\"", "(with \"own\" (instance (export \"new\" (func $new)))) (with \"libc\"");
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     };
     let run = async |n| {
-        let plugin = sandbox()
-            .load(makes(n).into(), &agentry_sandbox::Grants::default())
-            .await
-            .unwrap();
+        let plugin = sandbox().load(makes(n).into(), &agentry_sandbox::Grants::default()).await.unwrap();
         plugin.run(invocation("null")).await
     };
     assert_eq!(run(1_000).await.outcome, Outcome::Output("null".to_owned()));
-    over(
-        &fault(run(1_100).await, FaultKind::ResourceLimit).await,
-        "handles",
-    );
+    over(&fault(run(1_100).await, FaultKind::ResourceLimit).await, "handles");
 }
 
 #[tokio::test]
 async fn too_many_random_bytes_at_once_end_as_resource_limit() {
     for bytes in [65_537i64, 1 << 40] {
-        let guest = handle(&format!(
-            "(call $random (i64.const {bytes}) (i32.const 64)) unreachable"
-        ))
-        .with(RANDOM);
-        over(
-            &fault(run(&guest).await, FaultKind::ResourceLimit).await,
-            "random_kib",
-        );
+        let guest = handle(&format!("(call $random (i64.const {bytes}) (i32.const 64)) unreachable")).with(RANDOM);
+        over(&fault(run(&guest).await, FaultKind::ResourceLimit).await, "random_kib");
     }
 }
 
@@ -321,11 +259,7 @@ async fn an_output_up_to_the_limit_is_taken() {
             limits.output_bytes = output_bytes;
         })
         .await;
-        assert!(
-            matches!(&ran.outcome, Outcome::Output(output) if output.len() == 100_000),
-            "{:?}",
-            ran.outcome
-        );
+        assert!(matches!(&ran.outcome, Outcome::Output(output) if output.len() == 100_000), "{:?}", ran.outcome);
     }
 }
 
@@ -353,10 +287,8 @@ async fn an_output_that_is_not_json_ends_as_invalid_output() {
 
 #[tokio::test]
 async fn writing_a_great_many_zeroes_is_refused() {
-    let ran = run(&handle(
-        "(call $write-zeroes (call $stdout) (i64.const 0x10000000000) (i32.const 64)) unreachable",
-    )
-    .with(STREAMS))
+    let ran = run(&handle("(call $write-zeroes (call $stdout) (i64.const 0x10000000000) (i32.const 64)) unreachable")
+        .with(STREAMS))
     .await;
     fault(ran, FaultKind::Trap).await;
 }

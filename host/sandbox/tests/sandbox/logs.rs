@@ -24,23 +24,13 @@ async fn lines_of_all_three_streams_are_kept_in_order() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let mut invocation = invocation("null");
     let sink = heard.clone();
-    invocation.on_log = Some(Arc::new(move |line| {
-        sink.lock().unwrap().push(line.clone())
-    }));
+    invocation.on_log = Some(Arc::new(move |line| sink.lock().unwrap().push(line.clone())));
     let ran = plugin.run(invocation).await;
     assert_eq!(ran.outcome, Outcome::Output("null".to_owned()));
     let told: Vec<_> = ran
         .logs
         .iter()
-        .map(|line| {
-            (
-                line.seq,
-                line.stream,
-                line.level,
-                line.logger.as_str(),
-                line.message.as_str(),
-            )
-        })
+        .map(|line| (line.seq, line.stream, line.level, line.logger.as_str(), line.message.as_str()))
         .collect();
     assert_eq!(
         told,
@@ -76,11 +66,7 @@ fn floods(byte: u8) -> Guest {
 #[tokio::test]
 async fn one_endless_line_is_one_cut_line() {
     let ran = run(&floods(b'x')).await;
-    assert_eq!(
-        ran.outcome,
-        Outcome::Output("null".to_owned()),
-        "a cut log is no failure"
-    );
+    assert_eq!(ran.outcome, Outcome::Output("null".to_owned()), "a cut log is no failure");
     assert_eq!(ran.logs.len(), 1);
     assert!(ran.logs[0].cut);
     assert_eq!(ran.logs[0].message.len(), 8 << 10);
@@ -93,9 +79,6 @@ async fn twenty_million_lines_end_in_one_that_says_so() {
     assert_eq!(ran.outcome, Outcome::Output("null".to_owned()));
     assert_eq!(ran.logs.len(), 2_001);
     let last = ran.logs.last().unwrap();
-    assert!(
-        last.cut && last.message.contains("log_lines = 2000"),
-        "{last:?}"
-    );
+    assert!(last.cut && last.message.contains("log_lines = 2000"), "{last:?}");
     assert!(ran.logs[..2_000].iter().all(|line| !line.cut));
 }

@@ -11,10 +11,7 @@ use crate::house::*;
 #[tokio::test]
 async fn an_output_is_returned_byte_for_byte() {
     let ran = run(&returns(" {\"b\":1, \"a\": 1.0} ")).await;
-    assert_eq!(
-        ran.outcome,
-        Outcome::Output(" {\"b\":1, \"a\": 1.0} ".to_owned())
-    );
+    assert_eq!(ran.outcome, Outcome::Output(" {\"b\":1, \"a\": 1.0} ".to_owned()));
     assert!(ran.usage.wall > Duration::ZERO && ran.usage.cpu > Duration::ZERO);
     assert!(ran.usage.instantiate > Duration::ZERO && ran.usage.instantiate < ran.usage.wall);
     assert_eq!(ran.usage.peak_memory, 64 << 10);
@@ -41,20 +38,14 @@ async fn the_guest_is_given_the_whole_task() {
     let mut invocation = invocation("null");
     invocation.attempt = 2;
     let id = invocation.task_id.clone();
-    assert_eq!(
-        plugin.run(invocation).await.outcome,
-        Outcome::Output(format!("[\"{id}\",2,3]"))
-    );
+    assert_eq!(plugin.run(invocation).await.outcome, Outcome::Output(format!("[\"{id}\",2,3]")));
 }
 
 /// A guest that returns a failure: the bytes of `result<string, failure>` from offset 4 on.
 fn fails(fields: &[(u32, u32)]) -> Guest {
     let mut body = "(i32.store8 (i32.const 512) (i32.const 1))".to_owned();
     for (offset, value) in fields {
-        body += &format!(
-            "(i32.store (i32.const {}) (i32.const {value}))",
-            512 + offset
-        );
+        body += &format!("(i32.store (i32.const {}) (i32.const {value}))", 512 + offset);
     }
     Guest {
         core: format!("(data (i32.const 1024) {})", quoted("later{\"n\":1}")),
@@ -67,14 +58,7 @@ async fn what_the_guest_says_on_purpose_is_the_outcome() {
     let message = [(8, 1024), (12, 5)];
     let code = [(16, 1), (20, 1024), (24, 5)];
     let data = [(28, 1), (32, 1029), (36, 7)];
-    let retry = [
-        &[(4, 0)][..],
-        &message,
-        &code,
-        &data,
-        &[(40, 1), (44, 2_500)],
-    ]
-    .concat();
+    let retry = [&[(4, 0)][..], &message, &code, &data, &[(40, 1), (44, 2_500)]].concat();
     assert_eq!(
         run(&fails(&retry)).await.outcome,
         Outcome::Retry {
@@ -87,27 +71,17 @@ async fn what_the_guest_says_on_purpose_is_the_outcome() {
     let permanent = [&[(4, 1)][..], &message].concat();
     assert_eq!(
         run(&fails(&permanent)).await.outcome,
-        Outcome::Permanent {
-            message: "later".to_owned(),
-            code: None,
-            data: None
-        }
+        Outcome::Permanent { message: "later".to_owned(), code: None, data: None }
     );
     let invalid = [&[(4, 2)][..], &message].concat();
     assert_eq!(
         run(&fails(&invalid)).await.outcome,
-        Outcome::InvalidInput {
-            message: "later".to_owned(),
-            pointer: None
-        }
+        Outcome::InvalidInput { message: "later".to_owned(), pointer: None }
     );
     let snooze = [&[(4, 3)][..], &message, &[(16, 1)]].concat();
     assert_eq!(
         run(&fails(&snooze)).await.outcome,
-        Outcome::Snooze {
-            message: "later".to_owned(),
-            after: Duration::from_secs(1)
-        }
+        Outcome::Snooze { message: "later".to_owned(), after: Duration::from_secs(1) }
     );
 }
 
@@ -126,10 +100,7 @@ async fn every_run_sees_a_fresh_instance() {
     };
     let plugin = load(&guest).await;
     for _ in 0..50 {
-        assert_eq!(
-            plugin.run(invocation("null")).await.outcome,
-            Outcome::Output("0".to_owned())
-        );
+        assert_eq!(plugin.run(invocation("null")).await.outcome, Outcome::Output("0".to_owned()));
     }
 }
 
@@ -159,14 +130,8 @@ async fn a_slot_that_was_used_holds_nothing_of_the_last_guest() {
     };
     let (writer, reader) = (load(&writer).await, load(&reader).await);
     for _ in 0..20 {
-        assert_eq!(
-            writer.run(invocation("null")).await.outcome,
-            Outcome::Output("null".to_owned())
-        );
-        assert_eq!(
-            reader.run(invocation("null")).await.outcome,
-            Outcome::Output("null".to_owned())
-        );
+        assert_eq!(writer.run(invocation("null")).await.outcome, Outcome::Output("null".to_owned()));
+        assert_eq!(reader.run(invocation("null")).await.outcome, Outcome::Output("null".to_owned()));
     }
 }
 
@@ -179,10 +144,7 @@ async fn a_guest_that_is_stopped_ends_as_stopped() {
         let running = tokio::spawn(async move { plugin.run(invocation).await });
         tokio::task::yield_now().await;
         stop.cancel();
-        let ran = tokio::time::timeout(PATIENCE, running)
-            .await
-            .unwrap()
-            .unwrap();
+        let ran = tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap();
         assert_eq!(ran.outcome, Outcome::Stopped);
     }
     honest().await;
@@ -195,19 +157,13 @@ pub fn sleeps() -> Guest {
 
 #[tokio::test]
 async fn a_guest_that_computes_lets_others_run_on_the_same_thread() {
-    let (busy, honest) = (
-        load(&handle("(loop $l (br $l)) unreachable")).await,
-        load(&Guest::default()).await,
-    );
+    let (busy, honest) = (load(&handle("(loop $l (br $l)) unreachable")).await, load(&Guest::default()).await);
     let invocation_of_busy = invocation("null");
     let stop = invocation_of_busy.stop.clone();
     let running = tokio::spawn(async move { busy.run(invocation_of_busy).await });
     for _ in 0..10 {
         tokio::task::yield_now().await;
-        assert_eq!(
-            honest.run(invocation("1")).await.outcome,
-            Outcome::Output("1".to_owned())
-        );
+        assert_eq!(honest.run(invocation("1")).await.outcome, Outcome::Output("1".to_owned()));
     }
     stop.cancel();
     assert_eq!(running.await.unwrap().outcome, Outcome::Stopped);
@@ -217,9 +173,7 @@ async fn a_guest_that_computes_lets_others_run_on_the_same_thread() {
 async fn a_run_that_is_dropped_gives_its_place_back() {
     for _ in 0..3 {
         let plugin = load(&sleeps()).await;
-        let mut running: Vec<_> = (0..SLOTS)
-            .map(|_| Box::pin(plugin.run(invocation("null"))))
-            .collect();
+        let mut running: Vec<_> = (0..SLOTS).map(|_| Box::pin(plugin.run(invocation("null")))).collect();
         for run in &mut running {
             assert!(poll_once(run).is_none());
         }
@@ -255,11 +209,7 @@ async fn all_slots_run_at_once_and_one_more_waits_for_a_place() {
         assert_eq!(ran.outcome, Outcome::Output(n.to_string()));
     }
     // One after the other they would take 25 seconds.
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -293,14 +243,8 @@ async fn the_guest_can_ask_about_its_attempt() {
     .with(CONTEXT);
     let plugin = load(&guest).await;
     let mut invocation = invocation("null");
-    invocation.labels = vec![
-        ("z".to_owned(), "last".to_owned()),
-        ("a".to_owned(), "first".to_owned()),
-    ];
+    invocation.labels = vec![("z".to_owned(), "last".to_owned()), ("a".to_owned(), "first".to_owned())];
     let ran = plugin.run(invocation).await;
-    assert_eq!(
-        ran.outcome,
-        Outcome::Output("[\"guest\",\"0.1.0\",\"a\",\"first\"]".to_owned())
-    );
+    assert_eq!(ran.outcome, Outcome::Output("[\"guest\",\"0.1.0\",\"a\",\"first\"]".to_owned()));
     assert_eq!(ran.usage.host_calls, 5);
 }

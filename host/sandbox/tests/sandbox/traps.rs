@@ -30,10 +30,7 @@ async fn a_trap_tells_its_frames_and_the_end_of_standard_error() {
     assert_eq!(ran.logs.len(), 1);
     assert_eq!(ran.usage.host_calls, 2);
     let fault = fault(ran, FaultKind::Trap).await;
-    assert_eq!(
-        fault.detail["frames"],
-        serde_json::json!(["core::panicking::panic", "handle"])
-    );
+    assert_eq!(fault.detail["frames"], serde_json::json!(["core::panicking::panic", "handle"]));
     assert_eq!(fault.detail["stderr_tail"], "panicked at main.rs");
     assert_eq!(fault.detail["exit_code"], serde_json::Value::Null);
     assert!(fault.message.contains("unreachable"), "{fault:?}");
@@ -42,34 +39,19 @@ async fn a_trap_tells_its_frames_and_the_end_of_standard_error() {
 #[tokio::test]
 async fn what_breaks_the_rules_of_the_interface_is_a_trap() {
     let bad = [
-        (
-            "a pointer outside memory",
-            "(call $ok (i32.const 65530) (i32.const 100))",
-        ),
-        (
-            "a length outside memory",
-            "(call $ok (i32.const 8) (i32.const -1))",
-        ),
+        ("a pointer outside memory", "(call $ok (i32.const 65530) (i32.const 100))"),
+        ("a length outside memory", "(call $ok (i32.const 8) (i32.const -1))"),
         ("a result outside memory", "(i32.const -8)"),
-        (
-            "no such case",
-            "(i32.store8 (i32.const 0) (i32.const 7)) (i32.const 0)",
-        ),
+        ("no such case", "(i32.store8 (i32.const 0) (i32.const 7)) (i32.const 0)"),
         (
             "text that is not UTF-8",
             "(i32.store8 (i32.const 64) (i32.const 255)) (call $ok (i32.const 64) (i32.const 1))",
         ),
-        (
-            "a read outside memory",
-            "(drop (i32.load (i32.const -4))) (i32.const 0)",
-        ),
+        ("a read outside memory", "(drop (i32.load (i32.const -4))) (i32.const 0)"),
     ];
     for (what, body) in bad {
         let ran = run(&handle(body)).await;
-        assert!(
-            matches!(&ran.outcome, Outcome::Fault(fault) if fault.kind == FaultKind::Trap),
-            "{what}: {ran:?}"
-        );
+        assert!(matches!(&ran.outcome, Outcome::Fault(fault) if fault.kind == FaultKind::Trap), "{what}: {ran:?}");
     }
     honest().await;
 }
@@ -77,22 +59,10 @@ async fn what_breaks_the_rules_of_the_interface_is_a_trap() {
 #[tokio::test]
 async fn a_trap_outside_the_export_is_a_trap_of_the_task() {
     let guests = [
-        Guest {
-            core: "(func $s unreachable) (start $s)".to_owned(),
-            ..Guest::default()
-        },
-        Guest {
-            realloc: "unreachable".to_owned(),
-            ..Guest::default()
-        },
-        Guest {
-            realloc: "(i32.const -1)".to_owned(),
-            ..Guest::default()
-        },
-        Guest {
-            post: "unreachable".to_owned(),
-            ..Guest::default()
-        },
+        Guest { core: "(func $s unreachable) (start $s)".to_owned(), ..Guest::default() },
+        Guest { realloc: "unreachable".to_owned(), ..Guest::default() },
+        Guest { realloc: "(i32.const -1)".to_owned(), ..Guest::default() },
+        Guest { post: "unreachable".to_owned(), ..Guest::default() },
     ];
     for guest in guests {
         fault(run(&guest).await, FaultKind::Trap).await;
@@ -101,9 +71,8 @@ async fn a_trap_outside_the_export_is_a_trap_of_the_task() {
 
 #[tokio::test]
 async fn endless_recursion_is_a_trap() {
-    let guest = handle(
-        "(call $handle (local.get $id) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))",
-    );
+    let guest =
+        handle("(call $handle (local.get $id) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))");
     let fault = fault(run(&guest).await, FaultKind::Trap).await;
     assert!(fault.message.contains("stack"), "{fault:?}");
     assert!(fault.detail["frames"].as_array().unwrap().len() <= 20);

@@ -28,7 +28,8 @@ impl FromStr for AmqpAddress {
             return Err(format!("its scheme is {:?}; it must be amqp or amqps", url.scheme()));
         }
         // Not left to lapin: it puts localhost where there is no host, or an IPv6 address.
-        let host = url.host_str().filter(|h| !h.is_empty()).ok_or("it names no host; write amqp://user:password@HOST")?;
+        let host =
+            url.host_str().filter(|h| !h.is_empty()).ok_or("it names no host; write amqp://user:password@HOST")?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if url.path().trim_start_matches('/').contains('/') {
             return Err("its path has several parts; a / in the virtual host's name is written %2F".into());

@@ -185,13 +185,9 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
         properties,
     );
     match timeout(patience, connecting).await {
-        Ok(Ok(connection)) => Ok(Live {
-            connection,
-            socket,
-            condemned: OnceLock::new(),
-            ended: Notify::new(),
-            since: Utc::now(),
-        }),
+        Ok(Ok(connection)) => {
+            Ok(Live { connection, socket, condemned: OnceLock::new(), ended: Notify::new(), since: Utc::now() })
+        }
         Ok(Err(error)) => {
             socket.shut();
             Err(refusal(address, &error).unwrap_or_else(|| unavailable(&error.to_string())))

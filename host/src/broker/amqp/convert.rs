@@ -43,7 +43,7 @@ pub(super) fn delivery(source: &Source, channel: u64, from: lapin::message::Deli
         source: source.clone(),
         message,
         redelivered: from.redelivered,
-        receipt: Receipt { channel, tag: from.delivery_tag },
+        receipt: Receipt::new(channel, from.delivery_tag),
     }
 }
 
@@ -210,8 +210,9 @@ mod tests {
 
     #[test]
     fn headers_beyond_a_frame_are_cut_largest_first_and_named() {
-        let message =
-            with_headers(json!({"agentry-reason": "bad_json", "huge": "x".repeat(90_000), "large": "y".repeat(60_000)}));
+        let message = with_headers(
+            json!({"agentry-reason": "bad_json", "huge": "x".repeat(90_000), "large": "y".repeat(60_000)}),
+        );
         let back = object(properties(&message, 100_000).unwrap().headers().as_ref().unwrap());
         assert_eq!(back.keys().collect::<Vec<_>>(), ["agentry-headers-cut", "agentry-reason", "large"]);
         assert_eq!(back["agentry-headers-cut"], "huge");

@@ -4,8 +4,8 @@
 use super::Shared;
 use super::acks::{Incarnation, Settle};
 use super::connection::{Live, backoff};
-use super::topology::{CALL, call, meaning, passive};
 use super::convert;
+use super::topology::{CALL, call, meaning, passive};
 use crate::broker::{BrokerError, Delivery, Source};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
@@ -59,8 +59,9 @@ impl From<BrokerError> for Left {
 struct InHand {
     /// Taken from lapin, not handed over.
     next: Option<Delivery>,
-    /// Handed over, and perhaps not read: the tag. Known to be read when there is room again.
-    unread: Option<u64>,
+    /// Handed over, and perhaps not read: its tag, and whether its receipt still is. Known to be read when there is room
+    /// again.
+    unread: Option<(u64, Weak<()>)>,
 }
 
 impl Feed {
@@ -122,9 +123,8 @@ impl Feed {
         };
         self.confirmed.send_replace(None);
         if matches!(left, Left::Dropped) {
-            let tags = hand.next.iter().map(|d| d.receipt.tag).chain(hand.unread).collect();
-            incarnation.settle(tags, Settle::GiveBack).await;
-            self.linger(&incarnation).await;
+            incarnation.settle(hand.next.iter().map(|d| d.receipt.tag).collect(), Settle::GiveBack).await;
+            self.linger(&incarnation, hand.unread).await;
         }
         self.shared.incarnations.end(&incarnation);
         if incarnation.channel.status().connected() {
@@ -175,7 +175,7 @@ impl Feed {
                     let Ok(permit) = permit else { return self.leave(incarnation, consumer, hand).await };
                     hand.unread = None;
                     if let Some(delivery) = hand.next.take() {
-                        hand.unread = Some(delivery.receipt.tag);
+                        hand.unread = Some((delivery.receipt.tag, Arc::downgrade(&delivery.receipt.alive)));
                         permit.send(delivery);
                     }
                 }
@@ -245,17 +245,26 @@ impl Feed {
         Ok(())
     }
 
-    async fn leave(&self, incarnation: &Incarnation, consumer: Option<Consumer>, hand: &mut InHand) -> Result<Left, Left> {
+    async fn leave(
+        &self,
+        incarnation: &Incarnation,
+        consumer: Option<Consumer>,
+        hand: &mut InHand,
+    ) -> Result<Left, Left> {
         if let Some(consumer) = consumer {
             self.withdraw(incarnation, consumer, hand.next.take()).await?;
         }
         Ok(Left::Dropped)
     }
 
-    /// Keep the channel while there are receipts for it.
-    async fn linger(&self, incarnation: &Incarnation) {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
+    /// Keep the channel while there are receipts for it. What was dropped with the reader's channel, unread, goes back:
+    /// its receipt is gone, or will be in a moment.
+    async fn linger(&self, incarnation: &Incarnation, mut unread: Option<(u64, Weak<()>)>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
+            if let Some((tag, _)) = unread.take_if(|(_, receipt)| receipt.strong_count() == 0) {
+                incarnation.settle(vec![tag], Settle::GiveBack).await;
+            }
             tokio::select! {
                 () = incarnation.drained() => return,
                 _ = tick.tick() => if !incarnation.channel.status().connected() { return },

@@ -66,12 +66,7 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         call(
             &format!("declaring exchange {exchange:?}"),
-            channel.exchange_declare(
-                exchange.as_str().into(),
-                ExchangeKind::Direct,
-                options,
-                FieldTable::default(),
-            ),
+            channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Direct, options, FieldTable::default()),
         )
         .await?;
     }
@@ -88,11 +83,8 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
     ] {
         let name = names.queue(&source);
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        call(
-            &format!("declaring queue {name:?}"),
-            channel.queue_declare(name.as_str().into(), options, arguments),
-        )
-        .await?;
+        call(&format!("declaring queue {name:?}"), channel.queue_declare(name.as_str().into(), options, arguments))
+            .await?;
         call(
             &format!("binding queue {name:?} to exchange {exchange:?}"),
             channel.queue_bind(
@@ -130,11 +122,8 @@ pub(super) async fn check(channel: &Channel, names: &Names, queue: &str) -> Resu
 /// What the broker counts for a queue; it must exist.
 pub(super) async fn passive(channel: &Channel, name: &str) -> Result<lapin::Queue, BrokerError> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    call(
-        &format!("looking at queue {name:?}"),
-        channel.queue_declare(name.into(), options, FieldTable::default()),
-    )
-    .await
+    call(&format!("looking at queue {name:?}"), channel.queue_declare(name.into(), options, FieldTable::default()))
+        .await
 }
 
 fn undeclared(error: BrokerError) -> BrokerError {
@@ -189,9 +178,10 @@ fn inequivalent(what: &str, says: &str) -> String {
     } else {
         "set another broker.prefix; or have its owner delete it, which loses no message that is already in a queue"
     };
+    let current = current.map_or(format!("no {argument}"), |value| format!("{argument} '{value}'"));
+    let wanted = wanted.map_or("none".to_owned(), |value| format!("'{value}'"));
     format!(
-        "{kind} {name:?} in virtual host {vhost:?} has {argument} {current}, and {wanted} is needed; nothing was \
-         changed. Either {then}"
+        "{kind} {name:?} in virtual host {vhost:?} has {current}, and {wanted} is needed; nothing was changed. Either {then}"
     )
 }
 
@@ -201,8 +191,8 @@ struct Inequivalent<'a> {
     kind: &'a str,
     name: &'a str,
     vhost: &'a str,
-    wanted: String,
-    current: String,
+    wanted: Option<&'a str>,
+    current: Option<&'a str>,
 }
 
 impl<'a> Inequivalent<'a> {
@@ -218,13 +208,13 @@ impl<'a> Inequivalent<'a> {
 }
 
 /// `none` · `'x'` · `the value 'x' of type 'longstr'`.
-fn value(text: &str) -> String {
+fn value(text: &str) -> Option<&str> {
     let text = text.trim();
-    match text.strip_prefix("the value '").and_then(|t| t.rsplit_once("' of type ")) {
-        Some((value, _)) => format!("'{value}'"),
-        None if text == "none" => "no value".into(),
-        None => text.to_owned(),
+    if text == "none" {
+        return None;
     }
+    let text = text.strip_prefix("the value ").unwrap_or(text);
+    Some(text.rsplit_once(" of type ").map_or(text, |(value, _)| value).trim_matches('\''))
 }
 
 #[cfg(test)]
@@ -238,7 +228,7 @@ mod tests {
         insta::assert_snapshot!(inequivalent("declaring queue \"agentry.default\"", says), @r#"queue "agentry.default" in virtual host "/" has x-queue-type 'classic', and 'quorum' is needed; nothing was changed. Either set another broker.prefix (or queue name), start on fresh queues, and move the waiting messages over with a shovel; or stop the producers, let the queue run empty, delete it, and start again"#);
         let says = "PRECONDITION_FAILED - inequivalent arg 'x-dead-letter-exchange' for queue 'agentry.default' in vhost \
                     'team': received the value 'agentry.dead' of type 'longstr' but current is none";
-        insta::assert_snapshot!(inequivalent("declaring queue \"agentry.default\"", says), @r#"queue "agentry.default" in virtual host "team" has x-dead-letter-exchange no value, and 'agentry.dead' is needed; nothing was changed. Either set another broker.prefix (or queue name), start on fresh queues, and move the waiting messages over with a shovel; or stop the producers, let the queue run empty, delete it, and start again"#);
+        insta::assert_snapshot!(inequivalent("declaring queue \"agentry.default\"", says), @r#"queue "agentry.default" in virtual host "team" has no x-dead-letter-exchange, and 'agentry.dead' is needed; nothing was changed. Either set another broker.prefix (or queue name), start on fresh queues, and move the waiting messages over with a shovel; or stop the producers, let the queue run empty, delete it, and start again"#);
         let says = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'agentry' in vhost '/': received 'direct' \
                     but current is 'topic'";
         insta::assert_snapshot!(inequivalent("declaring exchange \"agentry\"", says), @r#"exchange "agentry" in virtual host "/" has type 'topic', and 'direct' is needed; nothing was changed. Either set another broker.prefix; or have its owner delete it, which loses no message that is already in a queue"#);

@@ -12,8 +12,8 @@ mod tests;
 
 use super::names::{check_name, prepared};
 use super::{
-    Acknowledged, Broker, BrokerError, Delivery, Health, Message, Publication, PublishError, QueueFacts, Receipt, Source,
-    Subscription, Target,
+    Acknowledged, Broker, BrokerError, Delivery, Health, Message, Publication, PublishError, QueueFacts, Receipt,
+    Source, Subscription, Target,
 };
 use crate::db::DbError;
 use crate::db::queue_table::{NewMessage, QueueTable};
@@ -285,7 +285,9 @@ impl Broker for EmbeddedBroker {
     async fn facts(&self, source: Source) -> Result<QueueFacts, BrokerError> {
         match self.shared.line(&source) {
             Some(line) => Ok(line.facts()),
-            None => Err(BrokerError::Refused(format!("queue {:?} does not exist: it was not declared", source.queue()))),
+            None => {
+                Err(BrokerError::Refused(format!("queue {:?} does not exist: it was not declared", source.queue())))
+            }
         }
     }
 

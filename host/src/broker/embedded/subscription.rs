@@ -6,7 +6,8 @@ use crate::broker::{Delivery, Receipt, Source};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,10 @@ impl Holding {
         held.left && held.ids.is_empty()
     }
 
+    fn holds(&self, id: i64) -> bool {
+        self.lock().ids.contains(&id)
+    }
+
     fn count(&self) -> usize {
         self.lock().ids.len()
     }
@@ -64,6 +69,9 @@ pub(super) struct Feed {
     pub(super) pause: watch::Receiver<bool>,
     pub(super) end: CancellationToken,
 }
+
+/// Handed over, and perhaps not read: its id, and whether its receipt still is. Known to be read when there is room again.
+type Unread = (i64, Weak<()>);
 
 enum Left {
     /// The reader dropped the subscription: what it has read may still be acknowledged.
@@ -83,13 +91,10 @@ impl Feed {
         if self.confirmed.send_replace(None).is_some() {
             self.holding.line.consumer_left();
         }
-        let ids: Vec<i64> = {
-            let mut held = self.holding.lock();
-            held.left = true;
-            match left {
-                Left::Ended => std::mem::take(&mut held.ids).into_iter().collect(),
-                Left::Dropped => unread.into_iter().filter(|id| held.ids.remove(id)).collect(),
-            }
+        self.holding.lock().left = true;
+        let ids: Vec<i64> = match left {
+            Left::Dropped => self.linger(unread).await.into_iter().filter(|id| self.holding.release(*id)).collect(),
+            Left::Ended => std::mem::take(&mut self.holding.lock().ids).into_iter().collect(),
         };
         for id in ids {
             self.holding.line.put_back(id);
@@ -99,8 +104,24 @@ impl Feed {
         }
     }
 
-    /// `unread`: handed over, and perhaps not read. Known to be read when there is room again.
-    async fn serve(&mut self, unread: &mut Option<i64>) -> Left {
+    /// What was dropped with the reader's channel, unread: its receipt is gone, or will be in a moment.
+    async fn linger(&self, unread: Option<Unread>) -> Option<i64> {
+        let (id, receipt) = unread?;
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        while self.holding.holds(id) {
+            if receipt.strong_count() == 0 {
+                return Some(id);
+            }
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.end.cancelled() => break,
+                () = self.shared.closing.cancelled() => break,
+            }
+        }
+        None
+    }
+
+    async fn serve(&mut self, unread: &mut Option<Unread>) -> Left {
         let line = self.holding.line.clone();
         let mut pausable = true;
         loop {
@@ -131,7 +152,7 @@ impl Feed {
                     Err(error) => {
                         tracing::error!(%error, queue = ?self.source, "the embedded queue cannot be read; trying again");
                         tokio::select! {
-                            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                            () = tokio::time::sleep(Duration::from_secs(1)) => {}
                             () = self.end.cancelled() => return Left::Ended,
                             () = self.shared.closing.cancelled() => return Left::Ended,
                         }
@@ -158,7 +179,7 @@ impl Feed {
         &self,
         message: crate::db::queue_table::StoredMessage,
         redelivered: bool,
-        unread: &mut Option<i64>,
+        unread: &mut Option<Unread>,
     ) {
         let id = message.id;
         self.holding.lock().ids.insert(id);
@@ -166,9 +187,9 @@ impl Feed {
             source: self.source.clone(),
             message: from_row(&message.properties, message.body),
             redelivered,
-            receipt: Receipt { channel: self.id, tag: id as u64 },
+            receipt: Receipt::new(self.id, id as u64),
         };
-        *unread = Some(id);
+        *unread = Some((id, Arc::downgrade(&delivery.receipt.alive)));
         if self.deliveries.try_send(delivery).is_err() {
             // There is room whenever `unread` is empty, so the reader is gone; `serve` gives it back.
             tracing::trace!(id, "the reader is gone");

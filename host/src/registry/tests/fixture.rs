@@ -5,11 +5,20 @@ pub(super) fn component(output: &str) -> Vec<u8> {
     component_with_memory(output, 1)
 }
 
+/// The same, importing an instance of nothing under this name.
+pub(super) fn component_with_import(import: &str) -> Vec<u8> {
+    build("1", 1, &format!("(import \"{import}\" (instance))"))
+}
+
 /// The same, beginning with so many pages of memory.
 pub(super) fn component_with_memory(output: &str, pages: u32) -> Vec<u8> {
+    build(output, pages, "")
+}
+
+fn build(output: &str, pages: u32, import: &str) -> Vec<u8> {
     let data: String = output.bytes().map(|byte| format!("\\{byte:02x}")).collect();
     let text = format!(
-        r#"(component
+        r#"(component {import}
   (import "agentry:plugin/types@0.1.0" (instance $types
     (type $t (record (field "id" string) (field "attempt" u32) (field "max-attempts" u32) (field "input" string)))
     (export "task" (type (eq $t)))

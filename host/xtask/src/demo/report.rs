@@ -37,10 +37,12 @@ impl Entry<'_> {
         !matches!(self.state(), "completed" | "failed" | "cancelled") || self.logs.is_empty()
     }
 
-    /// It has two ends, or one run of its guest is recorded twice: each says once in which attempt it is.
+    /// It has two ends, or one run of its guest is recorded twice: each logs once in which attempt it is. What a dying
+    /// guest leaves on standard error is no such line: two attempts that die alike say the same there.
     fn is_doubled(&self) -> bool {
         let mut said = BTreeSet::new();
-        let twice = self.logs.iter().any(|line| !said.insert(line["message"].to_string()));
+        let mut lines = self.logs.iter().filter(|line| line["stream"] != "stderr");
+        let twice = lines.any(|line| !said.insert(line["message"].to_string()));
         let ends = self
             .events
             .iter()

@@ -51,8 +51,7 @@ impl Home {
         } else {
             beside_build
         };
-        std::fs::create_dir_all(&home)
-            .with_context(|| format!("failed to make {}", home.display()))?;
+        std::fs::create_dir_all(&home).with_context(|| format!("failed to make {}", home.display()))?;
         Ok(Self(home))
     }
 
@@ -67,11 +66,8 @@ impl Home {
 
     fn up(&self) -> anyhow::Result<()> {
         let one_at_a_time = open(&self.0.join("up.lock"))?;
-        one_at_a_time
-            .lock()
-            .context("failed to wait for another `services up`")?;
-        if SERVICES.iter().all(|service| self.guard(service).is_some()) && self.addresses().exists()
-        {
+        one_at_a_time.lock().context("failed to wait for another `services up`")?;
+        if SERVICES.iter().all(|service| self.guard(service).is_some()) && self.addresses().exists() {
             eprintln!("they run already");
             return self.env();
         }
@@ -86,20 +82,14 @@ impl Home {
 
     fn down(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        let guards: Vec<_> = SERVICES
-            .iter()
-            .filter_map(|service| Some((service, self.guard(service)?)))
-            .collect();
+        let guards: Vec<_> = SERVICES.iter().filter_map(|service| Some((service, self.guard(service)?))).collect();
         for (_, guard) in &guards {
             let _ = rustix::process::kill_process(*guard, rustix::process::Signal::TERM); // it may have just ended
         }
         for (service, _) in &guards {
             while self.guard(service).is_some() {
                 if began.elapsed() > PATIENCE {
-                    bail!(
-                        "failed to stop {service} within {}",
-                        talk::seconds(PATIENCE)
-                    );
+                    bail!("failed to stop {service} within {}", talk::seconds(PATIENCE));
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -117,10 +107,7 @@ impl Home {
         let addresses = std::fs::read_to_string(self.addresses()).unwrap_or_default();
         for service in SERVICES {
             match self.guard(service) {
-                Some(guard) => println!(
-                    "{service}: runs (guarded by process {})",
-                    guard.as_raw_nonzero()
-                ),
+                Some(guard) => println!("{service}: runs (guarded by process {})", guard.as_raw_nonzero()),
                 None => println!("{service}: does not run"),
             }
         }
@@ -157,20 +144,13 @@ impl Home {
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path);
+    let file = File::options().create(true).truncate(false).write(true).open(path);
     file.with_context(|| format!("failed to open {}", path.display()))
 }
 
 /// Lines for a shell.
 fn exports(variables: &[(&str, &str)]) -> String {
-    variables
-        .iter()
-        .map(|(name, value)| format!("export {name}='{value}'\n"))
-        .collect()
+    variables.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect()
 }
 
 #[cfg(test)]
@@ -179,30 +159,17 @@ mod tests {
 
     #[test]
     fn a_shell_reads_back_what_is_exported() {
-        let text = exports(&[
-            ("A", "amqp://guest:guest@127.0.0.1:1/%2f"),
-            ("B", "two words"),
-        ]);
+        let text = exports(&[("A", "amqp://guest:guest@127.0.0.1:1/%2f"), ("B", "two words")]);
         let script = format!("{text}\nprintf '%s|%s' \"$A\" \"$B\"");
-        let output = std::process::Command::new("sh")
-            .args(["-c", &script])
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            "amqp://guest:guest@127.0.0.1:1/%2f|two words"
-        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "amqp://guest:guest@127.0.0.1:1/%2f|two words");
     }
 
     #[test]
     fn a_stale_process_id_is_not_taken_for_a_running_service() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home(folder.path().to_owned());
-        std::fs::write(
-            folder.path().join("postgres.lock"),
-            format!("{}\n", std::process::id()),
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("postgres.lock"), format!("{}\n", std::process::id())).unwrap();
         assert!(home.guard("postgres").is_none());
         let lock = open(&folder.path().join("postgres.lock")).unwrap();
         lock.lock().unwrap();

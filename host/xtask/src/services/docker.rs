@@ -18,12 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Whether a Docker daemon answers.
 pub fn works() -> bool {
-    let asked = Command::new("docker")
-        .arg("info")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let asked =
+        Command::new("docker").arg("info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     asked.is_ok_and(|status| status.success())
 }
 
@@ -33,14 +29,7 @@ pub fn start_postgres(place: &Place) -> anyhow::Result<Running> {
         let [port] = launch::free_ports(place)?;
         let (mut command, name) = container("postgres", port, 5432);
         command.args(["--env", "POSTGRES_HOST_AUTH_METHOD=trust", POSTGRES]);
-        command.args([
-            "-c",
-            "max_connections=300",
-            "-c",
-            "fsync=off",
-            "-c",
-            "synchronous_commit=off",
-        ]);
+        command.args(["-c", "max_connections=300", "-c", "fsync=off", "-c", "synchronous_commit=off"]);
         start(command, &name, place, port, probe::postgres)
     })
 }
@@ -51,10 +40,7 @@ pub fn start_rabbitmq(place: &Place) -> anyhow::Result<(Running, String)> {
         let [port] = launch::free_ports(place)?;
         let (mut command, name) = container("rabbitmq", port, 5672);
         command.arg(RABBITMQ);
-        Ok((
-            start(command, &name, place, port, probe::amqp)?,
-            format!("docker exec {name} rabbitmqctl"),
-        ))
+        Ok((start(command, &name, place, port, probe::amqp)?, format!("docker exec {name} rabbitmqctl")))
     })
 }
 
@@ -62,14 +48,7 @@ pub fn start_rabbitmq(place: &Place) -> anyhow::Result<(Running, String)> {
 fn container(service: &str, port: u16, inner: u16) -> (Command, String) {
     let name = format!("agentry-{service}-{}-{port}", std::process::id());
     let mut command = Command::new("docker");
-    command.args([
-        "run",
-        "--rm",
-        "--name",
-        &name,
-        "--publish",
-        &format!("127.0.0.1:{port}:{inner}"),
-    ]);
+    command.args(["run", "--rm", "--name", &name, "--publish", &format!("127.0.0.1:{port}:{inner}")]);
     (command, name)
 }
 
@@ -89,14 +68,5 @@ fn start(
         ..folder.terms(place)
     };
     let log = folder.path.join("server.log");
-    Launch {
-        command,
-        terms,
-        log,
-        port,
-        probe,
-        patience: PATIENCE,
-        origin: " in Docker",
-    }
-    .start()
+    Launch { command, terms, log, port, probe, patience: PATIENCE, origin: " in Docker" }.start()
 }

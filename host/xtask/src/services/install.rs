@@ -21,17 +21,14 @@ pub fn debian_packages(packages: &[&str]) -> anyhow::Result<()> {
         .into());
     }
     if !Path::new("/usr/bin/apt-get").exists() {
-        let text = format!(
-            "--install knows only apt-get, which this machine lacks; install {names} by its own means"
-        );
+        let text = format!("--install knows only apt-get, which this machine lacks; install {names} by its own means");
         return Err(Ending::Unprepared(text).into());
     }
     talk::phase(
         "install",
         &format!("{names}, by apt-get"),
         || {
-            let _policy = Policy::set()
-                .context("failed to keep the packages from starting their services")?;
+            let _policy = Policy::set().context("failed to keep the packages from starting their services")?;
             apt(&["update"])?;
             apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
         },
@@ -41,28 +38,14 @@ pub fn debian_packages(packages: &[&str]) -> anyhow::Result<()> {
 
 fn apt(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("apt-get");
-    command
-        .args([
-            "--quiet",
-            "--option=DPkg::Lock::Timeout=300",
-            "--option=Acquire::Retries=3",
-        ])
-        .args(arguments);
+    command.args(["--quiet", "--option=DPkg::Lock::Timeout=300", "--option=Acquire::Retries=3"]).args(arguments);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     let mut output = Vec::new();
     let mut errors_too = |line: &[u8]| output.extend_from_slice(line);
-    let status = process::read(
-        &command,
-        &process::Terms::default(),
-        process::Read::Both,
-        &mut errors_too,
-    )?;
+    let status = process::read(&command, &process::Terms::default(), process::Read::Both, &mut errors_too)?;
     if !status.success() {
         process::pass(&output);
-        anyhow::bail!(
-            "failed to run apt-get {} ({status}), see above",
-            arguments.join(" ")
-        );
+        anyhow::bail!("failed to run apt-get {} ({status}), see above", arguments.join(" "));
     }
     Ok(())
 }

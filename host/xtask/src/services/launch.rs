@@ -58,8 +58,7 @@ impl Folder {
     pub fn make(service: &str, place: &Place, user: Option<User>) -> anyhow::Result<Self> {
         let (path, temporary) = match place {
             Place::Kept(path) => {
-                std::fs::create_dir_all(path)
-                    .with_context(|| format!("failed to make {}", path.display()))?;
+                std::fs::create_dir_all(path).with_context(|| format!("failed to make {}", path.display()))?;
                 (path.clone(), false)
             }
             Place::Temporary => {
@@ -67,19 +66,12 @@ impl Folder {
                 if user.is_some() && !user::reachable_by_others(&parent) {
                     parent = PathBuf::from("/tmp");
                 }
-                let folder = tempfile::Builder::new()
-                    .prefix(&format!("agentry-{service}-"))
-                    .tempdir_in(&parent);
-                let folder = folder
-                    .with_context(|| format!("failed to make a folder in {}", parent.display()))?;
+                let folder = tempfile::Builder::new().prefix(&format!("agentry-{service}-")).tempdir_in(&parent);
+                let folder = folder.with_context(|| format!("failed to make a folder in {}", parent.display()))?;
                 (folder.keep(), true) // its guard removes it, which still happens when xtask is killed
             }
         };
-        let folder = Self {
-            path,
-            user,
-            temporary,
-        };
+        let folder = Self { path, user, temporary };
         user::give(&folder.path, user)?;
         Ok(folder)
     }
@@ -88,11 +80,7 @@ impl Folder {
     /// save.
     pub fn terms(&self, place: &Place) -> Terms {
         Terms {
-            remove: if self.temporary {
-                vec![self.path.clone()]
-            } else {
-                Vec::new()
-            },
+            remove: if self.temporary { vec![self.path.clone()] } else { Vec::new() },
             user: self.user.map(|user| (user.id, user.group)),
             detached: detached(place),
             ..Terms::default()
@@ -129,40 +117,23 @@ pub struct Launch {
 impl Launch {
     /// Starts it and waits until it answers.
     pub fn start(self) -> anyhow::Result<Running> {
-        let log = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&self.log);
+        let log = File::options().read(true).append(true).create(true).open(&self.log);
         let log = log.with_context(|| format!("failed to make {}", self.log.display()))?;
-        let [output, errors] =
-            [log.try_clone(), log.try_clone()].map(|log| log.context("failed to share a log file"));
+        let [output, errors] = [log.try_clone(), log.try_clone()].map(|log| log.context("failed to share a log file"));
         let mut guard = Guarded::start(&self.command, &self.terms, output?.into(), errors?.into())?;
         let deadline = Instant::now() + self.patience;
         loop {
             signals::check()?;
             if let Some(version) = (self.probe)(self.port) {
-                return Ok(Running {
-                    port: self.port,
-                    version,
-                    origin: self.origin,
-                    guard,
-                });
+                return Ok(Running { port: self.port, version, origin: self.origin, guard });
             }
             // An ended service's folder is gone, but the log is open here.
             if let Some(status) = guard.ended().context("failed to look after a service")? {
-                bail!(
-                    "it ended ({status}) before it answered on port {}{}",
-                    self.port,
-                    tail(&log)
-                );
+                bail!("it ended ({status}) before it answered on port {}{}", self.port, tail(&log));
             }
             if Instant::now() > deadline {
                 let (patience, log) = (talk::seconds(self.patience), tail(&log));
-                bail!(
-                    "it did not answer on port {} within {patience}{log}",
-                    self.port
-                );
+                bail!("it did not answer on port {} within {patience}{log}", self.port);
             }
             std::thread::sleep(Duration::from_millis(25));
         }
@@ -184,20 +155,12 @@ pub fn with_attempts<T>(mut start: impl FnMut() -> anyhow::Result<T>) -> anyhow:
 fn tail(log: &File) -> String {
     let length = log.metadata().map_or(0, |metadata| metadata.len());
     let mut text = vec![0; 16 * 1024];
-    let read = log
-        .read_at(&mut text, length.saturating_sub(16 * 1024))
-        .unwrap_or(0);
+    let read = log.read_at(&mut text, length.saturating_sub(16 * 1024)).unwrap_or(0);
     let text = String::from_utf8_lossy(&text[..read]);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     match lines.len() {
         0 => String::new(),
-        n => format!(
-            "; the end of its log:\n  {}",
-            lines[n.saturating_sub(12)..].join("\n  ")
-        ),
+        n => format!("; the end of its log:\n  {}", lines[n.saturating_sub(12)..].join("\n  ")),
     }
 }
 
@@ -212,16 +175,11 @@ pub fn free_ports<const N: usize>(place: &Place) -> anyhow::Result<[u16; N]> {
 
 fn free_ports_from<const N: usize>(seed: u64) -> anyhow::Result<[u16; N]> {
     let width = u64::from(PORTS.end - PORTS.start);
-    let candidates =
-        (0..width).filter_map(|step| u16::try_from((seed % width + step) % width).ok());
-    let mut free = candidates
-        .map(|offset| PORTS.start + offset)
-        .filter(|port| is_free(*port));
+    let candidates = (0..width).filter_map(|step| u16::try_from((seed % width + step) % width).ok());
+    let mut free = candidates.map(|offset| PORTS.start + offset).filter(|port| is_free(*port));
     let mut ports = [0; N];
     for port in &mut ports {
-        *port = free
-            .next()
-            .with_context(|| format!("failed to find a free port in {PORTS:?}"))?;
+        *port = free.next().with_context(|| format!("failed to find a free port in {PORTS:?}"))?;
     }
     Ok(ports)
 }
@@ -229,9 +187,7 @@ fn free_ports_from<const N: usize>(seed: u64) -> anyhow::Result<[u16; N]> {
 /// A seed for the ports of a kept service, so that its address stays what it was: FNV-1a of the folder.
 pub fn seed(folder: &Path) -> u64 {
     let bytes = folder.as_os_str().as_encoded_bytes();
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn is_free(port: u16) -> bool {
@@ -272,17 +228,8 @@ mod tests {
     fn a_log_is_cut_to_its_last_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        std::fs::write(
-            &path,
-            (1..=40)
-                .map(|n| format!("line {n}\n\n"))
-                .collect::<String>(),
-        )
-        .unwrap();
+        std::fs::write(&path, (1..=40).map(|n| format!("line {n}\n\n")).collect::<String>()).unwrap();
         let tail = tail(&File::open(path).unwrap());
-        assert!(
-            tail.contains("line 29\n") && tail.ends_with("line 40") && !tail.contains("line 28"),
-            "{tail}"
-        );
+        assert!(tail.contains("line 29\n") && tail.ends_with("line 40") && !tail.contains("line 28"), "{tail}");
     }
 }

@@ -35,14 +35,8 @@ pub fn find(install: bool) -> anyhow::Result<Found> {
     let look = || (postgres::Programs::find(), rabbitmq::Programs::find());
     let (mut postgres, mut rabbitmq) = look();
     if install {
-        let missing = [
-            (postgres.is_none(), "postgresql"),
-            (rabbitmq.is_none(), "rabbitmq-server"),
-        ];
-        let missing: Vec<_> = missing
-            .into_iter()
-            .filter_map(|(missing, package)| missing.then_some(package))
-            .collect();
+        let missing = [(postgres.is_none(), "postgresql"), (rabbitmq.is_none(), "rabbitmq-server")];
+        let missing: Vec<_> = missing.into_iter().filter_map(|(missing, package)| missing.then_some(package)).collect();
         if !missing.is_empty() {
             install::debian_packages(&missing)?;
             (postgres, rabbitmq) = look();
@@ -56,9 +50,7 @@ pub fn find(install: bool) -> anyhow::Result<Found> {
 }
 
 fn source<P>(programs: Option<P>, docker: bool) -> Option<Source<P>> {
-    programs
-        .map(Source::Installed)
-        .or(docker.then_some(Source::Docker))
+    programs.map(Source::Installed).or(docker.then_some(Source::Docker))
 }
 
 fn missing(postgres: bool, rabbitmq: bool) -> Ending {
@@ -104,12 +96,7 @@ impl Services {
             rabbitmqctl,
             description: format!(
                 "PostgreSQL {} on 127.0.0.1:{}{}, RabbitMQ {} on 127.0.0.1:{}{}",
-                postgres.version,
-                postgres.port,
-                postgres.origin,
-                rabbitmq.version,
-                rabbitmq.port,
-                rabbitmq.origin,
+                postgres.version, postgres.port, postgres.origin, rabbitmq.version, rabbitmq.port, rabbitmq.origin,
             ),
             running: [postgres, rabbitmq],
         }
@@ -149,9 +136,7 @@ impl Found {
                 Source::Installed(programs) => programs.start(&for_rabbitmq),
                 Source::Docker => docker::start_rabbitmq(&for_rabbitmq),
             };
-            let postgres = postgres
-                .join()
-                .unwrap_or_else(|_| anyhow::bail!("the thread that starts it panicked"));
+            let postgres = postgres.join().unwrap_or_else(|_| anyhow::bail!("the thread that starts it panicked"));
             let postgres = postgres.context("failed to start PostgreSQL")?;
             let (rabbitmq, rabbitmqctl) = rabbitmq.context("failed to start RabbitMQ")?;
             Ok(Services::new(postgres, rabbitmq, rabbitmqctl))
@@ -165,26 +150,16 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_package() {
-        let Ending::Unprepared(text) = missing(false, true) else {
-            panic!("another ending")
-        };
+        let Ending::Unprepared(text) = missing(false, true) else { panic!("another ending") };
         assert!(text.starts_with("RabbitMQ is not installed"), "{text}");
         assert!(text.contains("apt-get install rabbitmq-server "), "{text}");
-        let Ending::Unprepared(text) = missing(true, true) else {
-            panic!("another ending")
-        };
-        assert!(
-            text.contains("apt-get install postgresql rabbitmq-server "),
-            "{text}"
-        );
+        let Ending::Unprepared(text) = missing(true, true) else { panic!("another ending") };
+        assert!(text.contains("apt-get install postgresql rabbitmq-server "), "{text}");
     }
 
     #[test]
     fn an_installed_service_is_preferred_to_docker() {
-        assert!(matches!(
-            source(Some(()), true),
-            Some(Source::Installed(()))
-        ));
+        assert!(matches!(source(Some(()), true), Some(Source::Installed(()))));
         assert!(matches!(source::<()>(None, true), Some(Source::Docker)));
         assert!(source::<()>(None, false).is_none());
     }

@@ -33,18 +33,9 @@ pub struct Programs(PathBuf);
 impl Programs {
     /// The newest that is installed. Debian keeps them out of PATH.
     pub fn find() -> Option<Self> {
-        let packaged = ["/usr/lib/postgresql", "/usr/pgsql"]
-            .iter()
-            .filter_map(|folder| std::fs::read_dir(folder).ok());
-        let packaged = packaged
-            .flatten()
-            .flatten()
-            .map(|version| version.path().join("bin"));
-        let complete = |bin: &PathBuf| {
-            ["initdb", "postgres"]
-                .iter()
-                .all(|program| bin.join(program).is_file())
-        };
+        let packaged = ["/usr/lib/postgresql", "/usr/pgsql"].iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let packaged = packaged.flatten().flatten().map(|version| version.path().join("bin"));
+        let complete = |bin: &PathBuf| ["initdb", "postgres"].iter().all(|program| bin.join(program).is_file());
         let newest = packaged.filter(complete).max_by_key(|bin| version_of(bin));
         let in_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(complete);
         newest.or_else(in_path).map(Self)
@@ -67,45 +58,23 @@ impl Programs {
 
     fn launch(&self, folder: &Folder, place: &Place, port: u16) -> Launch {
         let mut command = Command::new("sh");
-        command
-            .args(["-ec", START, "sh"])
-            .arg(&self.0)
-            .arg(folder.path.join("data"))
-            .current_dir(&folder.path);
+        command.args(["-ec", START, "sh"]).arg(&self.0).arg(folder.path.join("data")).current_dir(&folder.path);
         command.arg("-p").arg(port.to_string());
-        let mut settings = vec![
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "max_connections=300",
-        ];
+        let mut settings = vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"];
         if folder.temporary {
             // Not synced to disk: that would cost half of the tests' time and protect only from a crash of the machine.
             // What the tests kill is the daemon, or the server's processes, and neither loses what the kernel holds.
-            settings.extend([
-                "fsync=off",
-                "synchronous_commit=off",
-                "full_page_writes=off",
-            ]);
+            settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"]);
         }
         for setting in settings {
             command.arg("-c").arg(setting);
         }
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"))
-        {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
             command.env_remove(name); // the server reads PGDATA, PGPORT and more
         }
         // An immediate stop skips only what the next start would need; it still gives shared memory back.
-        let stop = if folder.temporary {
-            StopSignal::Quit
-        } else {
-            StopSignal::Int
-        };
-        let terms = Terms {
-            stop,
-            patience: Duration::from_secs(30),
-            ..folder.terms(place)
-        };
+        let stop = if folder.temporary { StopSignal::Quit } else { StopSignal::Int };
+        let terms = Terms { stop, patience: Duration::from_secs(30), ..folder.terms(place) };
         Launch {
             command,
             terms,
@@ -120,10 +89,7 @@ impl Programs {
 
 /// `/usr/lib/postgresql/15/bin` is 15.
 fn version_of(bin: &Path) -> u32 {
-    let folder = bin
-        .parent()
-        .and_then(Path::file_name)
-        .and_then(|name| name.to_str());
+    let folder = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str());
     folder.and_then(|name| name.parse().ok()).unwrap_or(0)
 }
 
@@ -133,11 +99,7 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_numbers() {
-        let newest = ["9", "16", "15"]
-            .map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
-        assert_eq!(
-            newest.iter().max_by_key(|bin| version_of(bin)),
-            Some(&newest[1])
-        );
+        let newest = ["9", "16", "15"].map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
+        assert_eq!(newest.iter().max_by_key(|bin| version_of(bin)), Some(&newest[1]));
     }
 }

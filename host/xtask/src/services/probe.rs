@@ -23,12 +23,7 @@ pub fn postgres(port: u16) -> Option<String> {
         let mut head = [0; 5];
         stream.read_exact(&mut head).ok()?;
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        answer.resize(
-            usize::try_from(length.checked_sub(4)?)
-                .ok()
-                .filter(|length| *length < 65_536)?,
-            0,
-        );
+        answer.resize(usize::try_from(length.checked_sub(4)?).ok().filter(|length| *length < 65_536)?, 0);
         stream.read_exact(&mut answer).ok()?;
         match head[0] {
             b'S' => {
@@ -59,16 +54,10 @@ pub fn amqp(port: u16) -> Option<String> {
     let mut head = [0; 7]; // type, channel, length
     stream.read_exact(&mut head).ok()?;
     let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
-    let mut frame = vec![
-        0;
-        usize::try_from(length)
-            .ok()
-            .filter(|length| *length < 65_536)?
-    ];
+    let mut frame = vec![0; usize::try_from(length).ok().filter(|length| *length < 65_536)?];
     stream.read_exact(&mut frame).ok()?;
     let is_connection_start = head[0] == 1 && frame.starts_with(&[0, 10, 0, 10]);
-    is_connection_start
-        .then(|| version_property(&frame).unwrap_or_else(|| "of unknown version".to_owned()))
+    is_connection_start.then(|| version_property(&frame).unwrap_or_else(|| "of unknown version".to_owned()))
 }
 
 /// A table entry: short string `version`, type `S`, long string.
@@ -99,12 +88,7 @@ mod tests {
     }
 
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-        [
-            &[kind][..],
-            &u32::try_from(body.len() + 4).unwrap().to_be_bytes(),
-            body,
-        ]
-        .concat()
+        [&[kind][..], &u32::try_from(body.len() + 4).unwrap().to_be_bytes(), body].concat()
     }
 
     #[test]
@@ -120,22 +104,16 @@ mod tests {
 
     #[test]
     fn a_postgres_that_is_still_starting_does_not_count() {
-        let port = server(
-            startup_message().len(),
-            message(b'E', b"SFATAL\0C57P03\0\0"),
-        );
+        let port = server(startup_message().len(), message(b'E', b"SFATAL\0C57P03\0\0"));
         assert_eq!(postgres(port), None);
     }
 
     #[test]
     fn a_broker_that_greets_tells_its_version() {
-        let mut frame = b"\0\x0a\0\x0a\0\x09\0\0\0\x30\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0\x063.10.8".to_vec();
+        let mut frame =
+            b"\0\x0a\0\x0a\0\x09\0\0\0\x30\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0\x063.10.8".to_vec();
         frame.push(0xce);
-        let head = [
-            &[1, 0, 0][..],
-            &u32::try_from(frame.len() - 1).unwrap().to_be_bytes(),
-        ]
-        .concat();
+        let head = [&[1, 0, 0][..], &u32::try_from(frame.len() - 1).unwrap().to_be_bytes()].concat();
         let port = server(8, [head, frame].concat());
         assert_eq!(amqp(port).as_deref(), Some("3.10.8"));
     }

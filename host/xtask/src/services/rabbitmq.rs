@@ -22,17 +22,9 @@ impl Programs {
     /// on the system's folders, so the scripts behind it come first.
     pub fn find() -> Option<Self> {
         let packaged = ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"].map(PathBuf::from);
-        let complete = |bin: &PathBuf| {
-            ["rabbitmq-server", "rabbitmqctl"]
-                .iter()
-                .all(|name| bin.join(name).is_file())
-        };
+        let complete = |bin: &PathBuf| ["rabbitmq-server", "rabbitmqctl"].iter().all(|name| bin.join(name).is_file());
         let in_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(complete);
-        packaged
-            .into_iter()
-            .find(complete)
-            .or_else(in_path)
-            .map(Self)
+        packaged.into_iter().find(complete).or_else(in_path).map(Self)
     }
 
     /// Starts one; with it, the command that steers it.
@@ -40,11 +32,7 @@ impl Programs {
         let user = user::of_service("rabbitmq");
         launch::with_attempts(|| {
             let folder = Folder::make("rabbitmq", place, user)?;
-            let node = Node {
-                folder: &folder,
-                place,
-                ports: launch::free_ports(place)?,
-            };
+            let node = Node { folder: &folder, place, ports: launch::free_ports(place)? };
             let steer = node.prepare(&self.0)?;
             Ok((node.launch(&self.0).start()?, steer))
         })
@@ -90,10 +78,7 @@ impl Node<'_> {
             ("RABBITMQ_CONF_ENV_FILE", path("rabbitmq-env.conf")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins")),
             ("RABBITMQ_GENERATED_CONFIG_DIR", path("generated")),
-            (
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
-            ),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
             // Else a rabbitmqctl that finds no node would leave a port mapper behind, which no guard knows.
             ("RABBITMQ_CTL_ERL_ARGS", "-start_epmd false".to_owned()),
             // The script becomes the server instead of waiting for it: one process less that can die alone.
@@ -109,19 +94,11 @@ impl Node<'_> {
             let _ = write!(script, " \\\n    {name}={}", quoted(&value)); // writing to a text cannot fail
         }
         let program = bin.join("rabbitmqctl").display().to_string();
-        let _ = writeln!(
-            script,
-            " \\\n    {} -n {} \"$@\"",
-            quoted(&program),
-            quoted(&self.name())
-        );
+        let _ = writeln!(script, " \\\n    {} -n {} \"$@\"", quoted(&program), quoted(&self.name()));
         let files = [
             (
                 self.path("rabbitmq.conf"),
-                format!(
-                    "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = true\n",
-                    self.ports[0]
-                ),
+                format!("listeners.tcp.1 = 127.0.0.1:{}\nlog.console = true\n", self.ports[0]),
             ),
             (self.path("advanced.config"), "[].\n".to_owned()),
             (self.path("rabbitmq-env.conf"), String::new()),
@@ -129,23 +106,17 @@ impl Node<'_> {
             (rabbitmqctl.clone(), script),
         ];
         for (path, text) in &files {
-            std::fs::write(path, text)
-                .with_context(|| format!("failed to write {}", path.display()))?;
+            std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
             user::give(path, self.folder.user)?;
         }
-        std::fs::set_permissions(&rabbitmqctl, PermissionsExt::from_mode(0o755))
-            .context("failed to make a program")?;
+        std::fs::set_permissions(&rabbitmqctl, PermissionsExt::from_mode(0o755)).context("failed to make a program")?;
         Ok(rabbitmqctl.display().to_string())
     }
 
     fn launch(&self, bin: &Path) -> Launch {
         let mut command = Command::new(bin.join("rabbitmq-server"));
         command.current_dir(&self.folder.path);
-        let foreign = |name: &str| {
-            ["RABBITMQ_", "ERL_"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-        };
+        let foreign = |name: &str| ["RABBITMQ_", "ERL_"].iter().any(|prefix| name.starts_with(prefix));
         for (name, _) in std::env::vars_os().filter(|(name, _)| foreign(&name.to_string_lossy())) {
             command.env_remove(name);
         }
@@ -156,11 +127,7 @@ impl Node<'_> {
         };
         Launch {
             command,
-            terms: Terms {
-                stop,
-                patience,
-                ..self.folder.terms(self.place)
-            },
+            terms: Terms { stop, patience, ..self.folder.terms(self.place) },
             log: self.path("server.log"),
             port: self.ports[0],
             probe: probe::amqp,
@@ -182,11 +149,7 @@ mod tests {
     #[test]
     fn a_quoted_word_reaches_a_program_as_it_is() {
         for word in ["plain", "two words", "it's", "$HOME `id` \\ \""] {
-            let output = Command::new("sh")
-                .arg("-c")
-                .arg(format!("printf %s {}", quoted(word)))
-                .output()
-                .unwrap();
+            let output = Command::new("sh").arg("-c").arg(format!("printf %s {}", quoted(word))).output().unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
         }
     }

@@ -22,19 +22,12 @@ pub fn of_service(name: &str) -> Option<User> {
     if !is_root() {
         return None;
     }
-    Some(User {
-        id: id("-u", name)?,
-        group: id("-g", name)?,
-    })
+    Some(User { id: id("-u", name)?, group: id("-g", name)? })
 }
 
 /// Asks `id` rather than /etc/passwd: users may come from elsewhere.
 fn id(what: &str, name: &str) -> Option<u32> {
-    let output = Command::new("id")
-        .args([what, name])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    let output = Command::new("id").args([what, name]).output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 

@@ -33,27 +33,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.full || std::env::var("CI").is_ok_and(|value| value == "true") {
         lint::run()?;
     }
-    let services = talk::phase(
-        "services",
-        "starting",
-        || found.start(),
-        |services| services.description.clone(),
-    )?;
+    let services = talk::phase("services", "starting", || found.start(), |services| services.description.clone())?;
     let workspace = Workspace::read()?;
     let components = || guests::build(&[]);
-    talk::phase("plugins", "building for the sandbox", components, |built| {
-        format!("{} components", built.len())
-    })?;
+    talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
     let build = || host::build(host::BINARY);
-    let binary = talk::phase("build", "the daemon", build, |binary| {
-        binary.display().to_string()
-    })?;
-    talk::phase(
-        "build",
-        "the tests",
-        || build_tests(&workspace),
-        |()| "done".to_owned(),
-    )?;
+    let binary = talk::phase("build", "the daemon", build, |binary| binary.display().to_string())?;
+    talk::phase("build", "the tests", || build_tests(&workspace), |()| "done".to_owned())?;
     let tally = talk::phase(
         "tests",
         "running",
@@ -66,11 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("failed: {failure}");
     }
     println!("{tally}");
-    if tally.is_good() {
-        Ok(())
-    } else {
-        Err(Ending::Failed.into())
-    }
+    if tally.is_good() { Ok(()) } else { Err(Ending::Failed.into()) }
 }
 
 fn build_tests(workspace: &Workspace) -> anyhow::Result<()> {
@@ -85,28 +67,17 @@ fn build_tests(workspace: &Workspace) -> anyhow::Result<()> {
     }
 }
 
-fn run_tests(
-    args: &Args,
-    workspace: &Workspace,
-    services: &Services,
-    binary: &Path,
-) -> anyhow::Result<Tally> {
+fn run_tests(args: &Args, workspace: &Workspace, services: &Services, binary: &Path) -> anyhow::Result<Tally> {
     let (folder, binary) = hold(binary, &workspace.target)?;
     let root = workspace::root();
     let mut command = workspace::cargo(&["test", "--no-fail-fast"]);
     command.args(workspace.native_selection());
-    command.args([
-        "--color",
-        if talk::watched() { "always" } else { "never" },
-        "--",
-    ]);
+    command.args(["--color", if talk::watched() { "always" } else { "never" }, "--"]);
     if talk::watched() {
         command.arg("--color=always");
     }
     if args.full {
-        command
-            .arg("--include-ignored")
-            .env("AGENTRY_TEST_FULL", "1");
+        command.arg("--include-ignored").env("AGENTRY_TEST_FULL", "1");
     }
     command.args(&args.filters).args(&args.arguments);
     command.envs(services.env());
@@ -114,10 +85,7 @@ fn run_tests(
     command.env("AGENTRY_TEST_PLUGINS", root.join("plugins"));
     command.env("AGENTRY_TEST_GUESTS", root.join("tests/guests"));
     let mut tally = Tally::default();
-    let terms = Terms {
-        remove: vec![folder],
-        ..Terms::default()
-    };
+    let terms = Terms { remove: vec![folder], ..Terms::default() };
     let status = process::read(&command, &terms, Read::Both, |line| {
         process::pass(line);
         tally.read(&String::from_utf8_lossy(line));
@@ -129,17 +97,11 @@ fn run_tests(
 /// Keeps the binary as it is for as long as the tests run: a build meanwhile would put another in its place between a
 /// test's kill of the daemon and its restart. Answers with the folder to remove, and the binary in it.
 fn hold(binary: &Path, target: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let name = binary
-        .file_name()
-        .context("failed to read the name of the daemon's binary")?;
-    let folder = tempfile::Builder::new()
-        .prefix("xtask-test-")
-        .tempdir_in(target);
-    let folder =
-        folder.with_context(|| format!("failed to make a folder in {}", target.display()))?;
+    let name = binary.file_name().context("failed to read the name of the daemon's binary")?;
+    let folder = tempfile::Builder::new().prefix("xtask-test-").tempdir_in(target);
+    let folder = folder.with_context(|| format!("failed to make a folder in {}", target.display()))?;
     let held = folder.path().join(name);
-    let linked =
-        std::fs::hard_link(binary, &held).or_else(|_| std::fs::copy(binary, &held).map(drop));
+    let linked = std::fs::hard_link(binary, &held).or_else(|_| std::fs::copy(binary, &held).map(drop));
     linked.with_context(|| format!("failed to copy {}", binary.display()))?;
     Ok((folder.keep(), held)) // from here on the guard of the tests removes it
 }

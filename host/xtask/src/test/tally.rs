@@ -34,16 +34,10 @@ impl Tally {
             self.program = program.to_owned();
         } else if let Some(tests) = between(line, "running ", " test") {
             self.close();
-            self.open = Some(Open {
-                tests,
-                ..Open::default()
-            });
+            self.open = Some(Open { tests, ..Open::default() });
         } else if let Some(result) = line.strip_prefix("test result: ") {
-            let count = |name| {
-                result
-                    .split([';', '.'])
-                    .find_map(|part| part.trim().strip_suffix(name)?.trim().parse().ok())
-            };
+            let count =
+                |name| result.split([';', '.']).find_map(|part| part.trim().strip_suffix(name)?.trim().parse().ok());
             self.open = None;
             self.programs += 1;
             self.passed += count(" passed").unwrap_or(0);
@@ -74,17 +68,12 @@ impl Tally {
     /// A program that never said how its tests went has crashed: what it did not report as passed did not pass.
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let lost = open
-            .tests
-            .saturating_sub(open.passed + open.failed + open.skipped);
+        let lost = open.tests.saturating_sub(open.passed + open.failed + open.skipped);
         self.programs += 1;
         self.passed += open.passed;
         self.failed += open.failed + lost.max(1);
         self.skipped += open.skipped;
-        self.failures.push(format!(
-            "{}, which ended before its tests did",
-            self.program
-        ));
+        self.failures.push(format!("{}, which ended before its tests did", self.program));
     }
 
     /// Everything is read, and cargo ended well or not.
@@ -92,8 +81,7 @@ impl Tally {
         self.close();
         if !success && self.failed == 0 {
             self.failed = 1;
-            self.failures
-                .push("cargo test itself, see above".to_owned());
+            self.failures.push("cargo test itself, see above".to_owned());
         }
     }
 
@@ -115,11 +103,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -129,10 +113,7 @@ fn announced(line: &str) -> Option<&str> {
     if let Some(doc_tests) = line.strip_prefix("Doc-tests ") {
         return Some(doc_tests);
     }
-    let (_, path) = line
-        .strip_prefix("Running ")?
-        .strip_suffix(')')?
-        .rsplit_once('(')?;
+    let (_, path) = line.strip_prefix("Running ")?.strip_suffix(')')?.rsplit_once('(')?;
     let file = path.rsplit('/').next()?;
     Some(file.rsplit_once('-').map_or(file, |(name, _hash)| name))
 }
@@ -147,9 +128,7 @@ fn without_colour(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let after = part
-            .find(|letter: char| letter.is_ascii_alphabetic())
-            .map_or("", |at| &part[at + 1..]);
+        let after = part.find(|letter: char| letter.is_ascii_alphabetic()).map_or("", |at| &part[at + 1..]);
         text.push_str(after);
     }
     text
@@ -210,15 +189,10 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
 
     #[test]
     fn a_program_that_crashes_fails_with_all_that_it_did_not_report() {
-        let output = format!(
-            "     Running unittests a.rs (t/sandbox-1)\nrunning 5 tests\ntest x ... ok\n{GREEN}"
-        );
+        let output = format!("     Running unittests a.rs (t/sandbox-1)\nrunning 5 tests\ntest x ... ok\n{GREEN}");
         let tally = tally(&output, false);
         assert_eq!(tally.to_string(), "4 passed, 4 failed, 1 skipped");
-        assert_eq!(
-            tally.failures(),
-            ["sandbox, which ended before its tests did"]
-        );
+        assert_eq!(tally.failures(), ["sandbox, which ended before its tests did"]);
     }
 
     #[test]

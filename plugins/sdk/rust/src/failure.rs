@@ -1,5 +1,6 @@
 //! Why an attempt returned no output, said on purpose.
 
+use crate::log;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -65,6 +66,7 @@ impl Failure {
     }
 
     /// With a stable word for programs (`retry` and `permanent`).
+    /// The host drops a word of another form than `[a-z0-9_.-]{1,64}`, and says so in the log.
     #[must_use]
     pub fn with_code(mut self, word: impl Into<String>) -> Failure {
         if let Failure::Retry { code, .. } | Failure::Permanent { code, .. } = &mut self {
@@ -73,11 +75,16 @@ impl Failure {
         self
     }
 
-    /// With more for programs (`retry` and `permanent`). What cannot be written as JSON is left out.
+    /// With more for programs (`retry` and `permanent`), as JSON of at most 64 KiB. What cannot be written as JSON is left
+    /// out, and the log says so: a failure must not fail.
     #[must_use]
     pub fn with_details(mut self, value: &impl Serialize) -> Failure {
         if let Failure::Retry { details, .. } | Failure::Permanent { details, .. } = &mut self {
-            *details = serde_json::to_string(value).ok();
+            *details = serde_json::to_string(value)
+                .inspect_err(|error| {
+                    log::warn(format_args!("the failure's details cannot be written as JSON: {error}"))
+                })
+                .ok();
         }
         self
     }
@@ -101,9 +108,60 @@ impl Failure {
     }
 }
 
-/// `?` on any error: it may work another time.
+/// `?` on any error that can be shown: it may work another time. What never will is said with `map_err` and
+/// [`Failure::permanent`]. This is why `Failure` itself does not implement `Display`, nor `Error`.
 impl<E: fmt::Display> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::retry(error.to_string())
+        // The alternate form, in which `anyhow` and its like print the causes as well.
+        Failure::retry(format!("{error:#}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn any_error_may_be_returned_with_a_question_mark_and_is_retried() {
+        fn parsed(text: &str) -> Result<u32, Failure> {
+            Ok(text.parse::<u32>()?)
+        }
+        fn refused() -> Result<u32, Failure> {
+            Err("the server is busy")?
+        }
+        assert_eq!(parsed("17"), Ok(17));
+        assert_eq!(parsed("x"), Err(Failure::retry("invalid digit found in string")));
+        assert_eq!(refused(), Err(Failure::retry("the server is busy")));
+    }
+
+    #[test]
+    fn a_failure_carries_what_its_kind_has_room_for_and_nothing_else() {
+        let dressed = |failure: Failure| {
+            failure.with_code("busy").with_details(&[1]).with_after(Duration::from_secs(2)).with_pointer("/a")
+        };
+        let (message, code, details) = ("no".to_owned(), Some("busy".to_owned()), Some("[1]".to_owned()));
+        assert_eq!(
+            dressed(Failure::retry("no")),
+            Failure::Retry {
+                message: message.clone(),
+                code: code.clone(),
+                details: details.clone(),
+                after: Some(Duration::from_secs(2))
+            }
+        );
+        assert_eq!(dressed(Failure::permanent("no")), Failure::Permanent { message: message.clone(), code, details });
+        assert_eq!(
+            dressed(Failure::invalid_input("no")),
+            Failure::InvalidInput { message, pointer: Some("/a".to_owned()) }
+        );
+        let snooze = Failure::snooze("no", Duration::from_secs(1));
+        assert_eq!(dressed(snooze.clone()), snooze);
+    }
+
+    #[test]
+    fn details_that_json_cannot_hold_are_left_out() {
+        let failure = Failure::retry("no").with_details(&BTreeMap::from([((1, 2), 3)]));
+        assert_eq!(failure, Failure::retry("no"));
     }
 }

@@ -1,103 +1,85 @@
-//! Write an Agentry plugin in a dozen lines.
-//!
-//! ```no_run
-//! use agentry_sdk::{Failure, Task, plugin, serde};
-//!
-//! #[derive(serde::Deserialize)]
-//! #[serde(crate = "agentry_sdk::serde")]
-//! struct Input { text: String }
-//!
-//! fn handle(_task: &Task, input: Input) -> Result<usize, Failure> {
-//!     Ok(input.text.split_whitespace().count())
-//! }
-//!
-//! plugin!(handle);
-//! # fn main() {}
-//! ```
-//!
-//! A task is completed when, and only when, the function returns `Ok`. A panic is recorded as `trap` with its message, and
-//! retried. Every attempt runs in a fresh instance: nothing left in memory survives it.
+#![doc = include_str!("../README.md")]
 
+pub mod context;
 mod failure;
 #[doc(hidden)]
 pub mod glue;
+pub mod json;
+pub mod log;
 
 pub use failure::Failure;
 pub use {serde, serde_json};
 
-/// One attempt at one task.
+/// One attempt at one task. Whatever else there is to know about it, [`context`] answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// A UUID, the same on every attempt: the right idempotency key for effects outside.
+    /// A UUID in lower-case text, the same on every attempt: the right idempotency key for effects outside.
     pub id: String,
-    /// Which attempt this is, from 1.
+    /// Which attempt this is, from 1. A snooze and a run lost with its host do not count, so that the same number may be
+    /// seen more than once.
     pub attempt: u32,
     /// The last attempt there will be.
     pub max_attempts: u32,
 }
 
-/// Lines of the task's log. They are bounded, and shown by `agentry task logs`.
-pub mod log {
-    pub use crate::glue::Level;
-
-    /// Log a line under a logger's name.
-    pub fn log(level: Level, logger: &str, message: &str) {
-        crate::glue::log(level, logger, message);
-    }
-    /// For whoever looks for a defect.
-    pub fn debug(message: &str) {
-        log(Level::Debug, "", message);
-    }
-    /// What happened.
-    pub fn info(message: &str) {
-        log(Level::Info, "", message);
-    }
-    /// What may become a problem.
-    pub fn warn(message: &str) {
-        log(Level::Warn, "", message);
-    }
-    /// What is one.
-    pub fn error(message: &str) {
-        log(Level::Error, "", message);
+impl Task {
+    /// Whether [`Failure::retry`] would end the task, because this is its last attempt.
+    #[must_use]
+    pub fn is_last_attempt(&self) -> bool {
+        self.attempt >= self.max_attempts
     }
 }
 
-/// What a plugin may ask about the attempt that it is in.
-pub mod context {
-    use std::time::Duration;
-
-    /// Time until the host ends this attempt. There is no other warning.
-    pub fn remaining() -> Duration {
-        Duration::from_millis(crate::glue::remaining_ms().into())
-    }
-    /// The name under which this component is installed.
-    pub fn plugin_name() -> String {
-        crate::glue::plugin_name()
-    }
-    /// The version under which it is installed.
-    pub fn plugin_version() -> String {
-        crate::glue::plugin_version()
-    }
-    /// The labels the task was submitted with, sorted by key. They come from outside: treat them like the input.
-    pub fn labels() -> Vec<(String, String)> {
-        crate::glue::labels()
+/// The first and only attempt at a task with the nil UUID, for a plugin's own tests.
+impl Default for Task {
+    fn default() -> Task {
+        Task { id: "00000000-0000-0000-0000-000000000000".into(), attempt: 1, max_attempts: 1 }
     }
 }
 
-/// Make a function `fn(&Task, Input) -> Result<Output, Failure>` the plugin: `Input` is read from the task's JSON (what does
-/// not fit is the failure `invalid_input`, with where and why), `Output` is written as JSON.
+/// Makes a function the plugin. Once in a crate.
+///
+/// - `plugin!(handle)` takes a `fn(&Task, Input) -> Result<Output, Failure>`: `Input` is any type that serde reads,
+///   `Output` any that it writes. What does not fit `Input` ends as the failure `invalid_input`, with where and why; the
+///   function is not called.
+/// - `plugin!(raw handle)` takes a `fn(&Task, &str) -> Result<String, Failure>`, from JSON text to JSON text, for a plugin
+///   with a JSON library of its own. [`json`] has what the first form does.
+///
+/// Outside a component nothing is exported and the types are checked all the same, so that a plugin's crate can be
+/// checked and tested natively.
 #[macro_export]
 macro_rules! plugin {
+    (raw $handle:path) => {
+        $crate::__plugin!(|task, input| $handle(task, input));
+    };
     ($handle:path) => {
-        #[cfg(target_family = "wasm")]
+        $crate::__plugin!(|task, input| $crate::json::write(&$handle(task, $crate::json::read(input)?)?));
+    };
+}
+
+/// What both forms of [`plugin!`] come to.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __plugin {
+    ($run:expr) => {
         const _: () = {
+            const RUN: $crate::glue::Run = $run;
+
+            #[cfg(target_family = "wasm")]
             struct Plugin;
+            #[cfg(target_family = "wasm")]
             impl $crate::glue::Guest for Plugin {
-                fn handle(task: $crate::glue::WireTask) -> Result<String, $crate::glue::WireFailure> {
-                    $crate::glue::call(task, $handle)
+                fn handle(
+                    task: $crate::glue::wire::Task,
+                ) -> ::core::result::Result<::std::string::String, $crate::glue::wire::Failure> {
+                    $crate::glue::call(task, RUN)
                 }
             }
-            $crate::glue::export!(Plugin with_types_in $crate::glue::bindings);
+            #[cfg(target_family = "wasm")]
+    $crate::glue::export!(Plugin with_types_in $crate::glue::bindings);
+
+            #[cfg(not(target_family = "wasm"))]
+            let _ = RUN;
         };
     };
 }

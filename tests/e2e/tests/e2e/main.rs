@@ -6,6 +6,7 @@ mod bad_messages;
 mod command_line;
 mod duplicates;
 mod failures;
+mod outages;
 mod path;
 mod plugins;
 mod reading;

@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use e2e::forward::{Forward, free_port};
 use e2e::invariants::{self, Expected};
-use e2e::{Daemon, Mode, Site, Task, amqp, eventually, variables};
+use e2e::{Daemon, Mode, Setup, Site, Task, amqp, eventually, probe, task, variables};
 use lapin::types::AMQPValue;
 use serde_json::json;
 
@@ -91,61 +92,38 @@ async fn a_database_user_that_is_refused_is_fatal() {
 #[tokio::test]
 async fn an_unreachable_database_is_retried_while_it_says_that_it_is_not_ready() {
     let site = Site::new(Mode::Services).await;
-    let (port, listen) = (free_port(), free_port());
-    let real: reqwest::Url = site.database_url().parse().expect("a URL");
-    let mut url = real.clone();
-    url.set_host(Some("127.0.0.1")).expect("a host fits");
-    url.set_port(Some(port)).expect("a port fits");
-    let address = format!("127.0.0.1:{listen}");
-    let setup = site.setup().set("database.url", url.as_str()).set("api.listen", address.as_str());
-    let mut daemon = setup.spawn();
-    let http = e2e::Http::new(&format!("http://{address}"));
-    eventually("it is alive, and not ready", async || {
-        let (alive, ready) = (http.try_get("/healthz").await, http.try_get("/readyz").await);
-        let seen = (alive.map(|answer| answer.status).ok(), ready.as_ref().map(|answer| answer.status).ok());
-        let says_why = ready.is_ok_and(|answer| answer.text.contains("database"));
-        if seen == (Some(200), Some(503)) && says_why { Ok(()) } else { Err(format!("{seen:?}")) }
-    })
-    .await;
-    assert!(!daemon.said().contains("\nready http"), "{}", daemon.said());
-    daemon.says(&port.to_string()).await; // which database, and that it is tried again
-
-    // The database comes up; the daemon must find it by itself.
-    let to = (real.host_str().expect("a host").to_owned(), real.port().unwrap_or(5432));
-    let forwarding = forward(port, to).await;
-    daemon.ready().await;
-    http.get("/readyz").await.expect(200);
-    let asked = Task::new("word-count", json!({"text": "at last"}));
-    site.publish(std::slice::from_ref(&asked)).await;
-    assert_eq!(daemon.http().ended(asked.id).await["state"], "completed");
-    invariants::hold(&site, daemon, &[asked.id], Expected::default()).await;
-    forwarding.abort();
+    let way = Forward::to(&site.database_url(), 5432);
+    let setup = site.setup().set("database.url", way.through(&site.database_url()));
+    ready_when_restored(&site, setup, way, "database").await;
 }
 
 #[tokio::test]
 async fn an_unreachable_broker_is_retried_while_it_says_that_it_is_not_ready() {
     let site = Site::new(Mode::Services).await;
-    let (port, listen) = (free_port(), free_port());
-    let real: reqwest::Url = variables::amqp().parse().expect("a URL");
-    let mut url = real.clone();
-    url.set_port(Some(port)).expect("a port fits");
-    let address = format!("127.0.0.1:{listen}");
-    let mut daemon = site.setup().set("broker.url", url.as_str()).set("api.listen", address.as_str()).spawn();
+    let way = Forward::to(&variables::amqp(), 5672);
+    let setup = site.setup().set("broker.url", way.through(&variables::amqp()));
+    ready_when_restored(&site, setup, way, "broker").await;
+}
+
+async fn ready_when_restored(site: &Site, setup: Setup, mut way: Forward, named: &str) {
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut daemon = setup.set("api.listen", address.as_str()).spawn();
     let http = e2e::Http::new(&format!("http://{address}"));
     eventually("it is alive, and not ready", async || {
         let (alive, ready) = (http.try_get("/healthz").await, http.try_get("/readyz").await);
         let seen = (alive.map(|answer| answer.status).ok(), ready.as_ref().map(|answer| answer.status).ok());
-        let says_why = ready.is_ok_and(|answer| answer.text.contains("broker"));
+        let says_why = ready.is_ok_and(|answer| answer.text.contains(named));
         if seen == (Some(200), Some(503)) && says_why { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await;
-    let forwarding = forward(port, (real.host_str().expect("a host").to_owned(), real.port().unwrap_or(5672))).await;
+    assert!(!daemon.said().contains("\nready http"), "{}", daemon.said());
+    daemon.says(&way.port().to_string()).await; // which one
+
+    // It comes up, and the daemon must find it by itself.
+    way.restore().await;
     daemon.ready().await;
-    let asked = Task::new("word-count", json!({"text": "at last"}));
-    site.publish(std::slice::from_ref(&asked)).await;
-    assert_eq!(daemon.http().ended(asked.id).await["state"], "completed");
-    invariants::hold(&site, daemon, &[asked.id], Expected::default()).await;
-    forwarding.abort();
+    http.get("/readyz").await.expect(200);
+    works(site, daemon).await;
 }
 
 #[tokio::test]
@@ -172,6 +150,7 @@ async fn without_declare_missing_queues_are_an_error() {
 e2e::in_both_modes! {
     the_start_up_lines_say_what_is_in_use_and_where_each_setting_came_from
     it_starts_and_works_with_standard_streams_closed
+    a_log_that_nobody_reads_never_blocks_work
     with_a_warm_cache_it_is_ready_within_two_seconds
     nothing_inherited_switches_a_component
 }
@@ -220,6 +199,25 @@ async fn it_starts_and_works_with_standard_streams_closed(mode: Mode) {
     .await;
     http.post("/v1/tasks", &asked.body()).await.expect(201);
     assert_eq!(http.ended(asked.id).await["state"], "completed");
+}
+
+async fn a_log_that_nobody_reads_never_blocks_work(mode: Mode) {
+    let site = Site::new(mode).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let setup = site.setup().set("api.listen", address.as_str()).set("log.level", "trace");
+    // The other end of the pipe stays open, and its 64 KiB are full long before the tasks are done.
+    let child = KilledOnDrop(setup.command().spawn().expect("the binary starts"));
+    let http = e2e::Http::new(&format!("http://{address}"));
+    eventually("it is ready", async || match http.try_get("/readyz").await {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let tasks: Vec<_> = (0..500).map(|n| probe::echo(json!(n))).collect();
+    let bodies: Vec<_> = tasks.iter().map(Task::body).collect();
+    http.post("/v1/tasks/batch", &json!({"tasks": bodies})).await.expect(201);
+    site.at_rest(&task::ids(&tasks)).await;
+    drop(child);
 }
 
 struct KilledOnDrop(std::process::Child);
@@ -278,11 +276,12 @@ async fn a_database_migrated_by_a_newer_build_is_refused() {
     site.start().await.stop().await;
     site.database().await.execute(NEWER_SCHEMA).await;
     let ended = site.setup().run_to_end().await;
-    ended.expect(4, &["9999"]);
+    ended.expect(4, &["9999", "99.0.0"]);
 }
 
-/// What a build that is ahead by a few migrations would have left behind, none of which this one supports.
-const NEWER_SCHEMA: &str = "";
+/// What a much newer build would leave behind, with which this one cannot work.
+const NEWER_SCHEMA: &str = "INSERT INTO agentry.schema_version (version, name, checksum, min_build, applied_by)
+    VALUES (9999, 'from the future', 'x', '99.0.0', '99.0.0')";
 
 #[tokio::test]
 async fn an_empty_database_is_refused_without_migrate_and_migrated_by_the_command() {
@@ -312,25 +311,4 @@ async fn works(site: &Site, daemon: Daemon) {
     site.submit(&daemon, std::slice::from_ref(&asked)).await;
     assert_eq!(daemon.http().ended(asked.id).await["state"], "completed");
     invariants::hold(site, daemon, &[asked.id], Expected::default()).await;
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("its address").port()
-}
-
-/// Lets connections to a local port through to an address.
-async fn forward(port: u16, to: (String, u16)) -> tokio::task::JoinHandle<()> {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("the port is still free");
-    tokio::spawn(async move {
-        while let Ok((mut from, _)) = listener.accept().await {
-            let to = to.clone();
-            tokio::spawn(async move {
-                if let Ok(mut to) = tokio::net::TcpStream::connect(to).await {
-                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await; // either end may go
-                }
-            });
-        }
-    })
 }

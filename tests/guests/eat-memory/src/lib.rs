@@ -3,10 +3,10 @@
 use agentry_sdk::{Failure, Task, log, plugin, serde_json::Value};
 
 fn handle(task: &Task, _: Value) -> Result<usize, Failure> {
-    log::info(&format!("eating (attempt {})", task.attempt));
+    log::info(format_args!("eating for task {}, attempt {}", task.id, task.attempt));
     let mut eaten = Vec::new();
     loop {
-        eaten.push(std::hint::black_box(vec![0xAAu8; 1 << 20]));
+        eaten.push(std::hint::black_box(vec![0xAA_u8; 1 << 20]));
     }
 }
 

@@ -3,7 +3,7 @@
 use agentry_sdk::{Failure, Task, log, plugin, serde_json::Value};
 
 fn handle(task: &Task, _: Value) -> Result<(), Failure> {
-    log::info(&format!("panicking (attempt {})", task.attempt));
+    log::info(format_args!("panicking for task {}, attempt {}", task.id, task.attempt));
     panic!("nobody expects task {}", task.id);
 }
 

@@ -1,117 +1,128 @@
 //! Does what its input says, so that a test can have any behaviour by asking for it: `{"do": "sleep", "ms": 50}`.
+//!
+//! A guest has no files, no sockets and no environment, so the proof that it ran is its log: the first line of every run is
+//! `start ID ATTEMPT`.
+
+mod asked;
 
 use agentry_sdk::serde_json::{Value, json};
 use agentry_sdk::{Failure, Task, context, log, plugin};
-use std::time::Duration;
+use asked::Asked;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-#[derive(serde::Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
-enum Input {
-    /// Give back the value.
-    Echo { value: Value },
-    /// Sleep, then say so.
-    Sleep { ms: u64 },
-    /// Compute for about so many turns of a loop; without a number, for ever.
-    Spin { turns: Option<u64> },
-    /// Fail so that it is retried.
-    FailRetry { message: Option<String>, code: Option<String>, details: Option<Value>, after_ms: Option<u64> },
-    /// Fail for good.
-    FailPermanent { message: Option<String>, code: Option<String>, details: Option<Value> },
-    /// Find fault with the input.
-    InvalidInput { message: Option<String>, pointer: Option<String> },
-    /// Ask to be run again later, until this attempt's labels or the task say otherwise: always.
-    Snooze { ms: u64 },
-    /// Fail until this attempt, then succeed.
-    FailUntilAttempt { n: u32 },
-    /// Log so many lines of so many bytes.
-    Log { lines: u32, bytes: usize },
-    /// Print one line on standard output and one on standard error.
-    Print { out: Option<String>, err: Option<String> },
-    /// Call `exit`.
-    Exit { code: i32 },
-    /// Return a string of so many KiB.
-    BigOutput { kib: usize },
-    /// Panic with a message.
-    Panic { message: String },
-    /// What the context says.
-    Context,
-    /// Allocate and touch so many MiB.
-    Allocate { mib: usize },
-    /// Try to reach what nobody granted.
-    Reach,
+fn handle(task: &Task, input: &str) -> Result<String, Failure> {
+    log::log(log::Level::Info, "probe", format_args!("start {} {}", task.id, task.attempt));
+    match agentry_sdk::json::read(input)? {
+        Asked::NotJson { text } => Ok(text.unwrap_or_else(|| "as asked".into())),
+        asked => agentry_sdk::json::write(&act(task, asked)?),
+    }
 }
 
-fn handle(task: &Task, input: Input) -> Result<Value, Failure> {
-    log::log(log::Level::Info, "probe", &format!("start {} {}", task.id, task.attempt));
-    let text = |text: Option<String>| text.unwrap_or_else(|| "as asked".into());
-    match input {
-        Input::Echo { value } => Ok(value),
-        Input::Sleep { ms } => {
+#[expect(clippy::print_stdout, reason = "what a guest prints is what is tested")]
+fn act(task: &Task, asked: Asked) -> Result<Value, Failure> {
+    match asked {
+        Asked::Echo { value } => Ok(value),
+        Asked::Sleep { ms } => {
             std::thread::sleep(Duration::from_millis(ms));
             Ok(json!({"slept_ms": ms, "attempt": task.attempt}))
         }
-        Input::Spin { turns } => {
-            let mut n = 0u64;
-            while turns.is_none_or(|turns| n < turns) {
-                n = std::hint::black_box(n + 1);
-            }
-            Ok(json!(n))
-        }
-        Input::FailRetry { message, code, details, after_ms } => {
-            let failure = dress(Failure::retry(text(message)), code, details);
+        Asked::Spin { turns } => Ok(json!(spin(turns))),
+        Asked::FailRetry { message, code, details, after_ms } => {
+            let failure = dressed(Failure::retry(text(message)), code, details);
             Err(match after_ms {
                 Some(ms) => failure.with_after(Duration::from_millis(ms)),
                 None => failure,
             })
         }
-        Input::FailPermanent { message, code, details } => Err(dress(Failure::permanent(text(message)), code, details)),
-        Input::InvalidInput { message, pointer } => {
+        Asked::FailPermanent { message, code, details } => {
+            Err(dressed(Failure::permanent(text(message)), code, details))
+        }
+        Asked::InvalidInput { message, pointer } => {
             let failure = Failure::invalid_input(text(message));
             Err(match pointer {
                 Some(pointer) => failure.with_pointer(pointer),
                 None => failure,
             })
         }
-        Input::Snooze { ms } => Err(Failure::snooze("as asked", Duration::from_millis(ms))),
-        Input::FailUntilAttempt { n } if task.attempt < n => Err(Failure::retry(format!("attempt {} of {n}", task.attempt))),
-        Input::FailUntilAttempt { .. } => Ok(json!({"attempt": task.attempt})),
-        Input::Log { lines, bytes } => {
+        Asked::Snooze { until_unix_ms: Some(until), .. } if unix_ms() >= until => Ok(json!({"attempt": task.attempt})),
+        Asked::Snooze { ms, .. } => Err(Failure::snooze("as asked", Duration::from_millis(ms))),
+        Asked::FailUntilAttempt { n } if task.attempt < n => {
+            Err(Failure::retry(format!("attempt {} of {n}", task.attempt)))
+        }
+        Asked::FailUntilAttempt { .. } => Ok(json!({"attempt": task.attempt})),
+        Asked::Log { lines, bytes } => {
             let line = "x".repeat(bytes);
             (0..lines).for_each(|_| log::info(&line));
             Ok(json!({"lines": lines}))
         }
-        Input::Print { out, err } => {
-            out.inspect(|text| println!("{text}"));
-            err.inspect(|text| eprintln!("{text}"));
+        Asked::Stdout { text, lines } => {
+            (0..lines.unwrap_or(1)).for_each(|_| println!("{text}"));
             Ok(Value::Null)
         }
-        Input::Exit { code } => std::process::exit(code),
-        Input::BigOutput { kib } => Ok(Value::String("x".repeat(kib << 10))),
-        Input::Panic { message } => panic!("{message}"),
-        Input::Context => Ok(json!({
-            "name": context::plugin_name(),
-            "version": context::plugin_version(),
-            "remaining_ms": context::remaining().as_millis() as u64,
-            "labels": context::labels(),
-            "attempt": task.attempt,
-            "max_attempts": task.max_attempts,
-            "id": task.id,
-        })),
-        Input::Allocate { mib } => {
-            let memory = std::hint::black_box(vec![1u8; mib << 20]);
+        Asked::Stderr { text, lines } => {
+            (0..lines.unwrap_or(1)).for_each(|_| eprintln!("{text}"));
+            Ok(Value::Null)
+        }
+        Asked::Exit { code } => std::process::exit(code),
+        Asked::Panic { message } => panic!("{message}"),
+        Asked::BigOutput { kib } => Ok(Value::String("x".repeat(kib << 10))),
+        Asked::NotJson { .. } => Ok(Value::Null), // answered by `handle`, which alone can
+        Asked::Context {} => Ok(seen(task)),
+        Asked::Allocate { mib } => {
+            let memory = std::hint::black_box(vec![1_u8; mib << 20]);
             Ok(json!({"bytes": memory.len()}))
         }
-        Input::Reach => Ok(json!({
-            "file": std::fs::read_to_string("/etc/passwd").is_ok(),
-            "folder": std::fs::read_dir(".").is_ok(),
-            "socket": std::net::TcpStream::connect("127.0.0.1:80").is_ok(),
-            "arguments": std::env::args().count(),
-            "variables": std::env::vars().count(),
-        })),
+        Asked::Reach {} => Ok(reached()),
     }
 }
 
-fn dress(failure: Failure, code: Option<String>, details: Option<Value>) -> Failure {
+/// Computes for so many turns; without a number, for ever.
+fn spin(turns: Option<u64>) -> u64 {
+    let mut n = 0;
+    while turns.is_none_or(|turns| n < turns) {
+        n = std::hint::black_box(n + 1);
+    }
+    n
+}
+
+/// What the plugin sees of its attempt.
+fn seen(task: &Task) -> Value {
+    json!({
+        "id": task.id,
+        "attempt": task.attempt,
+        "max_attempts": task.max_attempts,
+        "name": context::plugin_name(),
+        "version": context::plugin_version(),
+        "remaining_ms": u64::try_from(context::remaining().as_millis()).unwrap_or(u64::MAX),
+        "labels": context::labels(),
+    })
+}
+
+/// Tries everything that nobody granted: whether each could be had, or how much there was of it.
+fn reached() -> Value {
+    json!({
+        "file": std::fs::read_to_string("/etc/passwd").is_ok(),
+        "folder": std::fs::read_dir(".").is_ok(),
+        "write": std::fs::write("probe.txt", "x").is_ok(),
+        "socket": std::net::TcpStream::connect("127.0.0.1:80").is_ok(),
+        "listener": std::net::TcpListener::bind("127.0.0.1:0").is_ok(),
+        "name": std::net::ToSocketAddrs::to_socket_addrs("localhost:80").is_ok(),
+        "arguments": std::env::args().count(),
+        "variables": std::env::vars().count(),
+        "stdin_bytes": std::io::read_to_string(std::io::stdin()).map_or(0, |text| text.len()),
+    })
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn text(asked: Option<String>) -> String {
+    asked.unwrap_or_else(|| "as asked".into())
+}
+
+fn dressed(failure: Failure, code: Option<String>, details: Option<Value>) -> Failure {
     let failure = match code {
         Some(code) => failure.with_code(code),
         None => failure,
@@ -122,4 +133,4 @@ fn dress(failure: Failure, code: Option<String>, details: Option<Value>) -> Fail
     }
 }
 
-plugin!(handle);
+plugin!(raw handle);

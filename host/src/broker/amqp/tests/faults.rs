@@ -7,9 +7,9 @@ use crate::broker::conformance::{
     acknowledge, body, eventually, message, next, numbers, patience, publish, ready, soon, task, tasks, tidily,
 };
 use crate::broker::{Broker, PublishError, Source, Subscription};
+use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
-use lapin::BasicProperties;
 use std::time::Instant;
 
 async fn consuming(broker: &AmqpBroker, prefetch: u16) -> Subscription {
@@ -99,7 +99,6 @@ async fn cut_connections_are_made_again_and_nothing_is_lost() {
             let held = next(&mut subscription).await;
             proxy.cut();
             soon("the loss to be noticed", health.wait_for(|h| !h.is_up())).await.unwrap();
-            assert!(subscription.confirmed.borrow().is_none() || *subscription.confirmed.borrow() > since);
             stale += broker.acknowledge(vec![held.receipt]).await.stale;
             soon("the connection", health.wait_for(|h| h.is_up())).await.unwrap();
             confirmed_anew(&mut subscription, since).await;

@@ -47,8 +47,9 @@ impl Prefix {
 
     /// A plain client without any code of ours.
     pub(super) async fn stranger(&self) -> (Connection, lapin::Channel) {
-        let connection = Connection::connect(address(&url()).uri().to_string().as_str(), ConnectionProperties::default());
-        let connection = soon("a plain connection", connection).await.expect("connected");
+        let uri = address(&url()).uri();
+        let connecting = Connection::connect_uri(uri, ConnectionProperties::default());
+        let connection = soon("a plain connection", connecting).await.expect("connected");
         let channel = connection.create_channel().await.expect("a channel");
         (connection, channel)
     }

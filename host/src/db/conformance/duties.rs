@@ -1,0 +1,138 @@
+//! What must happen even if nobody asks.
+
+use super::subject::*;
+use crate::db::{Retention, SettleAnswer};
+use crate::task::settle::Ended;
+use crate::task::{Event, FailureKind, Options, State, WaitCode};
+use chrono::{TimeDelta, Utc};
+use std::time::Duration;
+
+pub async fn what_is_due_goes_to_its_queue(s: &Subject) {
+    let host = s.host().await;
+    let later = Options { run_at: Some(Utc::now() + TimeDelta::hours(1)), ..Options::default() };
+    let (scheduled, ahead, retried) = (new_task(id(), later.clone()), new_task(id(), later), arrival());
+    s.db.submit(&[scheduled.clone(), ahead.clone()]).await.unwrap();
+    s.end(host, &retried, retrying()).await;
+    s.set(&format!("UPDATE tasks SET run_at = '2020-01-01T00:00:00.000000Z' WHERE id = '{}'", scheduled.message.id))
+        .await;
+    assert_eq!(s.db.wake_due(1).await.unwrap(), 1);
+    assert_eq!(s.db.wake_due(10).await.unwrap(), 1);
+    assert_eq!(s.db.wake_due(10).await.unwrap(), 0);
+    assert_eq!(s.waits(scheduled.message.id).await, Some(WaitCode::NotPublished));
+    assert_eq!(s.waits(ahead.message.id).await, Some(WaitCode::Scheduled));
+    assert_eq!(s.published().await.len(), 2);
+    assert_eq!(s.history(scheduled.message.id).await, [Event::Scheduled, Event::Pending]);
+    assert_eq!(s.history(retried.message.id).await, [Event::Running, Event::Retrying, Event::Pending]);
+    assert_eq!(s.run(host, &retried).await.standing.attempt, 2);
+}
+
+pub async fn what_has_expired_ends(s: &Subject) {
+    let host = s.host().await;
+    let limited = || Options { deadline: Some(Utc::now() + TimeDelta::hours(1)), ..Options::default() };
+    let scheduled = Options { run_at: Some(Utc::now() + TimeDelta::minutes(30)), ..limited() };
+    let tasks = [new_task(id(), limited()), new_task(id(), scheduled)];
+    s.db.submit(&tasks).await.unwrap();
+    let (retried, running) = (arrival_with(limited(), here()), arrival_with(limited(), here()));
+    s.end(host, &retried, retrying()).await;
+    s.run(host, &running).await;
+    assert_eq!(s.db.fail_expired(10).await.unwrap(), 0);
+    s.set("UPDATE tasks SET deadline = '2020-01-01T00:00:00.000000Z'").await;
+    assert_eq!(s.db.fail_expired(2).await.unwrap(), 2);
+    assert_eq!(s.db.fail_expired(10).await.unwrap(), 1);
+    for id in [tasks[0].message.id, tasks[1].message.id, retried.message.id] {
+        let row = s.row(id).await;
+        assert_eq!((row.state, row.failure.unwrap().kind), (State::Failed, FailureKind::Expired));
+        assert_eq!(s.history(id).await.last(), Some(&Event::Failed));
+    }
+    assert_eq!(s.row(running.message.id).await.state, State::Running);
+    assert!(s.published().await.is_empty());
+}
+
+pub async fn what_nobody_serves_ends_after_its_grace(s: &Subject) {
+    let host = s.host().await;
+    let park = |plugin: &str, code| arrival_of(message(id(), plugin, "1", Options::default()), elsewhere(code));
+    let unknown = park("nowhere", WaitCode::NoPlugin);
+    let served = park("word-count", WaitCode::NoPlugin);
+    let broken = park("broken", WaitCode::NoPlugin);
+    let waiting = park("busy", WaitCode::NoSlot);
+    s.db.claim(host, &[unknown.clone(), served.clone(), broken.clone(), waiting.clone()]).await.unwrap();
+    assert_eq!(s.db.fail_unknown(LONG, 10).await.unwrap(), 0);
+    assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 1);
+    let row = s.row(unknown.message.id).await;
+    let failure = row.failure.unwrap();
+    assert_eq!((row.state, failure.kind), (State::Failed, FailureKind::UnknownPlugin));
+    assert!(failure.message.contains("nowhere") && failure.message.contains("word-count"), "{}", failure.message);
+    assert_eq!(failure.detail["known"], serde_json::json!(["broken", "word-count"]));
+    assert_eq!(s.history(row.id).await, [Event::Parked, Event::Failed]);
+    // Its host is gone: nobody serves it any more.
+    s.db.end_lease(host).await.unwrap();
+    assert_eq!(s.db.fail_unknown(Duration::ZERO, 1).await.unwrap(), 1);
+    assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(s.waits(waiting.message.id).await, Some(WaitCode::NoSlot));
+}
+
+pub async fn parked_tasks_are_read_by_priority_then_age(s: &Subject) {
+    let host = s.host().await;
+    let park = |plugin: &str, priority| {
+        let options = Options { priority: Some(priority), ..Options::default() };
+        arrival_of(message(id(), plugin, "1", options), elsewhere(WaitCode::NoSlot))
+    };
+    let (old, urgent, other, young) = (park("a", 1), park("a", 9), park("b", 5), park("a@1", 1));
+    for arrival in [&old, &urgent, &other, &young, &park("c", 9)] {
+        s.claim(host, arrival).await;
+    }
+    s.db.submit(&[new_task(id(), Options::default())]).await.unwrap();
+    let names = ["a".to_owned(), "b".to_owned(), "z".to_owned()];
+    let parked = s.db.parked(&names, 10).await.unwrap();
+    let ids: Vec<_> = parked.iter().map(|p| p.message.id).collect();
+    assert_eq!(ids, [&urgent, &other, &old, &young].map(|a| a.message.id));
+    assert_eq!(parked[0].message, *urgent.message);
+    assert_eq!(parked[0].queue, "default");
+    assert_eq!(s.db.parked(&names, 2).await.unwrap().len(), 2);
+    assert!(s.db.parked(&[], 10).await.unwrap().is_empty());
+    // They are claimed as deliveries are.
+    let arrival = arrival_of(parked[0].message.clone(), here());
+    s.run(host, &arrival).await;
+    assert_eq!(s.db.parked(&names, 10).await.unwrap().len(), 3);
+}
+
+pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
+    let host = s.host().await;
+    let mut ended = Vec::new();
+    for n in 0..6 {
+        let arrival = arrival();
+        let claimed = s.run(host, &arrival).await;
+        let end = match n {
+            0..=3 => completed(),
+            4 => failed(),
+            _ => Ended::Cancelled,
+        };
+        let mut settlement = settlement(&arrival, &claimed, end);
+        settlement.logs = vec![line(1, "", "x")];
+        assert_eq!(s.settle(host, &settlement).await, SettleAnswer::Settled);
+        ended.push(arrival.message.id);
+    }
+    let running = arrival();
+    s.run(host, &running).await;
+    let keep = Retention { completed: LONG, failed: LONG, dead: LONG };
+    assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 0);
+    let keep = Retention { completed: Duration::ZERO, ..keep };
+    assert_eq!(s.db.prune(&keep, 3).await.unwrap(), 3);
+    assert_eq!(s.db.prune(&keep, 3).await.unwrap(), 1);
+    assert_eq!(s.db.prune(&keep, 3).await.unwrap(), 0);
+    let keep = Retention { failed: Duration::ZERO, ..keep };
+    assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 2);
+    for id in ended {
+        assert!(s.db.task(id, Default::default()).await.unwrap().is_none());
+    }
+    assert_eq!(s.history(running.message.id).await, [Event::Running]);
+    for table in ["task_attempts", "task_logs"] {
+        assert_eq!(s.back_door.number(&format!("SELECT count(*) FROM {table}")).await, 0);
+    }
+    assert_eq!(s.back_door.number("SELECT count(*) FROM task_events").await, 1);
+    // A host that ended long ago is forgotten, unless something still says that it runs there.
+    s.host().await;
+    s.set("UPDATE hosts SET lease_until = '2020-01-01T00:00:00.000000Z'").await;
+    s.db.prune(&keep, 10).await.unwrap();
+    assert_eq!(s.back_door.number("SELECT count(*) FROM hosts").await, 1);
+}

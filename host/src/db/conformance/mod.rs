@@ -1,0 +1,121 @@
+//! What every database must do, written once and run against each. A behaviour takes a [`Subject`]: a fresh, migrated database
+//! behind the trait, and a back door to it for what no operation can bring about (time passing, a foreign table).
+
+mod claims;
+mod duties;
+mod hosts;
+mod letters;
+mod outbox;
+mod reading;
+mod schema;
+mod settling;
+mod shapes;
+mod subject;
+mod submitting;
+mod takeovers;
+mod timing;
+
+pub use subject::*;
+pub use timing::timing;
+
+/// Run every behaviour against each database.
+macro_rules! behaviours {
+    ($($topic:ident: $($name:ident)+;)+) => {
+        mod postgres {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    super::$topic::$name(&crate::db::postgres::tests::subject().await).await;
+                }
+            )+)+
+        }
+        mod sqlite {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    super::$topic::$name(&crate::db::sqlite::tests::subject().await).await;
+                }
+            )+)+
+        }
+    };
+}
+
+behaviours! {
+    claims:
+        a_task_without_a_row_is_claimed_under_its_first_fence
+        a_batch_is_answered_in_its_order
+        input_and_output_are_kept_byte_for_byte
+        a_task_ahead_of_its_time_is_scheduled_and_runs_when_it_is_due
+        a_task_past_its_deadline_ends_expired
+        a_task_that_cannot_run_here_is_parked_once_and_claimed_where_it_can
+        a_claim_whose_answer_was_lost_is_mine
+        a_task_whose_owner_lives_is_left_to_it
+        a_terminal_task_is_a_duplicate_and_never_changes
+        another_message_under_the_same_id_is_a_conflict
+        of_duplicates_in_a_batch_the_first_is_claimed
+        a_row_that_the_database_refuses_fails_alone
+        of_concurrent_claims_of_one_task_one_wins;
+    takeovers:
+        a_lost_owners_task_is_taken_over_and_the_former_owner_is_fenced
+        a_lost_owners_task_is_parked_where_it_cannot_run
+        a_task_that_keeps_losing_its_hosts_ends
+        a_cancelled_task_of_a_lost_owner_ends_instead_of_running
+        a_lost_owners_task_is_put_up_once_per_lease_time
+        a_task_whose_owner_lives_is_not_put_up;
+    settling:
+        each_end_of_an_attempt_is_recorded_with_its_event_and_attempt
+        a_retried_task_keeps_its_failure_until_it_completes
+        a_snooze_and_an_interruption_burn_no_attempt
+        a_settlement_is_recorded_once
+        a_settlement_under_another_claim_is_fenced
+        an_earlier_settlement_is_recognised_after_another_claim
+        an_outcome_that_the_database_refuses_becomes_a_failure_and_its_neighbours_are_settled
+        logs_go_on_over_all_attempts_and_are_made_storable
+        a_large_batch_is_settled_in_one_call;
+    submitting:
+        a_submitted_task_is_pending_and_in_the_outbox
+        a_submitted_task_ahead_of_its_time_is_scheduled
+        a_repeated_submission_is_recognised_and_a_conflict_undoes_the_batch
+        duplicates_in_a_submitted_batch_are_one_task
+        a_waiting_task_is_cancelled_and_a_running_one_is_marked_for_its_owner;
+    outbox:
+        a_row_is_held_under_its_token_and_dropped_by_it
+        a_hold_that_runs_out_makes_the_row_due_again
+        a_deferred_row_says_why_and_comes_back
+        a_drop_does_not_take_what_was_queued_anew
+        a_message_from_the_outbox_is_the_one_that_was_submitted
+        an_ended_task_is_not_published;
+    duties:
+        what_is_due_goes_to_its_queue
+        what_has_expired_ends
+        what_nobody_serves_ends_after_its_grace
+        parked_tasks_are_read_by_priority_then_age
+        what_is_old_is_forgotten_in_small_batches;
+    hosts:
+        a_lease_is_renewed_and_lapses
+        hosts_are_listed_with_what_they_say;
+    letters:
+        a_redelivered_letter_has_one_row
+        a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict
+        a_letter_is_made_storable_and_its_body_is_cut_for_reading
+        letters_are_paged_and_filtered;
+    reading:
+        tasks_are_paged_newest_first
+        tasks_are_filtered
+        large_fields_are_read_only_if_asked_for
+        a_waiting_task_says_why
+        histories_and_logs_are_read_from_where_the_reader_was
+        ends_are_told_of_many_tasks_at_once;
+    shapes:
+        every_well_formed_row_is_accepted_and_every_legal_transition_between_them
+        every_malformed_row_is_refused;
+    schema:
+        migrating_twice_changes_nothing
+        of_concurrent_migrations_one_migrates
+        a_newer_schema_that_no_longer_supports_this_build_is_refused
+        a_newer_schema_that_supports_this_build_is_accepted
+        a_schema_whose_history_was_edited_is_refused
+        a_foreign_schema_is_refused_and_left_alone
+        a_missing_table_is_noticed
+        an_empty_database_is_told_apart;
+}

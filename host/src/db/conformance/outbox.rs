@@ -1,0 +1,114 @@
+//! The outbox and its tokens.
+
+use super::subject::*;
+use crate::db::{NewTask, OutboxReason};
+use crate::task::message::Envelope;
+use crate::task::{Event, Options, TaskMessage, WaitCode};
+use std::time::Duration;
+
+async fn submitted(s: &Subject) -> NewTask {
+    let task = new_task(id(), Options::default());
+    s.db.submit(std::slice::from_ref(&task)).await.unwrap();
+    task
+}
+
+pub async fn a_row_is_held_under_its_token_and_dropped_by_it(s: &Subject) {
+    let (first, second) = (submitted(s).await, submitted(s).await);
+    let one = s.db.take_outbox(1, LONG).await.unwrap();
+    let other = s.db.take_outbox(10, LONG).await.unwrap();
+    assert_eq!(one.rows.iter().map(|r| r.id).collect::<Vec<_>>(), [first.message.id]);
+    assert_eq!(other.rows.iter().map(|r| r.id).collect::<Vec<_>>(), [second.message.id]);
+    assert_ne!(one.token, other.token);
+    assert!(s.published().await.is_empty());
+    // Not the holder.
+    s.db.drop_outbox(one.token, &[second.message.id]).await.unwrap();
+    assert_eq!(s.waits(second.message.id).await, Some(WaitCode::NotPublished));
+    s.db.drop_outbox(other.token, &[second.message.id]).await.unwrap();
+    assert_eq!(s.waits(second.message.id).await, Some(WaitCode::Queued));
+    assert_eq!(s.waits(first.message.id).await, Some(WaitCode::NotPublished));
+}
+
+pub async fn a_hold_that_runs_out_makes_the_row_due_again(s: &Subject) {
+    let task = submitted(s).await;
+    let lapsed = s.db.take_outbox(10, Duration::ZERO).await.unwrap();
+    assert_eq!(lapsed.rows.len(), 1);
+    let held = s.db.take_outbox(10, LONG).await.unwrap();
+    assert_eq!(held.rows.len(), 1);
+    s.db.drop_outbox(lapsed.token, &[task.message.id]).await.unwrap();
+    s.db.defer_outbox(lapsed.token, &[task.message.id], OutboxReason::Unroutable, Duration::ZERO).await.unwrap();
+    assert_eq!(s.waits(task.message.id).await, Some(WaitCode::NotPublished));
+    assert!(s.published().await.is_empty());
+}
+
+pub async fn a_deferred_row_says_why_and_comes_back(s: &Subject) {
+    let task = submitted(s).await;
+    let batch = s.db.take_outbox(10, LONG).await.unwrap();
+    assert_eq!(batch.rows[0].deferred, 0);
+    let ids = [task.message.id];
+    s.db.defer_outbox(batch.token, &ids, OutboxReason::Unroutable, LONG).await.unwrap();
+    assert_eq!(s.waits(task.message.id).await, Some(WaitCode::Unroutable));
+    assert!(s.published().await.is_empty());
+    s.set("UPDATE outbox SET due_at = '2020-01-01T00:00:00.000000Z'").await;
+    let batch = s.db.take_outbox(10, LONG).await.unwrap();
+    assert_eq!(batch.rows[0].deferred, 1);
+    s.db.defer_outbox(batch.token, &ids, OutboxReason::NotPublished, Duration::ZERO).await.unwrap();
+    assert_eq!(s.waits(task.message.id).await, Some(WaitCode::NotPublished));
+    assert_eq!(s.db.take_outbox(10, LONG).await.unwrap().rows[0].deferred, 2);
+}
+
+pub async fn a_drop_does_not_take_what_was_queued_anew(s: &Subject) {
+    let host = s.host().await;
+    let task = submitted(s).await;
+    let published = s.db.take_outbox(10, LONG).await.unwrap();
+    // Published, delivered, run, and due again, before the relay comes to drop its row.
+    let arrival = arrival_of(task.message.clone(), here());
+    s.end(host, &arrival, retrying()).await;
+    assert_eq!(s.db.wake_due(10).await.unwrap(), 1);
+    s.db.drop_outbox(published.token, &[task.message.id]).await.unwrap();
+    assert_eq!(s.published().await, [task.message.id]);
+    // The same with an interruption.
+    let claimed = s.run(host, &arrival).await;
+    let published = s.db.take_outbox(10, LONG).await.unwrap();
+    let interrupted = crate::task::settle::Ended::Interrupted { reason: "stop".into() };
+    s.settle(host, &settlement(&arrival, &claimed, interrupted)).await;
+    s.db.drop_outbox(published.token, &[task.message.id]).await.unwrap();
+    assert_eq!(s.published().await, [task.message.id]);
+}
+
+pub async fn a_message_from_the_outbox_is_the_one_that_was_submitted(s: &Subject) {
+    let options = Options {
+        timeout_seconds: Some(30),
+        max_attempts: Some(2),
+        priority: Some(9),
+        run_at: Some(at("2020-01-01T00:00:00.123456789Z")),
+        deadline: Some(at("2999-01-01T00:00:00Z")),
+        labels: [("é".to_owned(), "\"".to_owned())].into(),
+    };
+    let mut message = message(id(), "word-count@>=0.1, <2", "{\"b\":1, \"a\" :[1.0] }", options);
+    message.reply_to = Some("answers".into());
+    message.correlation_id = Some("c-1".into());
+    message.traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
+    let task = NewTask { message, ..new_task(id(), Options::default()) };
+    s.db.submit(std::slice::from_ref(&task)).await.unwrap();
+    let row = s.db.take_outbox(1, LONG).await.unwrap().rows.remove(0);
+    assert_eq!(row.message, task.message);
+    assert_eq!(row.queue, "default");
+    let body = row.message.encode();
+    let decoded = TaskMessage::decode(&Envelope { body: &body, ..Envelope::default() }, &Default::default()).unwrap();
+    assert_eq!(decoded.fingerprint, task.message.fingerprint);
+    let read = s.row(row.id).await;
+    assert_eq!((read.plugin, read.traceparent), (task.message.plugin.to_string(), task.message.traceparent.clone()));
+    // What comes back from the broker is recognised.
+    let host = s.host().await;
+    s.run(host, &arrival_of(decoded, here())).await;
+    assert_eq!(s.history(row.id).await, [Event::Pending, Event::Running]);
+}
+
+pub async fn an_ended_task_is_not_published(s: &Subject) {
+    let host = s.host().await;
+    let task = submitted(s).await;
+    // Its delivery came by another way, and it ended before the relay looked.
+    s.end(host, &arrival_of(task.message, here()), completed()).await;
+    assert!(s.published().await.is_empty());
+    assert_eq!(s.back_door.number("SELECT count(*) FROM outbox").await, 0);
+}

@@ -1,0 +1,192 @@
+//! What can go wrong in a statement, and what that means for whoever called.
+
+use super::DbError;
+use sqlx::error::DatabaseError;
+
+/// Why an operation did not happen, while it can still be told what to do about it.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The client library or the database says so.
+    Sql(sqlx::Error),
+    /// The data cannot be stored, seen before the database saw it.
+    Data(String),
+    /// What came back is not what must come back.
+    Defect(String),
+    /// The schema does not fit.
+    Schema(String),
+    /// Somebody else is in the way, again and again.
+    Busy(String),
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Fault {
+        Fault::Sql(error)
+    }
+}
+
+impl From<crate::task::IllegalTransition> for Fault {
+    fn from(error: crate::task::IllegalTransition) -> Fault {
+        Fault::Defect(error.to_string())
+    }
+}
+
+/// What kind of fault a database's error code tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// This row, and only this.
+    Data,
+    /// Another transaction was in the way; the same call may work at once.
+    Contention,
+    /// It may work later.
+    Unavailable,
+    /// It cannot mend itself.
+    Refused,
+    /// A table is missing.
+    Schema,
+    /// A statement that the database does not take.
+    Defect,
+}
+
+impl Fault {
+    /// Whether the row's own data is the cause.
+    pub fn is_about_data(&self) -> bool {
+        matches!(self, Fault::Data(_)) || self.class() == Some(Class::Data)
+    }
+
+    /// Whether the same call may work at once.
+    pub fn is_contention(&self) -> bool {
+        self.class() == Some(Class::Contention)
+    }
+
+    /// The reason alone, for an answer about one row.
+    pub fn reason(&self) -> String {
+        match self {
+            Fault::Sql(sqlx::Error::Database(error)) => error.message().to_owned(),
+            Fault::Sql(error) => error.to_string(),
+            Fault::Data(text) | Fault::Defect(text) | Fault::Schema(text) | Fault::Busy(text) => text.clone(),
+        }
+    }
+
+    fn class(&self) -> Option<Class> {
+        match self {
+            Fault::Sql(sqlx::Error::Database(error)) => Some(classify(error.as_ref())),
+            _ => None,
+        }
+    }
+}
+
+impl From<Fault> for DbError {
+    fn from(fault: Fault) -> DbError {
+        use sqlx::Error as E;
+        let reason = fault.reason();
+        if let Some(class) = fault.class() {
+            return match class {
+                Class::Contention | Class::Unavailable => DbError::Unavailable(reason),
+                Class::Refused => DbError::Refused(format!("database: {reason}")),
+                Class::Schema => {
+                    DbError::Schema(format!("{reason}: the schema is missing or incomplete; run `agentry migrate`"))
+                }
+                Class::Data | Class::Defect => DbError::Defect(reason),
+            };
+        }
+        match fault {
+            Fault::Sql(E::Configuration(_)) => DbError::Refused(reason),
+            // A name that does not resolve is not told apart from one that does not resolve yet: services start in any
+            // order, and their names with them.
+            Fault::Sql(
+                E::Io(_)
+                | E::Tls(_)
+                | E::Protocol(_)
+                | E::PoolTimedOut
+                | E::PoolClosed
+                | E::WorkerCrashed
+                | E::BeginFailed,
+            ) => DbError::Unavailable(reason),
+            Fault::Busy(_) => DbError::Unavailable(reason),
+            Fault::Schema(_) => DbError::Schema(reason),
+            Fault::Sql(_) | Fault::Data(_) | Fault::Defect(_) => DbError::Defect(reason),
+        }
+    }
+}
+
+fn classify(error: &dyn DatabaseError) -> Class {
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+        of_postgres(&code)
+    } else {
+        match code.parse().unwrap_or(1) {
+            // SQLite has no code of its own for it.
+            1 if error.message().starts_with("no such table") => Class::Schema,
+            code => of_sqlite(code),
+        }
+    }
+}
+
+/// SQLSTATE, appendix A of the Postgres manual.
+fn of_postgres(code: &str) -> Class {
+    match code {
+        "40001" | "40P01" => Class::Contention,
+        "42P01" | "3F000" => Class::Schema,
+        "42501" | "3D000" => Class::Refused,
+        // Cancelled by its time-out, lock time-out, read-only (a standby, or a full disk under some operators).
+        "57014" | "55P03" | "25006" => Class::Unavailable,
+        // One plan for two shapes, after a migration: a new connection will do.
+        "0A000" => Class::Unavailable,
+        _ => match code.get(..2).unwrap_or_default() {
+            "22" | "23" | "54" => Class::Data,
+            "28" => Class::Refused,
+            "08" | "53" | "57" | "58" => Class::Unavailable,
+            _ => Class::Defect,
+        },
+    }
+}
+
+/// Result codes of SQLite; the low byte is the primary one.
+fn of_sqlite(code: i32) -> Class {
+    match code & 0xff {
+        18..=20 => Class::Data,                                          // TOOBIG, CONSTRAINT, MISMATCH
+        4 | 5 | 6 | 7 | 8 | 9 | 10 | 13 | 15 | 17 => Class::Unavailable, // ABORT BUSY LOCKED NOMEM READONLY INTERRUPT IOERR FULL PROTOCOL SCHEMA
+        3 | 11 | 14 | 23 | 26 => Class::Refused,                         // PERM CORRUPT CANTOPEN AUTH NOTADB
+        _ => Class::Defect,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_says_whose_fault_it_is() {
+        for (code, class) in [
+            ("22021", Class::Data),
+            ("23514", Class::Data),
+            ("40P01", Class::Contention),
+            ("57P01", Class::Unavailable),
+            ("53100", Class::Unavailable),
+            ("25006", Class::Unavailable),
+            ("28P01", Class::Refused),
+            ("3D000", Class::Refused),
+            ("42P01", Class::Schema),
+            ("42601", Class::Defect),
+            ("", Class::Defect),
+        ] {
+            assert_eq!(of_postgres(code), class, "{code}");
+        }
+        for (code, class) in [
+            (5, Class::Unavailable),
+            (13, Class::Unavailable),
+            (275, Class::Data),
+            (26, Class::Refused),
+            (1, Class::Defect),
+        ] {
+            assert_eq!(of_sqlite(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_work_later_is_transient() {
+        assert!(DbError::from(Fault::Sql(sqlx::Error::PoolTimedOut)).is_transient());
+        assert!(!DbError::from(Fault::Schema("x".into())).is_transient());
+        assert!(!DbError::from(Fault::Defect("x".into())).is_transient());
+    }
+}

@@ -1,0 +1,70 @@
+//! Telling whether two unusable messages are one that came twice.
+
+use super::super::DeadLetter;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Headers that a broker changes when it delivers a message again, so that they say nothing about which one it is.
+const VOLATILE: [&str; 6] = [
+    "x-delivery-count",
+    "x-acquired-count",
+    "x-death",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+];
+
+/// A hash over queue, body and the properties that a redelivery keeps.
+pub(in crate::db) fn content_hash(letter: &DeadLetter) -> [u8; 32] {
+    let mut properties = letter.properties.clone();
+    let headers = properties.as_object_mut().and_then(|p| p.get_mut("headers")).and_then(Value::as_object_mut);
+    if let Some(headers) = headers {
+        for name in VOLATILE {
+            headers.remove(name);
+        }
+        if headers.is_empty() {
+            properties.as_object_mut().and_then(|p| p.remove("headers"));
+        }
+    }
+    let properties = properties.to_string();
+    let mut hash = Sha256::new();
+    // Lengths go in before the parts, so that no two different messages hash alike.
+    for part in [letter.queue.as_bytes(), &letter.body, properties.as_bytes()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn letter(body: &[u8], properties: Value) -> DeadLetter {
+        DeadLetter {
+            reason: "not_json".into(),
+            detail: String::new(),
+            queue: "default".into(),
+            task_id: None,
+            plugin: None,
+            body: body.into(),
+            properties,
+            redelivered: false,
+        }
+    }
+
+    #[test]
+    fn a_redelivery_hashes_as_its_first_delivery() {
+        let first = letter(b"x", json!({"content_type": "a"}));
+        let again = letter(b"x", json!({"content_type": "a", "headers": {"x-delivery-count": 1}}));
+        assert_eq!(content_hash(&first), content_hash(&again));
+    }
+
+    #[test]
+    fn another_body_or_header_hashes_otherwise() {
+        let first = content_hash(&letter(b"x", json!({"headers": {"a": 1}})));
+        assert_ne!(first, content_hash(&letter(b"y", json!({"headers": {"a": 1}}))));
+        assert_ne!(first, content_hash(&letter(b"x", json!({"headers": {"a": 2}}))));
+    }
+}

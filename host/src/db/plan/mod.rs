@@ -1,0 +1,84 @@
+//! What is written for what was decided: column values, the same for both databases. Pure.
+//!
+//! [`crate::task`] decides; here a decision becomes a [`Birth`] (a new row), a [`Write`] (a change of a row under lock) or an
+//! [`Outcome`] (the end of an attempt), each with the event that tells of it. The databases only carry them out.
+
+mod birth;
+mod letter;
+mod outcome;
+mod submission;
+mod write;
+
+pub(super) use birth::Birth;
+pub(super) use letter::content_hash;
+pub(super) use outcome::{Outcome, unstorable};
+pub(super) use submission::Submission;
+pub(super) use write::{Locked, Write, answer};
+
+use super::{ClaimAnswer, Claimed, DeadLetter, HostRow};
+use crate::task::{Arrival, Decision, Failure, FailureKind, Runnable, TaskId, settle::Standing};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+/// How long a row put up for a take-over is left alone before it is put up again: one lease, as it is by default.
+pub(super) const RESCUE_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
+/// Bytes of a dead letter's body that are read back.
+pub(super) const BODY_SHOWN: i64 = 64 * 1024;
+/// Within this time a redelivered message is taken for the same as an equal one that has a row.
+pub(super) const SAME_LETTER: std::time::Duration = std::time::Duration::from_secs(3600);
+/// How long an ended host is shown, and then forgotten.
+pub(super) const HOST_SHOWN: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// The longest delay that is computed with; a policy's own ceiling is far below.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A duration that both databases can add to a time.
+pub(super) fn bounded(duration: std::time::Duration) -> chrono::TimeDelta {
+    chrono::TimeDelta::from_std(duration.min(LONGEST)).unwrap_or(chrono::TimeDelta::MAX)
+}
+
+/// The answer to an arrival whose row was inserted at `at`.
+pub(super) fn born(decision: Decision, arrival: &Arrival, at: DateTime<Utc>) -> ClaimAnswer {
+    match decision {
+        Decision::Run { attempt, .. } => {
+            let standing = Standing { attempt, max_attempts: max_attempts(arrival), snoozes: 0 };
+            ClaimAnswer::Run(Claimed { fence: 1, standing, at })
+        }
+        other => ClaimAnswer::Done(other),
+    }
+}
+
+/// Attempts in all, as far as this host can tell.
+fn max_attempts(arrival: &Arrival) -> u32 {
+    match &arrival.runnable {
+        Runnable::Here { max_attempts, .. } => *max_attempts,
+        Runnable::NotHere { .. } => arrival.message.max_attempts(None),
+    }
+}
+
+/// The names of all plugins that a live host has, the broken ones included: those exist, and wait to be mended.
+pub(super) fn known_plugins(hosts: &[HostRow]) -> Vec<String> {
+    let mut names: Vec<String> = hosts
+        .iter()
+        .filter(|host| host.alive)
+        .flat_map(|host| {
+            let served = host.record.plugins.iter().filter_map(|plugin| plugin.split('@').next());
+            let broken = host.record.broken_plugins.iter().filter_map(|plugin| plugin.split(':').next());
+            served.chain(broken).map(|name| name.trim().to_owned())
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The failure of a task whose plugin nobody serves.
+pub(super) fn unknown(plugin: &str, known: &[String]) -> Failure {
+    let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Failure::fatal(FailureKind::UnknownPlugin, format!("no live host serves the plugin {plugin}; known are: {names}"))
+        .with_detail(json!({"plugin": plugin, "known": known}))
+}
+
+/// The task that a dead letter is recorded as, too, unless it has a row: a conflict is about another task's row.
+pub(super) fn rejected_task(letter: &DeadLetter) -> Option<TaskId> {
+    letter.task_id.filter(|_| letter.reason != "conflict")
+}

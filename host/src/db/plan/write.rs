@@ -1,0 +1,157 @@
+//! A change of a row that is under lock.
+
+use super::super::fault::Fault;
+use super::super::{ClaimAnswer, storable};
+use super::birth::stored;
+use super::max_attempts;
+use crate::db::Claimed;
+use crate::task::{
+    Arrival, Decision, Event, Failure, Fence, HostId, Runnable, State, TaskId, WaitCode, claim, next, settle::Standing,
+};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+/// A row as it stands under lock.
+#[derive(Clone, Debug)]
+pub(in crate::db) struct Locked {
+    pub id: TaskId,
+    /// What is decided on.
+    pub row: claim::Row,
+    pub plugin_name: String,
+    pub attempt: u32,
+    pub version: Option<String>,
+    pub digest: Option<String>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub last_seq: i64,
+}
+
+/// The columns that a change sets. Those that follow from the state (`started_at`, `finished_at`, `waiting_since`) are set
+/// by the statement, by the database's clock.
+#[derive(Clone, Debug)]
+pub(in crate::db) struct Write {
+    pub id: TaskId,
+    pub state: State,
+    pub fence: Fence,
+    pub owner: Option<HostId>,
+    pub attempt: u32,
+    pub max_attempts: u32,
+    pub host_losses: u32,
+    pub version: Option<String>,
+    pub digest: Option<String>,
+    /// `None` keeps the last one.
+    pub failure: Option<String>,
+    pub waiting_code: Option<WaitCode>,
+    pub waiting_detail: Option<String>,
+    /// Where the history stands before this.
+    pub last_seq: i64,
+    pub event: Event,
+    /// The host that did it, if one did.
+    pub host: Option<HostId>,
+    pub detail: Option<String>,
+    /// It goes to its queue from here.
+    pub outbox: bool,
+    /// The attempt of the former owner ends here, with nobody alive to tell of it.
+    pub lost: bool,
+}
+
+impl Write {
+    /// The change that an event makes, all else kept.
+    pub fn of_event(locked: &Locked, event: Event, host: Option<HostId>) -> Result<Write, Fault> {
+        let row = &locked.row;
+        // A claim or a sweep only ever writes over a running row when its owner is lost.
+        let lost = row.state == State::Running;
+        Ok(Write {
+            id: locked.id,
+            state: next(Some(row.state), event)?,
+            fence: row.fence,
+            owner: row.owner,
+            attempt: locked.attempt,
+            max_attempts: row.max_attempts,
+            host_losses: row.host_losses + u32::from(lost),
+            version: locked.version.clone(),
+            digest: locked.digest.clone(),
+            failure: None,
+            waiting_code: None,
+            waiting_detail: None,
+            last_seq: locked.last_seq,
+            event,
+            host,
+            detail: lost.then(|| json!({"lost_host": row.owner, "lost_fence": row.fence}).to_string()),
+            outbox: false,
+            lost,
+        })
+    }
+
+    /// Due again: it goes to its queue.
+    pub fn wake(locked: &Locked) -> Result<Write, Fault> {
+        Ok(Write { outbox: true, ..Write::of_event(locked, Event::Pending, None)? })
+    }
+
+    /// Ended without having run.
+    pub fn fail(locked: &Locked, failure: &Failure, host: Option<HostId>) -> Result<Write, Fault> {
+        let failure = stored(failure);
+        Ok(Write {
+            failure: Some(failure.clone()),
+            detail: Some(failure),
+            ..Write::of_event(locked, Event::Failed, host)?
+        })
+    }
+
+    /// The change that a decision makes; `None`: it writes nothing.
+    pub fn of_decision(
+        locked: &Locked,
+        decision: &Decision,
+        arrival: &Arrival,
+        host: HostId,
+    ) -> Result<Option<Write>, Fault> {
+        let write = match decision {
+            Decision::Run { event, attempt, host_losses } => {
+                let mut write = Write::of_event(locked, *event, Some(host))?;
+                write.fence += 1;
+                write.owner = Some(host);
+                write.attempt = *attempt;
+                write.host_losses = *host_losses;
+                write.max_attempts = max_attempts(arrival);
+                if let Runnable::Here { version, digest, .. } = &arrival.runnable {
+                    (write.version, write.digest) = (Some(version.to_string()), Some(digest.to_string()));
+                }
+                write
+            }
+            Decision::Park { event, code, detail } => Write {
+                waiting_code: Some(*code),
+                waiting_detail: (!detail.is_null()).then(|| storable::json(detail)),
+                detail: Some(storable::json(&json!({"code": code.as_str(), "detail": detail}))),
+                ..Write::of_event(locked, *event, Some(host))?
+            },
+            Decision::End { failure: Some(failure), .. } => Write::fail(locked, failure, Some(host))?,
+            Decision::End { event, failure: None } => Write::of_event(locked, *event, Some(host))?,
+            Decision::Schedule => return Err(Fault::Defect("a task with a row was to be scheduled anew".into())),
+            Decision::Mine | Decision::Keep(_) | Decision::Conflict => return Ok(None),
+        };
+        Ok(Some(write))
+    }
+}
+
+/// The answer to an arrival whose row was under lock. `at`: when it was written, if it was.
+pub(in crate::db) fn answer(
+    locked: &Locked,
+    decision: Decision,
+    write: Option<&Write>,
+    at: DateTime<Utc>,
+) -> ClaimAnswer {
+    let snoozes = locked.row.snoozes;
+    match (&decision, write) {
+        (Decision::Run { .. }, Some(write)) => ClaimAnswer::Run(Claimed {
+            fence: write.fence,
+            standing: Standing { attempt: write.attempt, max_attempts: write.max_attempts, snoozes },
+            at,
+        }),
+        (Decision::Mine, _) => ClaimAnswer::Mine(Claimed {
+            fence: locked.row.fence,
+            standing: Standing { attempt: locked.attempt, max_attempts: locked.row.max_attempts, snoozes },
+            at: locked.started_at.unwrap_or(at),
+        }),
+        (Decision::Conflict, _) => ClaimAnswer::Conflict,
+        _ => ClaimAnswer::Done(decision),
+    }
+}

@@ -1,0 +1,95 @@
+//! Connections: where to, and with which settings.
+
+use super::super::{DbError, DbOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{PgPool, query};
+use std::str::FromStr;
+use std::time::Duration;
+
+statements! {
+    /// Settings of one connection. Every plan is made for the values at hand: a plan that was cached while a table was
+    /// empty would scan it when it is full, and a null filter folds away. Planning is a few per cent of a batch.
+    SETTINGS = "SELECT set_config('search_path', $1, false), set_config('statement_timeout', $2, false),
+        set_config('lock_timeout', $2, false), set_config('idle_in_transaction_session_timeout', $3, false),
+        set_config('default_transaction_isolation', 'read committed', false),
+        set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false),
+        set_config('timezone', 'UTC', false)";
+}
+
+pub(super) fn pool(url: &str, options: &DbOptions) -> Result<PgPool, DbError> {
+    let connect = destination(url)?.application_name(super::super::storable::cut(&options.name, 63).as_ref());
+    let search_path = format!("\"{}\"", options.schema);
+    let timeout = options.timeout.as_millis().to_string();
+    // Longer than any operation: it only catches a transaction whose process is stopped in the middle.
+    let idle = (options.timeout * 3).as_millis().to_string();
+    Ok(PgPoolOptions::new()
+        .max_connections(options.max_connections.max(1))
+        .acquire_timeout(options.timeout)
+        .idle_timeout(Duration::from_secs(300))
+        .after_connect(move |connection, _| {
+            let (search_path, timeout, idle) = (search_path.clone(), timeout.clone(), idle.clone());
+            Box::pin(async move {
+                query(SETTINGS).bind(search_path).bind(timeout).bind(idle).execute(connection).await.map(drop)
+            })
+        })
+        .connect_lazy_with(connect))
+}
+
+/// Where the address says, and nowhere else: what libpq would fill in from the environment (PGHOST, PGUSER, PGPASSWORD,
+/// ~/.pgpass …) must stand in the address.
+fn destination(text: &str) -> Result<PgConnectOptions, DbError> {
+    const FORM: &str = "write postgres://user:password@host:5432/database";
+    let refuse = |what: String| DbError::Refused(format!("database.url {what}; {FORM}"));
+    // The parser's own words may quote the address, password and all.
+    let url = url::Url::parse(text).map_err(|e| refuse(format!("does not read: {e}")))?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(refuse(format!("begins with {}:", url.scheme())));
+    }
+    let given = |key: &str| url.query_pairs().any(|(k, _)| k == key);
+    if url.host_str().is_none_or(str::is_empty) && !given("host") && !given("hostaddr") {
+        return Err(refuse("names no host".into()));
+    }
+    if url.username().is_empty() && !given("user") {
+        return Err(refuse("names no user".into()));
+    }
+    if url.path().trim_matches('/').is_empty() && !given("dbname") {
+        return Err(refuse("names no database".into()));
+    }
+    let mut options = PgConnectOptions::from_str(text).map_err(|_| refuse("does not read".into()))?;
+    if url.port().is_none() && !given("port") {
+        options = options.port(5432);
+    }
+    if url.password().is_none() && !given("password") {
+        options = options.password("");
+    }
+    if !given("sslmode") && !given("ssl-mode") {
+        options = options.ssl_mode(PgSslMode::Prefer);
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_leaves_a_choice_to_the_environment_is_refused_without_showing_its_password() {
+        for (url, what) in [
+            ("postgres://user:secret@/db", "host"),
+            ("postgres://:secret@host/db", "user"),
+            ("postgres://user:secret@host", "database"),
+            ("mysql://user:secret@host/db", "mysql"),
+            ("user:secret@host/db", ""),
+            ("postgres://user:secret@host:99999/db", ""),
+            ("postgres://user:secret@host/db?sslmode=nonsense", ""),
+        ] {
+            let error = destination(url).unwrap_err().to_string();
+            assert!(error.contains("database.url") && error.contains(what), "{url}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let options = destination("postgres://me@there/mine").unwrap();
+        assert_eq!((options.get_host(), options.get_port(), options.get_username()), ("there", 5432, "me"));
+        assert_eq!(options.get_database(), Some("mine"));
+        assert!(destination("postgres://me@/mine?host=/run/postgresql").is_ok());
+    }
+}

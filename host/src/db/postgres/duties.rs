@@ -1,0 +1,77 @@
+//! What must happen even if nobody asks. Rows that another process is at are skipped: it sees to them.
+
+use super::super::cells::{Cells, need};
+use super::super::fault::Fault;
+use super::super::plan::{self, Locked, Write};
+use super::super::rows;
+use super::hosts::{self, interval};
+use super::transition::{locked, write};
+use crate::task::claim;
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, PgConnection, query};
+use std::time::Duration;
+
+statements! {
+    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= clock_timestamp()
+        ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
+    EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
+        AND t.deadline <= clock_timestamp() ORDER BY t.deadline LIMIT $1 FOR UPDATE SKIP LOCKED");
+    UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin'
+        AND t.waiting_since <= clock_timestamp() - $1::interval AND t.plugin_name <> ALL($2)
+        LIMIT $3 FOR UPDATE SKIP LOCKED");
+    /// Put up rows of lost owners for a take-over: their message may be gone, acknowledged by a host that saw them owned.
+    RESCUE = "WITH lost AS (
+        SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
+        WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= clock_timestamp())
+            AND (t.rescued_at IS NULL OR t.rescued_at <= clock_timestamp() - $2::interval)
+        LIMIT $1 FOR UPDATE OF t SKIP LOCKED
+    ), marked AS (
+        UPDATE tasks t SET rescued_at = clock_timestamp() FROM lost WHERE t.id = lost.id RETURNING t.id
+    ), queued AS (
+        INSERT INTO outbox (task_id, created_at, due_at) SELECT id, clock_timestamp(), clock_timestamp() FROM marked
+        ON CONFLICT (task_id) DO UPDATE
+            SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
+    )
+    SELECT count(*) AS rescued FROM marked";
+}
+
+pub(super) async fn wake_due(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {
+    let mut tx = connection.begin().await?;
+    let rows = query(DUE).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let count = apply(&mut tx, &rows, Write::wake).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+pub(super) async fn fail_expired(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {
+    let mut tx = connection.begin().await?;
+    let rows = query(EXPIRED).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let count = apply(&mut tx, &rows, |row| Write::fail(row, &claim::expiry(row.row.deadline), None)).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+pub(super) async fn fail_unknown(connection: &mut PgConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
+    let known = plan::known_plugins(&hosts::list(connection).await?);
+    let mut tx = connection.begin().await?;
+    let rows = query(UNKNOWN).bind(interval(grace)).bind(&known).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let count = apply(&mut tx, &rows, |row| Write::fail(row, &plan::unknown(&row.plugin_name, &known), None)).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+pub(super) async fn rescue(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {
+    let row = query(RESCUE).bind(i64::from(limit)).bind(interval(plan::RESCUE_AGAIN)).fetch_one(connection).await?;
+    let count = need(row.int("rescued")?, "rescued")?;
+    Ok(count.unsigned_abs())
+}
+
+async fn apply(
+    connection: &mut PgConnection,
+    rows: &[PgRow],
+    change: impl Fn(&Locked) -> Result<Write, Fault>,
+) -> Result<u64, Fault> {
+    let writes: Vec<Write> = rows.iter().map(|row| change(&rows::locked(row)?)).collect::<Result<_, _>>()?;
+    write(connection, &writes).await?;
+    Ok(writes.len() as u64)
+}

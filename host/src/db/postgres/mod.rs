@@ -1,0 +1,244 @@
+//! Postgres. One statement per transition; batches travel as arrays.
+
+mod claim;
+mod connect;
+mod dead;
+mod duties;
+mod hosts;
+mod outbox;
+mod prune;
+mod read;
+mod settle;
+mod submit;
+mod transition;
+mod version;
+
+use super::fault::Fault;
+use super::flight::fly;
+use super::*;
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
+use std::sync::Arc;
+
+/// How long migrating may take, the wait for another process that migrates included.
+const MIGRATION: Duration = Duration::from_secs(600);
+
+/// The database in Postgres. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct PostgresDb {
+    pool: PgPool,
+    timeout: Duration,
+    schema: SchemaName,
+}
+
+impl PostgresDb {
+    /// Prepare connections to `url` (`postgres://user:password@host:port/database`). Nothing is connected yet: an address
+    /// that is away is told by the first operation. Refuses an address that does not say where to go.
+    pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
+        let pool = connect::pool(url, options)?;
+        Ok(PostgresDb { pool, timeout: options.timeout, schema: options.schema.clone() })
+    }
+
+    /// Close every connection, once what is under way has ended.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn run<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.pool, self.timeout, what, operation).await
+    }
+}
+
+#[async_trait]
+impl Db for PostgresDb {
+    async fn migrate(&self) -> Result<Migrated, DbError> {
+        let schema = self.schema.clone();
+        fly(&self.pool, MIGRATION, "migrate", move |c| {
+            let schema = schema.clone();
+            Box::pin(async move { version::migrate(c, &schema).await })
+        })
+        .await
+    }
+
+    async fn check_schema(&self) -> Result<SchemaVersion, DbError> {
+        let schema = self.schema.clone();
+        self.run("check the schema", move |c| {
+            let schema = schema.clone();
+            Box::pin(async move { version::check(c, &schema).await })
+        })
+        .await
+    }
+
+    async fn ping(&self) -> Result<DateTime<Utc>, DbError> {
+        self.run("ping", |c| Box::pin(hosts::clock(c))).await
+    }
+
+    async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError> {
+        self.renew_lease(host, ttl).await.map(drop)
+    }
+
+    async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
+        let host = Arc::new(host.clone());
+        self.run("renew the lease", move |c| {
+            let host = host.clone();
+            Box::pin(async move { hosts::renew(c, &host, ttl).await })
+        })
+        .await
+    }
+
+    async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
+        self.run("end a lease", move |c| Box::pin(hosts::end(c, host))).await
+    }
+
+    async fn hosts(&self) -> Result<Vec<HostRow>, DbError> {
+        self.run("list hosts", |c| Box::pin(hosts::list(c))).await
+    }
+
+    async fn claim(&self, host: HostId, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
+        let batch: Arc<[Arrival]> = batch.into();
+        self.run("claim", move |c| {
+            let batch = batch.clone();
+            Box::pin(async move { claim::claim(c, host, &batch).await })
+        })
+        .await
+    }
+
+    async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
+        let batch: Arc<[Settlement]> = batch.into();
+        self.run("settle", move |c| {
+            let batch = batch.clone();
+            Box::pin(async move { settle::settle(c, host, &batch).await })
+        })
+        .await
+    }
+
+    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
+        let letter = Arc::new(letter.clone());
+        self.run("record a dead letter", move |c| {
+            let letter = letter.clone();
+            Box::pin(async move { dead::record(c, &letter).await })
+        })
+        .await
+    }
+
+    async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
+        let batch: Arc<[NewTask]> = batch.into();
+        self.run("submit", move |c| {
+            let batch = batch.clone();
+            Box::pin(async move { submit::submit(c, &batch).await })
+        })
+        .await
+    }
+
+    async fn cancel(&self, id: TaskId) -> Result<CancelAnswer, DbError> {
+        self.run("cancel", move |c| Box::pin(submit::cancel(c, id))).await
+    }
+
+    async fn wake_due(&self, limit: u32) -> Result<u64, DbError> {
+        self.run("wake what is due", move |c| Box::pin(duties::wake_due(c, limit))).await
+    }
+
+    async fn fail_expired(&self, limit: u32) -> Result<u64, DbError> {
+        self.run("end what has expired", move |c| Box::pin(duties::fail_expired(c, limit))).await
+    }
+
+    async fn rescue(&self, limit: u32) -> Result<u64, DbError> {
+        self.run("rescue", move |c| Box::pin(duties::rescue(c, limit))).await
+    }
+
+    async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
+        self.run("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
+    }
+
+    async fn parked(&self, plugins: &[String], limit: u32) -> Result<Vec<ParkedTask>, DbError> {
+        let plugins: Arc<[String]> = plugins.into();
+        self.run("read what is parked", move |c| {
+            let plugins = plugins.clone();
+            Box::pin(async move { read::parked(c, &plugins, limit).await })
+        })
+        .await
+    }
+
+    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
+        self.run("take from the outbox", move |c| Box::pin(outbox::take(c, limit, ttl))).await
+    }
+
+    async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("drop from the outbox", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { outbox::drop_rows(c, token, &ids).await })
+        })
+        .await
+    }
+
+    async fn defer_outbox(
+        &self,
+        token: uuid::Uuid,
+        ids: &[TaskId],
+        reason: OutboxReason,
+        delay: Duration,
+    ) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("defer in the outbox", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { outbox::defer(c, token, &ids, reason, delay).await })
+        })
+        .await
+    }
+
+    async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError> {
+        let keep = *keep;
+        self.run("prune", move |c| Box::pin(prune::prune(c, keep, limit))).await
+    }
+
+    async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
+        self.run("read a task", move |c| Box::pin(read::task(c, id, fields))).await
+    }
+
+    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, DbError> {
+        let filter = Arc::new(filter.clone());
+        self.run("list tasks", move |c| {
+            let filter = filter.clone();
+            Box::pin(async move { read::tasks(c, &filter, fields).await })
+        })
+        .await
+    }
+
+    async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("look for ends", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { read::terminal(c, &ids).await })
+        })
+        .await
+    }
+
+    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError> {
+        self.run("read a history", move |c| Box::pin(read::events(c, id, after, limit))).await
+    }
+
+    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
+        self.run("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
+    }
+
+    async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
+        self.run("read attempts", move |c| Box::pin(read::attempts(c, id))).await
+    }
+
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadRow>, DbError> {
+        let filter = Arc::new(filter.clone());
+        self.run("list dead letters", move |c| {
+            let filter = filter.clone();
+            Box::pin(async move { read::dead_letters(c, &filter).await })
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+pub(in crate::db) mod tests;

@@ -1,0 +1,45 @@
+//! Forgetting: terminal tasks with all their lines, dead letters and ended hosts, a few at a time.
+
+use super::super::Retention;
+use super::super::cells::{Cells, need};
+use super::super::fault::Fault;
+use super::super::plan;
+use super::hosts::interval;
+use crate::task::TaskId;
+use sqlx::{Connection, PgConnection, query};
+
+statements! {
+    COMPLETED = "SELECT id FROM tasks WHERE state = 'completed' AND finished_at < clock_timestamp() - $1::interval
+        ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < clock_timestamp() - $1::interval
+        ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+    FORGET = "WITH events AS (DELETE FROM task_events WHERE task_id = ANY($1)),
+        attempts AS (DELETE FROM task_attempts WHERE task_id = ANY($1)),
+        logs AS (DELETE FROM task_logs WHERE task_id = ANY($1)),
+        queued AS (DELETE FROM outbox WHERE task_id = ANY($1))
+        DELETE FROM tasks WHERE id = ANY($1)";
+    LETTERS = "DELETE FROM dead_letters WHERE id IN (
+        SELECT id FROM dead_letters WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    HOSTS = "DELETE FROM hosts h WHERE lease_until < clock_timestamp() - $1::interval
+        AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')";
+}
+
+pub(super) async fn prune(connection: &mut PgConnection, keep: Retention, limit: u32) -> Result<u64, Fault> {
+    let mut left = i64::from(limit);
+    let mut tx = connection.begin().await?;
+    let mut ids: Vec<TaskId> = Vec::new();
+    for (statement, kept) in [(COMPLETED, keep.completed), (OTHERS, keep.failed)] {
+        let rows = query(statement).bind(interval(kept)).bind(left).fetch_all(&mut *tx).await?;
+        for row in &rows {
+            ids.push(need(row.id("id")?, "id")?);
+        }
+        left -= rows.len() as i64;
+    }
+    if !ids.is_empty() {
+        query(FORGET).bind(&ids).execute(&mut *tx).await?;
+    }
+    let letters = query(LETTERS).bind(interval(keep.dead)).bind(left).execute(&mut *tx).await?.rows_affected();
+    query(HOSTS).bind(interval(plan::HOST_SHOWN)).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(ids.len() as u64 + letters)
+}

@@ -1,0 +1,131 @@
+//! Reading.
+
+use super::super::cells::{Cells, need};
+use super::super::fault::Fault;
+use super::super::plan::BODY_SHOWN;
+use super::super::{
+    AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, ParkedTask, TaskFilter, TaskRow, rows, storable,
+};
+use crate::task::{State, TaskId};
+use sqlx::{PgConnection, query};
+
+/// A task as it is shown; `$1` and `$2`: with input, with output.
+macro_rules! task {
+    ($rest:literal) => {
+        concat!(
+            "SELECT t.id, t.plugin, t.version, t.digest, t.queue, t.state, t.waiting_code, t.waiting_detail,
+            t.waiting_since, t.failure, t.attempt, t.max_attempts, t.owner, t.labels, t.priority, t.created_at, t.run_at,
+            t.started_at, t.finished_at, t.deadline, t.retry_of, t.traceparent,
+            CASE WHEN $1 THEN t.input END AS input, CASE WHEN $2 THEN t.output END AS output,
+            o.task_id IS NOT NULL AS in_outbox, o.reason AS outbox_reason
+            FROM tasks t LEFT JOIN outbox o ON o.task_id = t.id AND t.state = 'pending' ",
+            $rest
+        )
+    };
+}
+
+statements! {
+    TASK = task!("WHERE t.id = $3");
+    TASKS = task!("WHERE ($3::text IS NULL OR t.state = $3) AND ($4::text IS NULL OR t.plugin_name = $4 OR t.plugin = $4)
+        AND ($5::text IS NULL OR t.queue = $5) AND ($6::text IS NULL OR t.labels::jsonb ->> $6 = $7)
+        AND ($8::uuid IS NULL OR t.id < $8) ORDER BY t.id DESC LIMIT $9");
+    TERMINAL = "SELECT id FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled')";
+    EVENTS = "SELECT seq, at, event, attempt, fence, host, digest, detail FROM task_events
+        WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    LOGS = "SELECT seq, at, attempt, stream, level, logger, message, cut FROM task_logs
+        WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    ATTEMPTS = "SELECT attempt, fence, host, build, version, digest, started_at, finished_at, ended, failure, usage
+        FROM task_attempts WHERE task_id = $1 ORDER BY fence";
+    DEAD = "SELECT id, at, reason, detail, queue, task_id, plugin, substring(body FROM 1 FOR $5) AS body,
+        octet_length(body)::bigint AS body_bytes, properties FROM dead_letters
+        WHERE ($1::text IS NULL OR reason = $1) AND ($2::text IS NULL OR queue = $2) AND ($3::bigint IS NULL OR id < $3)
+        ORDER BY id DESC LIMIT $4";
+    /// Each plugin's first rows by the index, then the first of all; the payload is read for those alone.
+    PARKED = "WITH first AS (
+        SELECT p.id, p.priority, p.created_at FROM unnest($1::text[]) AS name CROSS JOIN LATERAL (
+            SELECT t.id, t.priority, t.created_at FROM tasks t
+            WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
+            ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2) AS p
+        ORDER BY p.priority DESC, p.created_at, p.id LIMIT $2
+    )
+    SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
+    FROM first f JOIN tasks t ON t.id = f.id WHERE t.fingerprint IS NOT NULL
+    ORDER BY f.priority DESC, f.created_at, f.id";
+}
+
+pub(super) async fn task(connection: &mut PgConnection, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, Fault> {
+    let row = query(TASK).bind(fields.input).bind(fields.output).bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(rows::task).transpose()
+}
+
+pub(super) async fn tasks(
+    connection: &mut PgConnection,
+    filter: &TaskFilter,
+    fields: Fields,
+) -> Result<Vec<TaskRow>, Fault> {
+    let (key, value) = filter.label.as_ref().map(|(key, value)| (key.as_str(), value.as_str())).unzip();
+    let rows = query(TASKS)
+        .bind(fields.input)
+        .bind(fields.output)
+        .bind(filter.state.map(State::as_str))
+        .bind(filter.plugin.as_deref().map(storable::text))
+        .bind(filter.queue.as_deref().map(storable::text))
+        .bind(key.map(storable::text))
+        .bind(value.map(storable::text))
+        .bind(filter.before)
+        .bind(i64::from(filter.limit))
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(rows::task).collect()
+}
+
+pub(super) async fn terminal(connection: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<TaskId>, Fault> {
+    let rows = query(TERMINAL).bind(ids).fetch_all(connection).await?;
+    rows.iter().map(|row| need(row.id("id")?, "id")).collect()
+}
+
+pub(super) async fn events(
+    connection: &mut PgConnection,
+    id: TaskId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<EventRow>, Fault> {
+    let rows = query(EVENTS).bind(id).bind(after).bind(i64::from(limit)).fetch_all(connection).await?;
+    rows.iter().map(rows::event).collect()
+}
+
+pub(super) async fn logs(
+    connection: &mut PgConnection,
+    id: TaskId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<LogRow>, Fault> {
+    let rows = query(LOGS).bind(id).bind(after).bind(i64::from(limit)).fetch_all(connection).await?;
+    rows.iter().map(rows::log).collect()
+}
+
+pub(super) async fn attempts(connection: &mut PgConnection, id: TaskId) -> Result<Vec<AttemptRow>, Fault> {
+    let rows = query(ATTEMPTS).bind(id).fetch_all(connection).await?;
+    rows.iter().map(rows::attempt).collect()
+}
+
+pub(super) async fn parked(
+    connection: &mut PgConnection,
+    plugins: &[String],
+    limit: u32,
+) -> Result<Vec<ParkedTask>, Fault> {
+    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).fetch_all(connection).await?;
+    rows.iter().map(rows::parked).collect()
+}
+
+pub(super) async fn dead_letters(connection: &mut PgConnection, filter: &DeadFilter) -> Result<Vec<DeadRow>, Fault> {
+    let rows = query(DEAD)
+        .bind(filter.reason.as_deref().map(storable::text))
+        .bind(filter.queue.as_deref().map(storable::text))
+        .bind(filter.before)
+        .bind(i64::from(filter.limit))
+        .bind(i32::try_from(BODY_SHOWN).unwrap_or(i32::MAX))
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(rows::dead).collect()
+}

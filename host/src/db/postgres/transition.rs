@@ -1,0 +1,214 @@
+//! The two statements that give birth to rows and change rows under lock, each with the events that tell of it.
+
+use super::super::cells::{Cells, need};
+use super::super::fault::Fault;
+use super::super::plan::{Birth, Locked, Write};
+use super::super::rows;
+use crate::task::{HostId, TaskId, WaitCode};
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, query};
+use std::collections::HashMap;
+
+/// What is selected of a row under lock, and the statement around it.
+macro_rules! locked {
+    ($rest:literal) => {
+        concat!(
+            "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
+            t.max_attempts, t.host_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version, t.digest,
+            t.started_at, t.last_seq FROM tasks t ",
+            $rest
+        )
+    };
+}
+pub(super) use locked;
+
+statements! {
+    /// Insert rows that are not there yet, each with its first event and, if it says so, its outbox row. The large columns
+    /// are unnested once, and only there, so that they are never copied into an intermediate result.
+    BIRTH = "WITH born AS (
+        INSERT INTO tasks (id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure, max_attempts,
+            attempt, fence, owner, priority, labels, options, reply_to, correlation_id, traceparent, run_at, deadline,
+            retry_of, waiting_code, waiting_detail, created_at, started_at, finished_at, waiting_since)
+        SELECT i.*, statement_timestamp(),
+            CASE WHEN i.state = 'running' THEN statement_timestamp() END,
+            CASE WHEN i.state IN ('completed', 'failed', 'cancelled') THEN statement_timestamp() END,
+            CASE WHEN i.state IN ('scheduled', 'pending', 'retrying') THEN statement_timestamp() END
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::bytea[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::uuid[], $15::bigint[],
+            $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::timestamptz[], $22::timestamptz[],
+            $23::uuid[], $24::text[], $25::text[])
+            AS i(id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure, max_attempts,
+            attempt, fence, owner, priority, labels, options, reply_to, correlation_id, traceparent, run_at, deadline,
+            retry_of, waiting_code, waiting_detail)
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id, attempt, fence, digest
+    ), said AS (
+        SELECT * FROM unnest($1::uuid[], $26::text[], $27::uuid[], $28::text[], $29::boolean[])
+            AS e(id, event, host, detail, outbox)
+    ), told AS (
+        INSERT INTO task_events (task_id, seq, at, event, attempt, fence, host, digest, detail)
+        SELECT b.id, 1, statement_timestamp(), e.event, NULLIF(b.attempt, 0), NULLIF(b.fence, 0), e.host, b.digest, e.detail
+        FROM born b JOIN said e USING (id)
+    ), queued AS (
+        INSERT INTO outbox (task_id, created_at, due_at)
+        SELECT b.id, statement_timestamp(), statement_timestamp() FROM born b JOIN said e USING (id) WHERE e.outbox
+        ON CONFLICT (task_id) DO UPDATE
+            SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
+    )
+    SELECT id, statement_timestamp() AS at FROM born";
+    /// Change rows that this transaction has locked. An outbox row that is there already is made anew: its holder may be
+    /// about to delete it for an earlier publication, which a fresh token-less row survives.
+    WRITE = "WITH w AS (
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::uuid[],
+            $16::text[], $17::boolean[], $18::boolean[])
+            AS w(id, state, fence, owner, attempt, max_attempts, host_losses, version, digest, failure, waiting_code,
+            waiting_detail, last_seq, event, host, detail, outbox, lost)
+    ), lost AS (
+        INSERT INTO task_attempts (task_id, fence, attempt, host, build, version, digest, started_at, finished_at, ended)
+        SELECT t.id, t.fence, t.attempt, t.owner, h.build, t.version, t.digest, t.started_at, statement_timestamp(),
+            'host_lost'
+        FROM w JOIN tasks t ON t.id = w.id LEFT JOIN hosts h ON h.id = t.owner WHERE w.lost
+    ), changed AS (
+        UPDATE tasks t SET state = w.state, fence = w.fence, owner = w.owner, attempt = w.attempt,
+            max_attempts = w.max_attempts, host_losses = w.host_losses, version = w.version, digest = w.digest,
+            failure = COALESCE(w.failure, t.failure), waiting_code = w.waiting_code, waiting_detail = w.waiting_detail,
+            started_at = CASE WHEN w.state = 'running' THEN statement_timestamp() ELSE t.started_at END,
+            finished_at = CASE WHEN w.state IN ('completed', 'failed', 'cancelled') THEN statement_timestamp() END,
+            waiting_since = CASE WHEN w.state IN ('scheduled', 'pending', 'retrying') THEN statement_timestamp() END,
+            rescued_at = NULL, last_seq = w.last_seq + 1
+        FROM w WHERE t.id = w.id
+        RETURNING t.id, t.state, t.last_seq, t.attempt, t.fence, t.digest, w.event, w.host, w.detail, w.outbox
+    ), told AS (
+        INSERT INTO task_events (task_id, seq, at, event, attempt, fence, host, digest, detail)
+        SELECT id, last_seq, statement_timestamp(), event, NULLIF(attempt, 0), NULLIF(fence, 0), host, digest, detail
+        FROM changed
+    ), queued AS (
+        INSERT INTO outbox (task_id, created_at, due_at)
+        SELECT id, statement_timestamp(), statement_timestamp() FROM changed WHERE outbox
+        ON CONFLICT (task_id) DO UPDATE
+            SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
+    ), unqueued AS (
+        DELETE FROM outbox o USING changed c
+        WHERE o.task_id = c.id AND c.state IN ('completed', 'failed', 'cancelled')
+    )
+    SELECT id, statement_timestamp() AS at FROM changed";
+    /// Leases as they are now, in a snapshot taken after the rows were locked: read with them, a lease would be as old
+    /// as the wait for the lock, and that of an owner who came in the meantime would be missing.
+    LEASES = "SELECT id, lease_until > clock_timestamp() AS alive FROM hosts WHERE id = ANY($1)";
+}
+
+/// One column of a batch.
+pub(super) fn column<'a, T, U>(rows: &'a [T], of: impl Fn(&'a T) -> U) -> Vec<U> {
+    rows.iter().map(of).collect()
+}
+
+/// Insert rows; answers which were not there, and when.
+pub(super) async fn give_birth(
+    connection: &mut PgConnection,
+    births: &[Birth<'_>],
+) -> Result<HashMap<TaskId, DateTime<Utc>>, Fault> {
+    if births.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = query(BIRTH)
+        .bind(column(births, |b| b.id))
+        .bind(column(births, |b| &*b.plugin))
+        .bind(column(births, |b| &*b.plugin_name))
+        .bind(column(births, |b| &*b.queue))
+        .bind(column(births, |b| b.state.as_str()))
+        .bind(column(births, |b| b.version))
+        .bind(column(births, |b| b.digest))
+        .bind(column(births, |b| b.input))
+        .bind(column(births, |b| b.fingerprint))
+        .bind(column(births, |b| b.failure.as_deref()))
+        .bind(column(births, |b| i64::from(b.max_attempts)))
+        .bind(column(births, |b| i64::from(b.attempt)))
+        .bind(column(births, |b| b.fence))
+        .bind(column(births, |b| b.owner))
+        .bind(column(births, |b| i64::from(b.priority)))
+        .bind(column(births, |b| b.labels.as_str()))
+        .bind(column(births, |b| b.options.as_str()))
+        .bind(column(births, |b| b.reply_to))
+        .bind(column(births, |b| b.correlation_id))
+        .bind(column(births, |b| b.traceparent))
+        .bind(column(births, |b| b.run_at))
+        .bind(column(births, |b| b.deadline))
+        .bind(column(births, |b| b.retry_of))
+        .bind(column(births, |b| b.waiting_code.map(WaitCode::as_str)))
+        .bind(column(births, |b| b.waiting_detail.as_deref()))
+        .bind(column(births, |b| b.event.as_str()))
+        .bind(column(births, |b| b.host))
+        .bind(column(births, |b| b.detail.as_deref()))
+        .bind(column(births, |b| b.outbox))
+        .fetch_all(connection)
+        .await?;
+    written(&rows)
+}
+
+/// Change rows that are under lock; answers when.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    writes: &[Write],
+) -> Result<HashMap<TaskId, DateTime<Utc>>, Fault> {
+    if writes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = query(WRITE)
+        .bind(column(writes, |w| w.id))
+        .bind(column(writes, |w| w.state.as_str()))
+        .bind(column(writes, |w| w.fence))
+        .bind(column(writes, |w| w.owner))
+        .bind(column(writes, |w| i64::from(w.attempt)))
+        .bind(column(writes, |w| i64::from(w.max_attempts)))
+        .bind(column(writes, |w| i64::from(w.host_losses)))
+        .bind(column(writes, |w| w.version.as_deref()))
+        .bind(column(writes, |w| w.digest.as_deref()))
+        .bind(column(writes, |w| w.failure.as_deref()))
+        .bind(column(writes, |w| w.waiting_code.map(WaitCode::as_str)))
+        .bind(column(writes, |w| w.waiting_detail.as_deref()))
+        .bind(column(writes, |w| w.last_seq))
+        .bind(column(writes, |w| w.event.as_str()))
+        .bind(column(writes, |w| w.host))
+        .bind(column(writes, |w| w.detail.as_deref()))
+        .bind(column(writes, |w| w.outbox))
+        .bind(column(writes, |w| w.lost))
+        .fetch_all(connection)
+        .await?;
+    if rows.len() != writes.len() {
+        return Err(Fault::Defect(format!("{} rows were under lock and {} were changed", writes.len(), rows.len())));
+    }
+    written(&rows)
+}
+
+fn written(rows: &[PgRow]) -> Result<HashMap<TaskId, DateTime<Utc>>, Fault> {
+    rows.iter().map(|row| Ok((need(row.id("id")?, "id")?, need(row.time("at")?, "at")?))).collect()
+}
+
+/// Rows that were just locked, with what their owners' leases say now. `me` needs no lease to know itself.
+pub(super) async fn with_leases(
+    connection: &mut PgConnection,
+    rows: &[PgRow],
+    me: Option<HostId>,
+) -> Result<Vec<Locked>, Fault> {
+    let mut locked: Vec<Locked> = rows.iter().map(rows::locked).collect::<Result<_, _>>()?;
+    let mut owners: Vec<HostId> = locked
+        .iter()
+        .filter(|l| l.row.state == crate::task::State::Running && l.row.owner != me)
+        .filter_map(|l| l.row.owner)
+        .collect();
+    owners.sort_unstable();
+    owners.dedup();
+    if owners.is_empty() {
+        return Ok(locked);
+    }
+    let mut alive = HashMap::new();
+    for row in query(LEASES).bind(&owners).fetch_all(connection).await? {
+        alive.insert(need(row.id("id")?, "id")?, row.flag("alive")?);
+    }
+    for row in &mut locked {
+        row.row.owner_alive = row.row.owner.is_some_and(|owner| alive.get(&owner).copied().unwrap_or(false));
+    }
+    Ok(locked)
+}

@@ -1,0 +1,228 @@
+//! Rows read back into what they mean, alike from both databases.
+
+use super::cells::{Cells, need, parsed};
+use super::fault::Fault;
+use super::plan::{BODY_SHOWN, Locked};
+use super::{AttemptRow, DeadRow, EventRow, HostRecord, HostRow, LogRow, OutboxRow, ParkedTask, TaskRow};
+use crate::task::{Event, Failure, State, TaskMessage, WaitCode, Waiting, claim};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Columns: those of `LOCKED`. Whether the owner is alive is read afterwards.
+pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
+    let state = state(row)?;
+    let code = wait_code(row)?;
+    Ok(Locked {
+        id: need(row.id("id")?, "id")?,
+        row: claim::Row {
+            state,
+            fence: need(row.int("fence")?, "fence")?,
+            owner: row.id("owner")?,
+            owner_alive: false,
+            run_at: row.time("run_at")?,
+            deadline: row.time("deadline")?,
+            cancel_requested: row.flag("cancel_requested")?,
+            fingerprint: row.bytes("fingerprint")?,
+            burnt: row.count("burnt")?,
+            max_attempts: row.count("max_attempts")?,
+            host_losses: row.count("host_losses")?,
+            snoozes: row.count("snoozes")?,
+            parked: code.filter(|_| state == State::Pending),
+        },
+        plugin_name: need(row.text("plugin_name")?, "plugin_name")?,
+        attempt: row.count("attempt")?,
+        version: row.text("version")?,
+        digest: row.text("digest")?,
+        started_at: row.time("started_at")?,
+        last_seq: need(row.int("last_seq")?, "last_seq")?,
+    })
+}
+
+/// The message that a row was made from; its fingerprint is the stored one.
+fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
+    let fingerprint = need(row.bytes("fingerprint")?, "fingerprint")?;
+    Ok(TaskMessage {
+        id: need(row.id("id")?, "id")?,
+        id_given: true,
+        plugin: parsed(row.text("plugin")?, "plugin", |text| text.parse().ok())?,
+        input: need(row.text("input")?, "input")?.into(),
+        options: json(row.text("options")?, "options")?,
+        fingerprint: fingerprint
+            .try_into()
+            .map_err(|bytes: Vec<u8>| Fault::Defect(format!("a fingerprint of {} bytes", bytes.len())))?,
+        reply_to: row.text("reply_to")?,
+        correlation_id: row.text("correlation_id")?,
+        traceparent: row.text("traceparent")?,
+    })
+}
+
+pub(super) fn parked(row: &impl Cells) -> Result<ParkedTask, Fault> {
+    Ok(ParkedTask { message: message(row)?, queue: need(row.text("queue")?, "queue")? })
+}
+
+pub(super) fn outbox(row: &impl Cells) -> Result<OutboxRow, Fault> {
+    Ok(OutboxRow {
+        id: need(row.id("id")?, "id")?,
+        queue: need(row.text("queue")?, "queue")?,
+        message: message(row)?,
+        deferred: row.count("deferred")?,
+    })
+}
+
+pub(super) fn host(row: &impl Cells) -> Result<HostRow, Fault> {
+    Ok(HostRow {
+        record: HostRecord {
+            id: need(row.id("id")?, "id")?,
+            name: need(row.text("name")?, "name")?,
+            build: need(row.text("build")?, "build")?,
+            settings_digest: need(row.text("settings_digest")?, "settings_digest")?,
+            queues: json(row.text("queues")?, "queues")?,
+            plugins: json(row.text("plugins")?, "plugins")?,
+            broken_plugins: json(row.text("broken_plugins")?, "broken_plugins")?,
+            slots: row.count("slots")?,
+            busy: row.count("busy")?,
+        },
+        started_at: need(row.time("started_at")?, "started_at")?,
+        renewed_at: need(row.time("renewed_at")?, "renewed_at")?,
+        lease_until: need(row.time("lease_until")?, "lease_until")?,
+        alive: row.flag("alive")?,
+    })
+}
+
+/// Columns: those of `TASK`, with the outbox row of a pending task.
+pub(super) fn task(row: &impl Cells) -> Result<TaskRow, Fault> {
+    Ok(TaskRow {
+        id: need(row.id("id")?, "id")?,
+        plugin: need(row.text("plugin")?, "plugin")?,
+        version: row.text("version")?,
+        digest: row.text("digest")?,
+        queue: need(row.text("queue")?, "queue")?,
+        state: state(row)?,
+        waiting_for: waiting(row)?,
+        input: row.text("input")?,
+        output: row.text("output")?,
+        failure: failure(row)?,
+        attempt: row.count("attempt")?,
+        max_attempts: row.count("max_attempts")?,
+        host: row.id("owner")?,
+        labels: json(row.text("labels")?, "labels")?,
+        priority: u8::try_from(row.count("priority")?).unwrap_or(u8::MAX),
+        created_at: need(row.time("created_at")?, "created_at")?,
+        run_at: row.time("run_at")?,
+        started_at: row.time("started_at")?,
+        finished_at: row.time("finished_at")?,
+        deadline: row.time("deadline")?,
+        retry_of: row.id("retry_of")?,
+        traceparent: row.text("traceparent")?,
+    })
+}
+
+/// Why it waits: what it is parked for, or its time, or its outbox row; otherwise it is in its queue.
+fn waiting(row: &impl Cells) -> Result<Option<Waiting>, Fault> {
+    let state = state(row)?;
+    let code = match (state, wait_code(row)?) {
+        (State::Running | State::Completed | State::Failed | State::Cancelled, _) => return Ok(None),
+        (_, Some(code)) => code,
+        (State::Scheduled, None) => WaitCode::Scheduled,
+        (State::Retrying, None) => WaitCode::Backoff,
+        (State::Pending, None) if !row.flag("in_outbox")? => WaitCode::Queued,
+        (State::Pending, None) => match row.text("outbox_reason")?.as_deref() {
+            Some("unroutable") => WaitCode::Unroutable,
+            _ => WaitCode::NotPublished,
+        },
+    };
+    Ok(Some(Waiting {
+        code,
+        message: code.message().to_owned(),
+        since: need(row.time("waiting_since")?, "waiting_since")?,
+        until: if state == State::Pending { None } else { row.time("run_at")? },
+        detail: value(row.text("waiting_detail")?),
+    }))
+}
+
+pub(super) fn event(row: &impl Cells) -> Result<EventRow, Fault> {
+    Ok(EventRow {
+        seq: need(row.int("seq")?, "seq")?,
+        at: need(row.time("at")?, "at")?,
+        event: parsed(row.text("event")?, "event", Event::parse)?,
+        attempt: row.int("attempt")?.map(|_| row.count("attempt")).transpose()?,
+        fence: row.int("fence")?,
+        host: row.id("host")?,
+        digest: row.text("digest")?,
+        detail: value(row.text("detail")?),
+    })
+}
+
+pub(super) fn log(row: &impl Cells) -> Result<LogRow, Fault> {
+    Ok(LogRow {
+        seq: need(row.int("seq")?, "seq")?,
+        at: need(row.time("at")?, "at")?,
+        attempt: row.count("attempt")?,
+        stream: need(row.text("stream")?, "stream")?,
+        level: need(row.text("level")?, "level")?,
+        logger: need(row.text("logger")?, "logger")?,
+        message: need(row.text("message")?, "message")?,
+        cut: row.flag("cut")?,
+    })
+}
+
+pub(super) fn attempt(row: &impl Cells) -> Result<AttemptRow, Fault> {
+    Ok(AttemptRow {
+        attempt: row.count("attempt")?,
+        fence: need(row.int("fence")?, "fence")?,
+        host: need(row.id("host")?, "host")?,
+        build: row.text("build")?,
+        version: row.text("version")?,
+        digest: row.text("digest")?,
+        started_at: need(row.time("started_at")?, "started_at")?,
+        finished_at: need(row.time("finished_at")?, "finished_at")?,
+        ended: need(row.text("ended")?, "ended")?,
+        failure: failure(row)?,
+        usage: row.text("usage")?.map(|text| json(Some(text), "usage")).transpose()?,
+    })
+}
+
+pub(super) fn dead(row: &impl Cells) -> Result<DeadRow, Fault> {
+    let bytes = need(row.bytes("body")?, "body")?;
+    let body_bytes = need(row.int("body_bytes")?, "body_bytes")?;
+    let mut body = String::from_utf8_lossy(&bytes).into_owned();
+    // The cut may have gone through a character.
+    if body_bytes > BODY_SHOWN && body.ends_with(char::REPLACEMENT_CHARACTER) {
+        body.pop();
+    }
+    Ok(DeadRow {
+        id: need(row.int("id")?, "id")?,
+        at: need(row.time("at")?, "at")?,
+        reason: need(row.text("reason")?, "reason")?,
+        detail: need(row.text("detail")?, "detail")?,
+        queue: need(row.text("queue")?, "queue")?,
+        task_id: row.id("task_id")?,
+        plugin: row.text("plugin")?,
+        body,
+        body_bytes,
+        properties: value(row.text("properties")?),
+    })
+}
+
+fn state(row: &impl Cells) -> Result<State, Fault> {
+    parsed(row.text("state")?, "state", State::parse)
+}
+
+fn wait_code(row: &impl Cells) -> Result<Option<WaitCode>, Fault> {
+    match row.text("waiting_code")? {
+        None => Ok(None),
+        text => parsed(text, "waiting_code", WaitCode::parse).map(Some),
+    }
+}
+
+fn failure(row: &impl Cells) -> Result<Option<Failure>, Fault> {
+    row.text("failure")?.map(|text| json(Some(text), "failure")).transpose()
+}
+
+fn json<T: DeserializeOwned>(text: Option<String>, column: &'static str) -> Result<T, Fault> {
+    serde_json::from_str(&need(text, column)?).map_err(|e| Fault::Defect(format!("{column}: {e}")))
+}
+
+fn value(text: Option<String>) -> Value {
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null)
+}

@@ -1,0 +1,84 @@
+//! What must happen even if nobody asks.
+
+use super::super::cells::{Cells, need, stamp};
+use super::super::fault::Fault;
+use super::super::plan::{self, Locked, Write, bounded};
+use super::hosts;
+use super::transition::{begin, enqueue, locked, read_locked, write};
+use crate::task::claim;
+use chrono::{DateTime, Utc};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, query};
+use std::time::Duration;
+
+statements! {
+    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= ?1 ORDER BY t.run_at LIMIT ?2");
+    EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
+        AND t.deadline <= ?1 ORDER BY t.deadline LIMIT ?2");
+    UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin' AND t.waiting_since <= ?3
+        AND t.plugin_name NOT IN (SELECT value FROM json_each(?4)) LIMIT ?2");
+    /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
+    LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
+        WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1)
+            AND (t.rescued_at IS NULL OR t.rescued_at <= ?3) LIMIT ?2";
+    RESCUED = "UPDATE tasks SET rescued_at = ?2 WHERE id = ?1";
+}
+
+pub(super) async fn wake_due(connection: &mut SqliteConnection, limit: u32) -> Result<u64, Fault> {
+    let (mut tx, now) = begin(connection).await?;
+    let rows = query(DUE).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
+    let count = apply(&mut tx, &rows, now, Write::wake).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+pub(super) async fn fail_expired(connection: &mut SqliteConnection, limit: u32) -> Result<u64, Fault> {
+    let (mut tx, now) = begin(connection).await?;
+    let rows = query(EXPIRED).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
+    let fail = |row: &Locked| Write::fail(row, &claim::expiry(row.row.deadline), None);
+    let count = apply(&mut tx, &rows, now, fail).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
+    let (mut tx, now) = begin(connection).await?;
+    let known = plan::known_plugins(&hosts::list(&mut tx).await?);
+    let rows = query(UNKNOWN)
+        .bind(stamp(now))
+        .bind(limit)
+        .bind(stamp(now - bounded(grace)))
+        .bind(serde_json::Value::from(known.as_slice()).to_string())
+        .fetch_all(&mut *tx)
+        .await?;
+    let fail = |row: &Locked| Write::fail(row, &plan::unknown(&row.plugin_name, &known), None);
+    let count = apply(&mut tx, &rows, now, fail).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+pub(super) async fn rescue(connection: &mut SqliteConnection, limit: u32) -> Result<u64, Fault> {
+    let (mut tx, now) = begin(connection).await?;
+    let again = stamp(now - bounded(plan::RESCUE_AGAIN));
+    let rows = query(LOST).bind(stamp(now)).bind(limit).bind(again).fetch_all(&mut *tx).await?;
+    for row in &rows {
+        let id = need(row.id("id")?, "id")?;
+        query(RESCUED).bind(id.hyphenated()).bind(stamp(now)).execute(&mut *tx).await?;
+        enqueue(&mut tx, id, now).await?;
+    }
+    tx.commit().await?;
+    Ok(rows.len() as u64)
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    rows: &[SqliteRow],
+    now: DateTime<Utc>,
+    change: impl Fn(&Locked) -> Result<Write, Fault>,
+) -> Result<u64, Fault> {
+    for row in rows {
+        let change = change(&read_locked(row)?)?;
+        write(connection, &change, now).await?;
+    }
+    Ok(rows.len() as u64)
+}

@@ -1,0 +1,46 @@
+//! Forgetting: terminal tasks with all their lines, dead letters and ended hosts, a few at a time.
+
+use super::super::Retention;
+use super::super::cells::{Cells, need, stamp};
+use super::super::fault::Fault;
+use super::super::plan::{self, bounded};
+use super::transition::begin;
+use crate::task::TaskId;
+use sqlx::{SqliteConnection, query};
+
+statements! {
+    COMPLETED = "SELECT id FROM tasks WHERE state = 'completed' AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
+    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < ?1
+        ORDER BY finished_at LIMIT ?2";
+    EVENTS = "DELETE FROM task_events WHERE task_id = ?1";
+    ATTEMPTS = "DELETE FROM task_attempts WHERE task_id = ?1";
+    LOGS = "DELETE FROM task_logs WHERE task_id = ?1";
+    OUTBOX = "DELETE FROM outbox WHERE task_id = ?1";
+    TASK = "DELETE FROM tasks WHERE id = ?1";
+    LETTERS = "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE at < ?1 ORDER BY at LIMIT ?2)";
+    HOSTS = "DELETE FROM hosts WHERE lease_until < ?1
+        AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.owner = hosts.id AND t.state = 'running')";
+}
+
+pub(super) async fn prune(connection: &mut SqliteConnection, keep: Retention, limit: u32) -> Result<u64, Fault> {
+    let mut left = i64::from(limit);
+    let (mut tx, now) = begin(connection).await?;
+    let mut ids: Vec<TaskId> = Vec::new();
+    for (statement, kept) in [(COMPLETED, keep.completed), (OTHERS, keep.failed)] {
+        let rows = query(statement).bind(stamp(now - bounded(kept))).bind(left).fetch_all(&mut *tx).await?;
+        for row in &rows {
+            ids.push(need(row.id("id")?, "id")?);
+        }
+        left -= rows.len() as i64;
+    }
+    for id in &ids {
+        for statement in [EVENTS, ATTEMPTS, LOGS, OUTBOX, TASK] {
+            query(statement).bind(id.hyphenated()).execute(&mut *tx).await?;
+        }
+    }
+    let old = stamp(now - bounded(keep.dead));
+    let letters = query(LETTERS).bind(old).bind(left).execute(&mut *tx).await?.rows_affected();
+    query(HOSTS).bind(stamp(now - bounded(plan::HOST_SHOWN))).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(ids.len() as u64 + letters)
+}

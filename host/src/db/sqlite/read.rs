@@ -1,0 +1,134 @@
+//! Reading.
+
+use super::super::cells::{Cells, need};
+use super::super::fault::Fault;
+use super::super::plan::BODY_SHOWN;
+use super::super::{AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, ParkedTask, TaskFilter, TaskRow, rows};
+use crate::task::{State, TaskId};
+use serde_json::Value;
+use sqlx::{SqliteConnection, query};
+
+/// A task as it is shown; `?1` and `?2`: with input, with output.
+macro_rules! task {
+    ($rest:literal) => {
+        concat!(
+            "SELECT t.id, t.plugin, t.version, t.digest, t.queue, t.state, t.waiting_code, t.waiting_detail,
+            t.waiting_since, t.failure, t.attempt, t.max_attempts, t.owner, t.labels, t.priority, t.created_at, t.run_at,
+            t.started_at, t.finished_at, t.deadline, t.retry_of, t.traceparent,
+            CASE WHEN ?1 THEN t.input END AS input, CASE WHEN ?2 THEN t.output END AS output,
+            o.task_id IS NOT NULL AS in_outbox, o.reason AS outbox_reason
+            FROM tasks t LEFT JOIN outbox o ON o.task_id = t.id AND t.state = 'pending' ",
+            $rest
+        )
+    };
+}
+
+statements! {
+    TASK = task!("WHERE t.id = ?3");
+    TASKS = task!("WHERE (?3 IS NULL OR t.state = ?3) AND (?4 IS NULL OR t.plugin_name = ?4 OR t.plugin = ?4)
+        AND (?5 IS NULL OR t.queue = ?5)
+        AND (?6 IS NULL OR EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?6 AND l.value = ?7))
+        AND (?8 IS NULL OR t.id < ?8) ORDER BY t.id DESC LIMIT ?9");
+    TERMINAL = "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?1))
+        AND state IN ('completed', 'failed', 'cancelled')";
+    EVENTS = "SELECT seq, at, event, attempt, fence, host, digest, detail FROM task_events
+        WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+    LOGS = "SELECT seq, at, attempt, stream, level, logger, message, cut FROM task_logs
+        WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+    ATTEMPTS = "SELECT attempt, fence, host, build, version, digest, started_at, finished_at, ended, failure, usage
+        FROM task_attempts WHERE task_id = ?1 ORDER BY fence";
+    DEAD = "SELECT id, at, reason, detail, queue, task_id, plugin, substr(body, 1, ?5) AS body,
+        length(body) AS body_bytes, properties FROM dead_letters
+        WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR id < ?3)
+        ORDER BY id DESC LIMIT ?4";
+    PARKED = "SELECT id, queue, plugin, input, options, fingerprint, reply_to, correlation_id, traceparent FROM tasks
+        WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
+            AND fingerprint IS NOT NULL
+        ORDER BY priority DESC, created_at, id LIMIT ?2";
+}
+
+pub(super) async fn task(
+    connection: &mut SqliteConnection,
+    id: TaskId,
+    fields: Fields,
+) -> Result<Option<TaskRow>, Fault> {
+    let row =
+        query(TASK).bind(fields.input).bind(fields.output).bind(id.hyphenated()).fetch_optional(connection).await?;
+    row.as_ref().map(rows::task).transpose()
+}
+
+pub(super) async fn tasks(
+    connection: &mut SqliteConnection,
+    filter: &TaskFilter,
+    fields: Fields,
+) -> Result<Vec<TaskRow>, Fault> {
+    let (key, value) = filter.label.as_ref().map(|(key, value)| (key.as_str(), value.as_str())).unzip();
+    let rows = query(TASKS)
+        .bind(fields.input)
+        .bind(fields.output)
+        .bind(filter.state.map(State::as_str))
+        .bind(filter.plugin.as_deref())
+        .bind(filter.queue.as_deref())
+        .bind(key)
+        .bind(value)
+        .bind(filter.before.map(|id| id.hyphenated()))
+        .bind(filter.limit)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(rows::task).collect()
+}
+
+pub(super) async fn terminal(connection: &mut SqliteConnection, ids: &[TaskId]) -> Result<Vec<TaskId>, Fault> {
+    let ids: Value = ids.iter().map(|id| id.hyphenated().to_string()).collect();
+    let rows = query(TERMINAL).bind(ids.to_string()).fetch_all(connection).await?;
+    rows.iter().map(|row| need(row.id("id")?, "id")).collect()
+}
+
+pub(super) async fn events(
+    connection: &mut SqliteConnection,
+    id: TaskId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<EventRow>, Fault> {
+    let rows = query(EVENTS).bind(id.hyphenated()).bind(after).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(rows::event).collect()
+}
+
+pub(super) async fn logs(
+    connection: &mut SqliteConnection,
+    id: TaskId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<LogRow>, Fault> {
+    let rows = query(LOGS).bind(id.hyphenated()).bind(after).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(rows::log).collect()
+}
+
+pub(super) async fn attempts(connection: &mut SqliteConnection, id: TaskId) -> Result<Vec<AttemptRow>, Fault> {
+    let rows = query(ATTEMPTS).bind(id.hyphenated()).fetch_all(connection).await?;
+    rows.iter().map(rows::attempt).collect()
+}
+
+pub(super) async fn parked(
+    connection: &mut SqliteConnection,
+    plugins: &[String],
+    limit: u32,
+) -> Result<Vec<ParkedTask>, Fault> {
+    let rows = query(PARKED).bind(Value::from(plugins).to_string()).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(rows::parked).collect()
+}
+
+pub(super) async fn dead_letters(
+    connection: &mut SqliteConnection,
+    filter: &DeadFilter,
+) -> Result<Vec<DeadRow>, Fault> {
+    let rows = query(DEAD)
+        .bind(filter.reason.as_deref())
+        .bind(filter.queue.as_deref())
+        .bind(filter.before)
+        .bind(filter.limit)
+        .bind(BODY_SHOWN)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(rows::dead).collect()
+}

@@ -1,0 +1,143 @@
+//! Settling: one transaction for a batch, each row fenced.
+
+use super::super::bisect::Bisection;
+use super::super::cells::{Cells, need, stamp};
+use super::super::fault::Fault;
+use super::super::plan::{Outcome, unstorable};
+use super::super::{SettleAnswer, storable};
+use super::transition::{EVENT, begin, enqueue};
+use crate::task::{HostId, Settlement, WaitCode};
+use chrono::{DateTime, Utc};
+use sqlx::{SqliteConnection, query};
+
+statements! {
+    SETTLE = "UPDATE tasks SET state = ?4, output = ?5,
+            failure = CASE WHEN ?4 = 'completed' THEN NULL ELSE COALESCE(?6, failure) END,
+            burnt = CASE WHEN ?7 THEN attempt ELSE burnt END,
+            snoozes = snoozes + ?8, run_at = COALESCE(?9, run_at), waiting_code = ?10, waiting_detail = ?11, version = ?12,
+            digest = ?13,
+            finished_at = CASE WHEN ?4 IN ('completed', 'failed', 'cancelled') THEN ?14 END,
+            waiting_since = CASE WHEN ?4 IN ('scheduled', 'pending', 'retrying') THEN ?14 END,
+            rescued_at = NULL, last_seq = last_seq + 1, log_seq = log_seq + ?15
+        WHERE id = ?1 AND state = 'running' AND fence = ?2 AND owner = ?3
+        RETURNING attempt, started_at, last_seq, log_seq - ?15 AS logged";
+    ATTEMPT = "INSERT INTO task_attempts (task_id, fence, attempt, host, build, version, digest, started_at, finished_at,
+            ended, failure, usage)
+        VALUES (?1, ?2, ?3, ?4, (SELECT build FROM hosts WHERE id = ?4), ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    LOG = "INSERT INTO task_logs (task_id, seq, at, attempt, stream, level, logger, message, cut)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    /// An attempt that this host has settled: the proof that an earlier call went through, whatever happened since.
+    SETTLED = "SELECT fence FROM task_attempts WHERE task_id = ?1 AND fence = ?2 AND host = ?3 AND ended <> 'host_lost'";
+}
+
+pub(super) async fn settle(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    batch: &[Settlement],
+) -> Result<Vec<SettleAnswer>, Fault> {
+    let mut bisection = Bisection::new(batch.len());
+    while let Some(range) = bisection.next() {
+        let result = settle_all(connection, host, &batch[range.clone()]).await;
+        if let Some((index, fault)) = bisection.tried(range, result)? {
+            let instead = unstorable(&batch[index], &fault.reason());
+            let answer = match settle_all(connection, host, std::slice::from_ref(&instead)).await?.first() {
+                Some(SettleAnswer::Fenced) => SettleAnswer::Fenced,
+                _ => SettleAnswer::Refused,
+            };
+            bisection.answer(index, answer);
+        }
+    }
+    bisection.finish()
+}
+
+async fn settle_all(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    batch: &[Settlement],
+) -> Result<Vec<SettleAnswer>, Fault> {
+    let (mut tx, now) = begin(connection).await?;
+    let mut answers = Vec::with_capacity(batch.len());
+    for settlement in batch {
+        answers.push(settle_one(&mut tx, host, settlement, now).await?);
+    }
+    tx.commit().await?;
+    Ok(answers)
+}
+
+async fn settle_one(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    settlement: &Settlement,
+    now: DateTime<Utc>,
+) -> Result<SettleAnswer, Fault> {
+    let outcome = Outcome::of(settlement)?;
+    let (id, owner, at) = (outcome.id.hyphenated(), host.hyphenated(), stamp(now));
+    let changed = query(SETTLE)
+        .bind(id)
+        .bind(outcome.fence)
+        .bind(owner)
+        .bind(outcome.state.as_str())
+        .bind(outcome.output)
+        .bind(outcome.failure.as_deref())
+        .bind(outcome.burns)
+        .bind(i64::from(outcome.snoozed))
+        .bind(outcome.after.map(|after| stamp(now + after)))
+        .bind(outcome.waiting_code.map(WaitCode::as_str))
+        .bind(outcome.waiting_detail.as_deref())
+        .bind(outcome.version)
+        .bind(outcome.digest)
+        .bind(at.as_str())
+        .bind(outcome.logs.len() as i64)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = changed else {
+        let settled = query(SETTLED).bind(id).bind(outcome.fence).bind(owner).fetch_optional(connection).await?;
+        return Ok(if settled.is_some() { SettleAnswer::Settled } else { SettleAnswer::Fenced });
+    };
+    let attempt = row.count("attempt")?;
+    query(EVENT)
+        .bind(id)
+        .bind(need(row.int("last_seq")?, "last_seq")?)
+        .bind(at.as_str())
+        .bind(outcome.event.as_str())
+        .bind(attempt)
+        .bind(outcome.fence)
+        .bind(owner)
+        .bind(outcome.digest)
+        .bind(outcome.detail.as_deref())
+        .execute(&mut *connection)
+        .await?;
+    query(ATTEMPT)
+        .bind(id)
+        .bind(outcome.fence)
+        .bind(attempt)
+        .bind(owner)
+        .bind(outcome.version)
+        .bind(outcome.digest)
+        .bind(row.text("started_at")?)
+        .bind(at.as_str())
+        .bind(outcome.event.as_str())
+        .bind(outcome.failure.as_deref())
+        .bind(outcome.usage.as_str())
+        .execute(&mut *connection)
+        .await?;
+    let logged = need(row.int("logged")?, "logged")?;
+    for (line, position) in outcome.logs.iter().zip(1..) {
+        query(LOG)
+            .bind(id)
+            .bind(logged + position)
+            .bind(stamp(line.at))
+            .bind(attempt)
+            .bind(line.stream)
+            .bind(line.level)
+            .bind(storable::text(&line.logger).as_ref())
+            .bind(storable::text(&line.message).as_ref())
+            .bind(line.cut)
+            .execute(&mut *connection)
+            .await?;
+    }
+    if outcome.outbox {
+        enqueue(connection, outcome.id, now).await?;
+    }
+    Ok(SettleAnswer::Settled)
+}

@@ -1,0 +1,156 @@
+//! The database under test, and what only SQLite can show.
+
+use super::*;
+use crate::db::conformance::{self, BackDoor, Subject, arrival};
+use sqlx::{AssertSqlSafe, Executor, Row, raw_sql};
+
+/// A file of its own, gone in the end.
+struct Own {
+    folder: tempfile::TempDir,
+    raw: SqlitePool,
+}
+
+impl Own {
+    fn new() -> Own {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(folder.path().join("agentry.db")).create_if_missing(true);
+        Own { folder, raw: SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options) }
+    }
+
+    fn with(&self, options: DbOptions) -> SqliteDb {
+        SqliteDb::connect(&self.folder.path().join("agentry.db"), &options).unwrap()
+    }
+
+    fn options() -> DbOptions {
+        DbOptions { max_connections: 2, timeout: Duration::from_secs(30), ..DbOptions::default() }
+    }
+}
+
+#[async_trait]
+impl BackDoor for Own {
+    async fn execute(&self, sql: &str) -> Result<u64, String> {
+        let sql = raw_sql(AssertSqlSafe(sql.to_owned()));
+        sql.execute(&self.raw).await.map(|done| done.rows_affected()).map_err(|e| e.to_string())
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        raw_sql(AssertSqlSafe(sql.to_owned())).fetch_one(&self.raw).await.unwrap().get(0)
+    }
+
+    async fn refuse(&self, name: &str) {
+        for (table, column) in [("tasks", "plugin_name"), ("task_logs", "logger")] {
+            let sql = format!(
+                "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} WHEN NEW.{column} = '{name}'
+                 BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            );
+            self.execute(&sql).await.unwrap();
+        }
+    }
+
+    async fn empty(&self) {
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        for row in raw_sql(sql).fetch_all(&self.raw).await.unwrap() {
+            self.execute(&format!("DROP TABLE {}", row.get::<String, _>(0))).await.unwrap();
+        }
+    }
+
+    fn open(&self) -> Box<dyn Db> {
+        Box::new(self.with(Own::options()))
+    }
+}
+
+/// A fresh, migrated database.
+pub(in crate::db) async fn subject() -> Subject {
+    let own = Own::new();
+    let db = own.open();
+    db.migrate().await.unwrap();
+    Subject { db, back_door: Box::new(own) }
+}
+
+#[tokio::test]
+async fn every_statement_is_taken_by_the_database() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let mut connection = db.writer.acquire().await.unwrap();
+    let files = [
+        ("dead", dead::ALL),
+        ("duties", duties::ALL),
+        ("hosts", hosts::ALL),
+        ("outbox", outbox::ALL),
+        ("prune", prune::ALL),
+        ("read", read::ALL),
+        ("settle", settle::ALL),
+        ("submit", submit::ALL),
+        ("transition", transition::ALL),
+        ("version", version::ALL),
+        ("version", version::versions::ALL),
+    ];
+    for (file, statements) in files {
+        assert!(!statements.is_empty(), "{file}");
+        for (name, text) in statements {
+            (&mut *connection)
+                .prepare(sqlx::SqlStr::from_static(text))
+                .await
+                .unwrap_or_else(|e| panic!("{file}::{name}: {e}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_and_a_missing_folder_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing").join("agentry.db");
+    let error = SqliteDb::connect(&path, &DbOptions::default()).unwrap_err();
+    assert!(matches!(&error, DbError::Refused(text) if text.contains("missing")), "{error:?}");
+    let path = folder.path().join("text.db");
+    std::fs::write(&path, "this is not a database, and long enough to be seen as none ".repeat(20)).unwrap();
+    let error = SqliteDb::connect(&path, &DbOptions::default()).unwrap().check_schema().await.unwrap_err();
+    assert!(matches!(&error, DbError::Refused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_reopening() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let (host, arrival) = (conformance::id(), arrival());
+    db.claim(host, std::slice::from_ref(&arrival)).await.unwrap();
+    db.close().await;
+    let db = own.with(Own::options());
+    assert_eq!(db.task(arrival.message.id, Fields::default()).await.unwrap().unwrap().host, Some(host));
+    assert!(matches!(db.claim(host, &[arrival]).await.unwrap()[0], ClaimAnswer::Mine(_)));
+}
+
+#[tokio::test]
+async fn commits_are_on_the_disk_before_they_are_told() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let mut connection = db.writer.acquire().await.unwrap();
+    let synchronous: i64 = raw_sql("PRAGMA synchronous").fetch_one(&mut *connection).await.unwrap().get(0);
+    let journal: String = raw_sql("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap().get(0);
+    assert_eq!((synchronous, journal.as_str()), (2, "wal"));
+    let mut reader = db.readers.acquire().await.unwrap();
+    assert!(raw_sql("DELETE FROM tasks").execute(&mut *reader).await.is_err());
+}
+
+#[tokio::test]
+async fn a_writer_in_the_way_is_waited_for_and_then_unavailable() {
+    let own = Own::new();
+    let db = own.with(DbOptions { timeout: Duration::from_millis(300), ..Own::options() });
+    db.migrate().await.unwrap();
+    let mut blocker = own.raw.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let error = db.claim(conformance::id(), &[arrival()]).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    // Readers are not in anybody's way.
+    assert!(db.task(conformance::id(), Fields::default()).await.unwrap().is_none());
+    raw_sql("SELECT 1").execute(&mut *blocker).await.unwrap();
+    blocker.rollback().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "prints how long the hot path takes"]
+async fn timing() {
+    conformance::timing(&subject().await, "sqlite").await;
+}
