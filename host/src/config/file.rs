@@ -221,7 +221,7 @@ impl Table {
     pub fn only(&self, known: &[&str]) -> Result<(), Problem> {
         for (key, (_, origin)) in &self.values {
             let fits = |k: &&str| *k == key || k.strip_suffix('*').is_some_and(|head| key.starts_with(head));
-            if !known.iter().any(|k| fits(k)) {
+            if !known.iter().any(fits) {
                 let hint = match nearest(key, known.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
                     None => format!("known are {}", known.join(", ")),

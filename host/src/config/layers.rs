@@ -86,7 +86,7 @@ pub(super) struct Layers {
 pub(super) fn read(sources: &Sources) -> Result<Layers, ConfigError> {
     let defaults = file::parse(DEFAULTS, None, &file::Known::Anything)
         .map_err(|e| Problem(format!("config.default.toml, built in: {e}")))?;
-    let known: Vec<String> = defaults.entries.iter().map(|(key, _)| key.clone()).collect();
+    let known: Vec<String> = defaults.entries.keys().cloned().collect();
     let mut problems = Vec::new();
     let environment = environment::read(&sources.env, &known, &mut problems);
 
