@@ -152,7 +152,6 @@ fn limits(set: &LimitSet) -> LimitSettings {
         log_lines: set.log_lines.into(),
         log_line_kib: set.log_line_kib,
         output_kib: set.output_kib,
-        ..LimitSettings::default()
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Bisection<A> {
 impl<A> Bisection<A> {
     /// A batch of `len`, first tried as a whole.
     pub fn new(len: usize) -> Self {
-        let todo = if len == 0 { Vec::new() } else { vec![0..len] };
+        let todo = (len > 0).then_some(0..len).into_iter().collect();
         Bisection { answers: (0..len).map(|_| None).collect(), todo }
     }
 

@@ -2,12 +2,15 @@
 
 use super::DbError;
 use sqlx::error::DatabaseError;
+use std::sync::Arc;
 
 /// Why an operation did not happen, while it can still be told what to do about it.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The client library or the database says so.
     Sql(sqlx::Error),
+    /// There is no connection to the place that is named.
+    Connect(Arc<str>, sqlx::Error),
     /// The data cannot be stored, seen before the database saw it.
     Data(String),
     /// What came back is not what must come back.
@@ -61,15 +64,17 @@ impl Fault {
     /// The reason alone, for an answer about one row.
     pub fn reason(&self) -> String {
         match self {
-            Fault::Sql(sqlx::Error::Database(error)) => error.message().to_owned(),
-            Fault::Sql(error) => error.to_string(),
+            Fault::Sql(error) => reason_of(error),
+            Fault::Connect(place, error) => format!("no connection to {place}: {}", reason_of(error)),
             Fault::Data(text) | Fault::Defect(text) | Fault::Schema(text) | Fault::Busy(text) => text.clone(),
         }
     }
 
     fn class(&self) -> Option<Class> {
         match self {
-            Fault::Sql(sqlx::Error::Database(error)) => Some(classify(error.as_ref())),
+            Fault::Sql(sqlx::Error::Database(error)) | Fault::Connect(_, sqlx::Error::Database(error)) => {
+                Some(classify(error.as_ref()))
+            }
             _ => None,
         }
     }
@@ -82,7 +87,7 @@ impl From<Fault> for DbError {
         if let Some(class) = fault.class() {
             return match class {
                 Class::Contention | Class::Unavailable => DbError::Unavailable(reason),
-                Class::Refused => DbError::Refused(format!("database: {reason}")),
+                Class::Refused => DbError::Refused(format!("the database refuses: {reason}")),
                 Class::Schema => {
                     DbError::Schema(format!("{reason}: the schema is missing or incomplete; run `agentry migrate`"))
                 }
@@ -90,10 +95,11 @@ impl From<Fault> for DbError {
             };
         }
         match fault {
-            Fault::Sql(E::Configuration(_)) => DbError::Refused(reason),
+            Fault::Sql(E::Configuration(_)) | Fault::Connect(_, E::Configuration(_)) => DbError::Refused(reason),
             // A name that does not resolve is not told apart from one that does not resolve yet: services start in any
             // order, and their names with them.
-            Fault::Sql(
+            Fault::Connect(..)
+            | Fault::Sql(
                 E::Io(_)
                 | E::Tls(_)
                 | E::Protocol(_)
@@ -106,6 +112,15 @@ impl From<Fault> for DbError {
             Fault::Schema(_) => DbError::Schema(reason),
             Fault::Sql(_) | Fault::Data(_) | Fault::Defect(_) => DbError::Defect(reason),
         }
+    }
+}
+
+/// The database's own words without the client library's frame around them.
+fn reason_of(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::task::settle::{LogLine, Usage};
 use crate::task::*;
 use crate::task::{settle::Ended, settle::Settlement};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// A lease that outlives every test.
 pub const LONG: Duration = Duration::from_secs(3600);

@@ -1,30 +1,37 @@
 //! Connections: where to, and with which settings.
 
+use super::super::flight::{Line, acquire_timeout};
 use super::super::{DbError, DbOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{PgPool, query};
+use sqlx::{Postgres, query};
 use std::str::FromStr;
 use std::time::Duration;
 
 statements! {
     /// Settings of one connection. Every plan is made for the values at hand: a plan that was cached while a table was
-    /// empty would scan it when it is full, and a null filter folds away. Planning is a few per cent of a batch.
+    /// empty would scan it when it is full, and a null filter folds away; planning is a few per cent of a batch. And every
+    /// statement here finds its rows by an index: a scan would only ever look cheap while a table is small or not analysed.
     SETTINGS = "SELECT set_config('search_path', $1, false), set_config('statement_timeout', $2, false),
         set_config('lock_timeout', $2, false), set_config('idle_in_transaction_session_timeout', $3, false),
         set_config('default_transaction_isolation', 'read committed', false),
         set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false),
-        set_config('timezone', 'UTC', false)";
+        set_config('enable_seqscan', 'off', false), set_config('timezone', 'UTC', false)";
 }
 
-pub(super) fn pool(url: &str, options: &DbOptions) -> Result<PgPool, DbError> {
+pub(super) fn line(url: &str, options: &DbOptions) -> Result<Line<Postgres>, DbError> {
     let connect = destination(url)?.application_name(super::super::storable::cut(&options.name, 63).as_ref());
     let search_path = format!("\"{}\"", options.schema);
     let timeout = options.timeout.as_millis().to_string();
     // Longer than any operation: it only catches a transaction whose process is stopped in the middle.
     let idle = (options.timeout * 3).as_millis().to_string();
-    Ok(PgPoolOptions::new()
+    let place = match connect.get_socket() {
+        Some(socket) => format!("{}@{}", connect.get_username(), socket.display()),
+        None => format!("{}@{}:{}", connect.get_username(), connect.get_host(), connect.get_port()),
+    };
+    let place = format!("{place}/{}", connect.get_database().unwrap_or_default()).into();
+    let pool = PgPoolOptions::new()
         .max_connections(options.max_connections.max(1))
-        .acquire_timeout(options.timeout)
+        .acquire_timeout(acquire_timeout(options.timeout))
         .idle_timeout(Duration::from_secs(300))
         .after_connect(move |connection, _| {
             let (search_path, timeout, idle) = (search_path.clone(), timeout.clone(), idle.clone());
@@ -32,7 +39,8 @@ pub(super) fn pool(url: &str, options: &DbOptions) -> Result<PgPool, DbError> {
                 query(SETTINGS).bind(search_path).bind(timeout).bind(idle).execute(connection).await.map(drop)
             })
         })
-        .connect_lazy_with(connect))
+        .connect_lazy_with(connect);
+    Ok(Line { pool, place })
 }
 
 /// Where the address says, and nowhere else: what libpq would fill in from the environment (PGHOST, PGUSER, PGPASSWORD,
@@ -90,6 +98,6 @@ mod tests {
         let options = destination("postgres://me@there/mine").unwrap();
         assert_eq!((options.get_host(), options.get_port(), options.get_username()), ("there", 5432, "me"));
         assert_eq!(options.get_database(), Some("mine"));
-        assert!(destination("postgres://me@/mine?host=/run/postgresql").is_ok());
+        assert!(destination("postgres:///mine?host=/run/postgresql&user=me").is_ok());
     }
 }

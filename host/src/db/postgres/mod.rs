@@ -14,10 +14,10 @@ mod transition;
 mod version;
 
 use super::fault::Fault;
-use super::flight::fly;
+use super::flight::{Line, fly};
 use super::*;
 use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, Postgres};
 use std::sync::Arc;
 
 /// How long migrating may take, the wait for another process that migrates included.
@@ -26,7 +26,7 @@ const MIGRATION: Duration = Duration::from_secs(600);
 /// The database in Postgres. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct PostgresDb {
-    pool: PgPool,
+    line: Line<Postgres>,
     timeout: Duration,
     schema: SchemaName,
 }
@@ -35,13 +35,18 @@ impl PostgresDb {
     /// Prepare connections to `url` (`postgres://user:password@host:port/database`). Nothing is connected yet: an address
     /// that is away is told by the first operation. Refuses an address that does not say where to go.
     pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
-        let pool = connect::pool(url, options)?;
-        Ok(PostgresDb { pool, timeout: options.timeout, schema: options.schema.clone() })
+        let line = connect::line(url, options)?;
+        Ok(PostgresDb { line, timeout: options.timeout, schema: options.schema.clone() })
+    }
+
+    /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
+    pub fn place(&self) -> String {
+        format!("{}, schema {}", self.line.place, self.schema)
     }
 
     /// Close every connection, once what is under way has ended.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.line.pool.close().await;
     }
 
     async fn run<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
@@ -49,7 +54,7 @@ impl PostgresDb {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
-        fly(&self.pool, self.timeout, what, operation).await
+        fly(&self.line, self.timeout, what, operation).await
     }
 }
 
@@ -57,7 +62,7 @@ impl PostgresDb {
 impl Db for PostgresDb {
     async fn migrate(&self) -> Result<Migrated, DbError> {
         let schema = self.schema.clone();
-        fly(&self.pool, MIGRATION, "migrate", move |c| {
+        fly(&self.line, MIGRATION, "migrate", move |c| {
             let schema = schema.clone();
             Box::pin(async move { version::migrate(c, &schema).await })
         })

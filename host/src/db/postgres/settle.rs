@@ -12,7 +12,8 @@ use std::collections::HashSet;
 
 statements! {
     /// State, event, attempt, logs and outbox row of attempts that ended, each only while its task runs under its fence.
-    /// Parts of one statement see the tables as before it: `t` is the row as it was settled.
+    /// State and owner are compared in a way that no index serves: rows are to be found by id, not by a walk through all
+    /// that this owner runs and ran.
     SETTLE = "WITH i AS (
         SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::boolean[], $7::boolean[], $8::text[],
             $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[])
@@ -29,7 +30,8 @@ statements! {
             finished_at = CASE WHEN i.state IN ('completed', 'failed', 'cancelled') THEN statement_timestamp() END,
             waiting_since = CASE WHEN i.state IN ('scheduled', 'pending', 'retrying') THEN statement_timestamp() END,
             rescued_at = NULL, last_seq = t.last_seq + 1, log_seq = t.log_seq + i.lines
-        FROM i WHERE t.id = i.id AND t.state = 'running' AND t.fence = i.fence AND t.owner = $1
+        FROM i WHERE t.id = i.id AND t.fence = i.fence
+            AND t.state IS NOT DISTINCT FROM 'running' AND t.owner IS NOT DISTINCT FROM $1
         RETURNING t.id, t.fence, t.attempt, t.version, t.digest, t.started_at, t.state, t.last_seq, t.log_seq - i.lines AS
             logged, i.event, i.failure
     ), said AS (

@@ -3,7 +3,7 @@
 use super::*;
 use crate::db::conformance::{self, BackDoor, Subject, arrival, completed, settlement};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, Row, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgPool, Row, raw_sql};
 use std::str::FromStr;
 
 /// A database of its own on the server of `AGENTRY_TEST_POSTGRES`, dropped in the end, also after a panic.
@@ -40,10 +40,6 @@ impl Own {
 
     fn options() -> DbOptions {
         DbOptions { max_connections: 4, timeout: Duration::from_secs(30), ..DbOptions::default() }
-    }
-
-    async fn text(&self, sql: &str) -> String {
-        raw_sql(AssertSqlSafe(sql.to_owned())).fetch_one(&self.raw).await.unwrap().get(0)
     }
 }
 
@@ -105,7 +101,7 @@ async fn every_statement_is_taken_by_the_database() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.pool.acquire().await.unwrap();
+    let mut connection = db.line.pool.acquire().await.unwrap();
     let files = [
         ("claim", claim::ALL),
         ("connect", connect::ALL),
@@ -141,7 +137,9 @@ async fn an_address_that_cannot_mend_itself_is_told_from_one_that_may() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let away = PostgresDb::connect(&format!("postgres://user:secret@{free}/db"), &options).unwrap();
     let error = away.ping().await.unwrap_err();
-    assert!(error.is_transient() && !error.to_string().contains("secret"), "{error:?}");
+    let text = error.to_string();
+    assert!(error.is_transient() && text.contains(&free.to_string()) && text.contains("refused"), "{text}");
+    assert!(!text.contains("secret") && !away.place().contains("secret"), "{text}");
 }
 
 #[tokio::test]
@@ -252,20 +250,28 @@ async fn a_caller_that_gives_up_leaves_its_operation_whole() {
 }
 
 #[tokio::test]
-async fn a_batch_looks_rows_up_by_index_even_if_the_table_was_empty_when_it_was_first_used() {
+async fn a_batch_finds_its_rows_by_id_even_in_a_table_that_was_never_analysed() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
     let host = conformance::id();
-    for _ in 0..10 {
-        db.claim(host, &[arrival()]).await.unwrap();
+    let arrivals: Vec<_> = (0..100).map(|_| arrival()).collect();
+    let mut connection = db.line.pool.acquire().await.unwrap();
+    let mut batch = Vec::new();
+    for (arrival, answer) in arrivals.iter().zip(claim::claim(&mut connection, host, &arrivals).await.unwrap()) {
+        let ClaimAnswer::Run(claimed) = answer else { panic!("{answer:?}") };
+        batch.push(settlement(arrival, &claimed, completed()));
     }
-    assert_eq!(own.text("SELECT set_config('search_path', 'agentry', false)").await, "agentry");
-    let mut connection = db.pool.acquire().await.unwrap();
-    let mode: String = sqlx::query("SHOW plan_cache_mode").fetch_one(&mut *connection).await.unwrap().get(0);
-    assert_eq!(mode, "force_custom_plan");
-    let path: String = sqlx::query("SHOW search_path").fetch_one(&mut *connection).await.unwrap().get(0);
-    assert_eq!(path, "\"agentry\"");
+    let mut tx = connection.begin().await.unwrap();
+    let answers = claim::claim(&mut tx, host, &arrivals).await.unwrap();
+    assert!(answers.iter().all(|a| matches!(a, ClaimAnswer::Mine(_))));
+    assert!(settle::settle(&mut tx, host, &batch).await.unwrap().iter().all(|a| *a == SettleAnswer::Settled));
+    let scans = "SELECT seq_scan, pg_stat_get_xact_numscans('tasks_running'::regclass), idx_tup_fetch
+        FROM pg_stat_xact_user_tables WHERE relid = 'tasks'::regclass";
+    let row = sqlx::query(scans).fetch_one(&mut *tx).await.unwrap();
+    let (whole, owned, by_index): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!((whole, owned), (0, 0), "the table was scanned {whole} times, the owner's index {owned} times");
+    assert!(by_index >= 200, "{by_index}");
 }
 
 #[tokio::test]

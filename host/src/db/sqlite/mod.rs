@@ -13,11 +13,11 @@ mod transition;
 mod version;
 
 use super::fault::Fault;
-use super::flight::fly;
+use super::flight::{Line, acquire_timeout, fly};
 use super::*;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{Sqlite, SqliteConnection};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ const STATEMENTS: usize = 256;
 /// The database in a SQLite file. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct SqliteDb {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Line<Sqlite>,
+    readers: Line<Sqlite>,
     timeout: Duration,
 }
 
@@ -51,28 +51,35 @@ impl SqliteDb {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(options.timeout)
+            .pragma("cache_size", "-16384") // 16 MiB per connection
             .statement_cache_capacity(STATEMENTS);
         let reading = writing.clone().pragma("query_only", "ON");
         let pool = |connections: u32| {
             SqlitePoolOptions::new()
                 .max_connections(connections.max(1))
-                .acquire_timeout(options.timeout)
+                .acquire_timeout(acquire_timeout(options.timeout))
                 .idle_timeout(None)
                 .max_lifetime(None)
                 // A file does not go away as a server does.
                 .test_before_acquire(false)
         };
+        let place: Arc<str> = path.display().to_string().into();
         Ok(SqliteDb {
-            writer: pool(1).connect_lazy_with(writing),
-            readers: pool(options.max_connections).connect_lazy_with(reading),
+            writer: Line { pool: pool(1).connect_lazy_with(writing), place: place.clone() },
+            readers: Line { pool: pool(options.max_connections).connect_lazy_with(reading), place },
             timeout: options.timeout,
         })
     }
 
+    /// The file, for people.
+    pub fn place(&self) -> String {
+        self.writer.place.to_string()
+    }
+
     /// Close every connection, once what is under way has ended.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.readers.pool.close().await;
+        self.writer.pool.close().await;
     }
 
     async fn write<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>

@@ -24,8 +24,11 @@ statements! {
     ATTEMPT = "INSERT INTO task_attempts (task_id, fence, attempt, host, build, version, digest, started_at, finished_at,
             ended, failure, usage)
         VALUES (?1, ?2, ?3, ?4, (SELECT build FROM hosts WHERE id = ?4), ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    LOG = "INSERT INTO task_logs (task_id, seq, at, attempt, stream, level, logger, message, cut)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    /// All lines of an attempt at once: a guest may write hundreds.
+    LOGS = "INSERT INTO task_logs (task_id, seq, at, attempt, stream, level, logger, message, cut)
+        SELECT ?1, ?2 + l.key + 1, l.value ->> 0, ?3, l.value ->> 1, l.value ->> 2, l.value ->> 3, l.value ->> 4,
+            l.value ->> 5
+        FROM json_each(?4) l";
     /// An attempt that this host has settled: the proof that an earlier call went through, whatever happened since.
     SETTLED = "SELECT fence FROM task_attempts WHERE task_id = ?1 AND fence = ?2 AND host = ?3 AND ended <> 'host_lost'";
 }
@@ -121,18 +124,20 @@ async fn settle_one(
         .bind(outcome.usage.as_str())
         .execute(&mut *connection)
         .await?;
-    let logged = need(row.int("logged")?, "logged")?;
-    for (line, position) in outcome.logs.iter().zip(1..) {
-        query(LOG)
+    if !outcome.logs.is_empty() {
+        let lines: Vec<_> = outcome
+            .logs
+            .iter()
+            .map(|l| {
+                let (logger, message) = (storable::text(&l.logger), storable::text(&l.message));
+                (stamp(l.at), l.stream, l.level, logger, message, l.cut)
+            })
+            .collect();
+        query(LOGS)
             .bind(id)
-            .bind(logged + position)
-            .bind(stamp(line.at))
+            .bind(need(row.int("logged")?, "logged")?)
             .bind(attempt)
-            .bind(line.stream)
-            .bind(line.level)
-            .bind(storable::text(&line.logger).as_ref())
-            .bind(storable::text(&line.message).as_ref())
-            .bind(line.cut)
+            .bind(serde_json::to_string(&lines).map_err(|e| Fault::Defect(format!("log lines: {e}")))?)
             .execute(&mut *connection)
             .await?;
     }

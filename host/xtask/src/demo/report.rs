@@ -104,9 +104,9 @@ impl<'a> Report<'a> {
             let documents = honest.count();
             let time = done.since(created);
             let rate = documents as f64 / time.as_secs_f64();
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "time: {} in {} ({rate:.0} a second, kill included); the last hostile guest ended after {}\n",
+                "time: {} in {} ({rate:.0} a second, kill included); the last hostile guest ended after {}",
                 count(documents, "document"),
                 talk::seconds(time),
                 talk::seconds(took)
