@@ -225,6 +225,10 @@ impl Broker for AmqpBroker {
             check_name("broker.queues", queue)?;
         }
         let attempt = async {
+            // What the first attempt was refused for does not mend itself: nobody is to wait for a connection.
+            if let Ok(Err(refused @ BrokerError::Refused(_))) = timeout(CALL, self.first_outcome()).await {
+                return Err(refused);
+            }
             let live = self.shared.consuming.live(CALL).await?;
             self.shared.declare(&live, queues).await
         };

@@ -63,6 +63,21 @@ fn destination(text: &str) -> Result<PgConnectOptions, DbError> {
     if url.path().trim_matches('/').is_empty() && !given("dbname") {
         return Err(refuse("names no database".into()));
     }
+    // These the client reads where the address is silent, and no call takes them back.
+    let obeyed = [
+        ("PGOPTIONS", "options[NAME]=VALUE"),
+        ("PGSSLROOTCERT", "sslrootcert=FILE"),
+        ("PGSSLCERT", "sslcert=FILE"),
+        ("PGSSLKEY", "sslkey=FILE"),
+    ];
+    for (variable, instead) in obeyed {
+        let overridden = instead.split_once('=').is_some_and(|(key, _)| given(key));
+        if !overridden && std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
+            return Err(refuse(format!(
+                "leaves a choice to the environment variable {variable}: unset it, and add ?{instead} if it is wanted"
+            )));
+        }
+    }
     let mut options = PgConnectOptions::from_str(text).map_err(|_| refuse("does not read".into()))?;
     if url.port().is_none() && !given("port") {
         options = options.port(5432);

@@ -258,7 +258,6 @@ async fn nothing_inherited_switches_a_component(mode: Mode) {
         .variable("PGHOST", "127.0.0.1")
         .variable("PGPORT", "1")
         .variable("PGUSER", "nobody_of_that_name")
-        .variable("PGOPTIONS", "-c default_transaction_read_only=on")
         .variable("HTTP_PROXY", "http://127.0.0.1:1")
         .variable("RUST_LOG", "off")
         // What Kubernetes injects for a service of that name is no setting.
@@ -268,6 +267,13 @@ async fn nothing_inherited_switches_a_component(mode: Mode) {
         .start()
         .await;
     works(&site, daemon).await;
+}
+
+#[tokio::test]
+async fn a_variable_that_the_postgres_client_would_obey_is_refused_by_name() {
+    let site = Site::new(Mode::Services).await;
+    let ended = site.setup().variable("PGOPTIONS", "-c default_transaction_read_only=on").run_to_end().await;
+    ended.expect(2, &["database.url", "PGOPTIONS"]);
 }
 
 #[tokio::test]
