@@ -13,6 +13,7 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,8 +58,9 @@ impl From<BrokerError> for Left {
 /// What is on its way to the reader.
 #[derive(Default)]
 struct InHand {
-    /// Taken from lapin, not handed over.
-    next: Option<Delivery>,
+    /// Taken from lapin, not handed over; prefetch bounds it. Taken at once, whether the reader reads or not, since the end
+    /// of a channel is only heard behind its deliveries.
+    next: VecDeque<Delivery>,
     /// Handed over, and perhaps not read: its tag, and whether its receipt still is. Known to be read when there is room
     /// again.
     unread: Option<(u64, Weak<()>)>,
@@ -164,7 +166,7 @@ impl Feed {
             let paused = *self.pause.borrow_and_update();
             if paused && let Some(running) = consumer.take() {
                 self.confirmed.send_replace(None);
-                self.withdraw(incarnation, running, hand.next.take()).await?;
+                self.withdraw(incarnation, running, &mut hand.next).await?;
             } else if !paused && consumer.is_none() {
                 consumer = Some(self.consume(&incarnation.channel).await?);
                 self.confirmed.send_replace(Some(Utc::now()));
@@ -176,19 +178,19 @@ impl Feed {
                 let _ = first.send(Ok(()));
             }
             tokio::select! {
-                permit = self.deliveries.reserve(), if hand.next.is_some() || hand.unread.is_some() => {
+                permit = self.deliveries.reserve(), if !hand.next.is_empty() || hand.unread.is_some() => {
                     let Ok(permit) = permit else { return Ok(self.leave(incarnation, consumer, hand, Left::Dropped).await) };
                     hand.unread = None;
-                    if let Some(delivery) = hand.next.take() {
+                    if let Some(delivery) = hand.next.pop_front() {
                         hand.unread = Some((delivery.receipt.tag, Arc::downgrade(&delivery.receipt.alive)));
                         permit.send(delivery);
                     }
                 }
-                Some(received) = OptionFuture::from(consumer.as_mut().map(|c| c.next())), if hand.next.is_none() => {
+                Some(received) = OptionFuture::from(consumer.as_mut().map(|c| c.next())) => {
                     match received {
                         Some(Ok(delivery)) => {
                             incarnation.delivered(delivery.delivery_tag).await;
-                            hand.next = Some(convert::delivery(&self.source, incarnation.id, delivery));
+                            hand.next.push_back(convert::delivery(&self.source, incarnation.id, delivery));
                         }
                         Some(Err(error)) => return Err(meaning("consuming", &error).into()),
                         None => {
@@ -233,12 +235,12 @@ impl Feed {
         &self,
         incarnation: &Incarnation,
         mut consumer: Consumer,
-        next: Option<Delivery>,
+        next: &mut VecDeque<Delivery>,
     ) -> Result<(), BrokerError> {
         let channel = &incarnation.channel;
         call("cancelling a consumer", channel.basic_cancel(self.tag.as_str().into(), BasicCancelOptions::default()))
             .await?;
-        let mut tags: Vec<u64> = next.iter().map(|d| d.receipt.tag).collect();
+        let mut tags: Vec<u64> = next.drain(..).map(|d| d.receipt.tag).collect();
         let drained = timeout(CALL, async {
             while let Some(Ok(delivery)) = consumer.next().await {
                 incarnation.delivered(delivery.delivery_tag).await;
@@ -261,7 +263,7 @@ impl Feed {
         left: Left,
     ) -> Left {
         if let Some(consumer) = consumer
-            && let Err(error) = self.withdraw(incarnation, consumer, hand.next.take()).await
+            && let Err(error) = self.withdraw(incarnation, consumer, &mut hand.next).await
         {
             tracing::debug!(%error, queue = self.queue, "the consumer was not cancelled politely");
         }
