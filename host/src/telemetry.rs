@@ -29,12 +29,13 @@ pub struct DirectivesError {
     cause: tracing_subscriber::filter::ParseError,
 }
 
-/// What is logged: the level for our own modules, and of the crates below us only what is worth a warning.
+/// What is logged: the level for our own modules, and of the crates below us only what is worth a warning. The AMQP client
+/// would log a returned message with its body, which may hold anything; the broker module says what matters of it.
 fn filter(level: &str, directives: Option<&str>) -> Result<EnvFilter, DirectivesError> {
     let directives = match (directives, level) {
         (Some(directives), _) => directives.to_owned(),
-        (None, "error" | "warn") => level.to_owned(),
-        (None, level) => format!("warn,agentry={level},agentry_sandbox={level}"),
+        (None, "error" | "warn") => format!("{level},lapin=off"),
+        (None, level) => format!("warn,lapin=off,agentry={level},agentry_sandbox={level}"),
     };
     EnvFilter::try_new(&directives).map_err(|cause| DirectivesError { directives, cause })
 }
@@ -95,8 +96,8 @@ mod tests {
 
     #[test]
     fn the_level_is_for_our_own_modules() {
-        assert_eq!(filter("debug", None).unwrap().to_string(), "agentry_sandbox=debug,agentry=debug,warn");
-        assert_eq!(filter("error", None).unwrap().to_string(), "error");
+        assert_eq!(filter("debug", None).unwrap().to_string(), "agentry_sandbox=debug,agentry=debug,lapin=off,warn");
+        assert_eq!(filter("error", None).unwrap().to_string(), "lapin=off,error");
     }
 
     #[test]
