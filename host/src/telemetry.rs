@@ -4,7 +4,6 @@
 //! keep up. Work never waits for its log, and nothing that matters is in the log alone: what became of a task is in the
 //! database.
 
-use crate::config::{Log, LogFormat};
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -31,31 +30,29 @@ pub struct DirectivesError {
 }
 
 /// What is logged: the level for our own modules, and of the crates below us only what is worth a warning.
-fn filter(log: &Log) -> Result<EnvFilter, DirectivesError> {
-    let plain = match log.level {
-        level @ ("error" | "warn") => level.to_owned(),
-        level => format!("warn,agentry={level},agentry_sandbox={level}"),
+fn filter(level: &str, directives: Option<&str>) -> Result<EnvFilter, DirectivesError> {
+    let directives = match (directives, level) {
+        (Some(directives), _) => directives.to_owned(),
+        (None, "error" | "warn") => level.to_owned(),
+        (None, level) => format!("warn,agentry={level},agentry_sandbox={level}"),
     };
-    let directives = log.directives.clone().unwrap_or(plain);
     EnvFilter::try_new(&directives).map_err(|cause| DirectivesError { directives, cause })
 }
 
 impl Telemetry {
-    /// Begin to log, for the rest of the process.
+    /// Begin to log, for the rest of the process: from `level` on, or what `directives` (`AGENTRY_LOG`) say instead; as
+    /// JSON, one object a line, or for a person.
     ///
     /// # Errors
     /// Directives that cannot be read.
-    pub fn start(log: &Log) -> Result<Telemetry, DirectivesError> {
-        let filter = filter(log)?;
+    pub fn start(level: &str, directives: Option<&str>, json: bool) -> Result<Telemetry, DirectivesError> {
+        let filter = filter(level, directives)?;
         let (lines, guard) =
             NonBlockingBuilder::default().lossy(true).buffered_lines_limit(BACKLOG).thread_name("log").finish(Stderr);
         let dropped = lines.error_counter();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone()).with_ansi(false);
         // A second start in one process keeps the first: tests.
-        let _ = match log.format {
-            LogFormat::Text => builder.try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        };
+        let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
         let _ = LINES.set(lines);
         Ok(Telemetry { dropped, _guard: guard })
     }
@@ -96,20 +93,16 @@ impl Write for Stderr {
 mod tests {
     use super::*;
 
-    fn log(level: &'static str, directives: Option<&str>) -> Log {
-        Log { level, directives: directives.map(str::to_owned), format: LogFormat::Text }
-    }
-
     #[test]
     fn the_level_is_for_our_own_modules() {
-        assert_eq!(filter(&log("debug", None)).unwrap().to_string(), "agentry_sandbox=debug,agentry=debug,warn");
-        assert_eq!(filter(&log("error", None)).unwrap().to_string(), "error");
+        assert_eq!(filter("debug", None).unwrap().to_string(), "agentry_sandbox=debug,agentry=debug,warn");
+        assert_eq!(filter("error", None).unwrap().to_string(), "error");
     }
 
     #[test]
     fn directives_stand_in_for_the_level_and_bad_ones_are_refused() {
-        assert_eq!(filter(&log("info", Some("lapin=trace"))).unwrap().to_string(), "lapin=trace");
-        let error = filter(&log("info", Some("a=b=c"))).unwrap_err().to_string();
+        assert_eq!(filter("info", Some("lapin=trace")).unwrap().to_string(), "lapin=trace");
+        let error = filter("info", Some("a=b=c")).unwrap_err().to_string();
         assert!(error.starts_with("env AGENTRY_LOG: \"a=b=c\" are no directives"), "{error}");
     }
 }

@@ -7,6 +7,8 @@ mod client;
 mod config;
 mod dead;
 mod escape;
+#[cfg(test)]
+mod help_tests;
 mod host;
 mod input;
 mod migrate;
@@ -66,7 +68,13 @@ enum Command {
 #[derive(Args)]
 struct Server {
     /// The daemon's address.
-    #[arg(long, env = "AGENTRY_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(
+        long,
+        env = "AGENTRY_SERVER",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL"
+    )]
     server: String,
     /// Print JSON.
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `agentry up`.
 
 use super::{Failed, settings};
-use crate::config::FlagValue;
+use crate::config::{FlagValue, Log, LogFormat};
 use crate::daemon;
 use crate::telemetry::Telemetry;
 use std::path::PathBuf;
@@ -52,7 +52,8 @@ impl Up {
 
     pub fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
         let settings = settings(file, self.flags())?;
-        let _log = Telemetry::start(&settings.log).map_err(Failed::usage)?;
+        let Log { level, directives, format } = &settings.log;
+        let _log = Telemetry::start(level, directives.as_deref(), *format == LogFormat::Json).map_err(Failed::usage)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("host")
             .enable_all()

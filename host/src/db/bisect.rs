@@ -12,7 +12,7 @@ pub(super) struct Bisection<A> {
 impl<A> Bisection<A> {
     /// A batch of `len`, first tried as a whole.
     pub fn new(len: usize) -> Self {
-        let todo = (len > 0).then_some(0..len).into_iter().collect();
+        let todo = Vec::from_iter((len > 0).then_some(0..len));
         Bisection { answers: (0..len).map(|_| None).collect(), todo }
     }
 

@@ -93,3 +93,67 @@ where
         Err(_) => Err(DbError::Unavailable(format!("{what} took longer than {limit:?} (database.timeout_seconds)"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::Sqlite;
+    use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+
+    /// One connection to a file that goes away with the folder.
+    fn line() -> (tempfile::TempDir, Line<Sqlite>) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(folder.path().join("x.db")).create_if_missing(true);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(options);
+        (folder, Line { pool, place: "x.db".into() })
+    }
+
+    async fn one(line: &Line<Sqlite>) -> Result<(), DbError> {
+        fly(line, Duration::from_secs(10), "ask", |c| {
+            Box::pin(async move { Ok(sqlx::query("SELECT 1").execute(c).await.map(drop)?) })
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_never_ends_gives_its_caller_and_its_place_in_the_pool_back() {
+        let (_folder, line) = line();
+        let error =
+            fly(&line, Duration::from_millis(50), "hang", |_| Box::pin(std::future::pending::<Result<(), _>>()))
+                .await
+                .unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("hang"), "{error}");
+        // Waits until the hung connection is closed: there is only one.
+        one(&line).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_panics_is_a_defect_and_harms_no_other() {
+        let (_folder, line) = line();
+        let error = fly(&line, Duration::from_secs(10), "trip", |_| {
+            Box::pin(async { if true { panic!("tripped") } else { Ok(()) } })
+        })
+        .await
+        .unwrap_err();
+        assert!(matches!(&error, DbError::Defect(text) if text.contains("trip")), "{error:?}");
+        one(&line).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pool_without_a_free_connection_says_so() {
+        let (_folder, line) = line();
+        let held = line.pool.acquire().await.unwrap();
+        let hasty = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_millis(30))
+            .connect_lazy_with(line.pool.connect_options().as_ref().clone());
+        let hasty = Line { pool: hasty, place: "x.db".into() };
+        let kept = hasty.pool.acquire().await.unwrap();
+        let error = one(&hasty).await.unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("every connection to x.db is in use"), "{error}");
+        drop((held, kept));
+    }
+}

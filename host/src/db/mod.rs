@@ -72,7 +72,7 @@ pub trait Db: Send + Sync + 'static {
 
     /// Insert tasks as `pending` with an outbox row each (or `scheduled`, without), all or nothing. One whose id exists
     /// with the same fingerprint is answered with [`Submitted::Exists`]; with another, [`Submitted::Conflict`], and then
-    /// nothing of the batch is written.
+    /// nothing of the batch is written, whatever the others are answered.
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError>;
     /// Ask for a task's end: a waiting one is cancelled, a running one is marked for its owner.
     async fn cancel(&self, id: TaskId) -> Result<CancelAnswer, DbError>;
@@ -86,10 +86,10 @@ pub trait Db: Send + Sync + 'static {
     /// `running` rows whose owner's lease has expired get an outbox row (once per lease time), so that somebody takes
     /// them over. Answers how many.
     async fn rescue(&self, limit: u32) -> Result<u64, DbError>;
-    /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no live host serves, become
+    /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no live host serves or has broken, become
     /// `failed(unknown_plugin)`, with the known names in the detail. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Parked rows of these plugins, by priority, then age. Only read: they are claimed like deliveries.
+    /// Parked rows of these plugins (names without requirement), by priority, then age. Only read: they are claimed like deliveries.
     async fn parked(&self, plugins: &[String], limit: u32) -> Result<Vec<ParkedTask>, DbError>;
     /// Claim outbox rows for `ttl`, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError>;

@@ -3,13 +3,11 @@
 //! The same shape serves AMQP and HTTP: `{id?, plugin, input, options?}`. Unknown and duplicate keys are errors, and a
 //! refusal names the key, what was found and what is allowed. Input is kept byte for byte.
 
-use super::limits::{LABEL_BYTES, LABELS, MAX_ATTEMPTS, MessageLimits, PRIORITY};
-use super::{TaskId, retry};
-use chrono::{DateTime, Utc};
+use super::limits::MessageLimits;
+use super::{Options, TaskId, retry};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -88,52 +86,6 @@ impl fmt::Display for PluginRef {
     }
 }
 
-/// What a producer may ask for; `None`: what the plugin and the operator say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Options {
-    /// Wall clock of one attempt, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_seconds: Option<u32>,
-    /// Attempts in all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_attempts: Option<u32>,
-    /// 0 to 9, higher first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
-    /// Not before this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_at: Option<DateTime<Utc>>,
-    /// Not after this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<DateTime<Utc>>,
-    /// The producer's own words, for filters.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_labels")]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// A map in which a key stands twice is an error, not a silent choice.
-fn unique_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    struct Labels;
-    impl<'de> de::Visitor<'de> for Labels {
-        type Value = BTreeMap<String, String>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of text to text")
-        }
-        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut labels = BTreeMap::new();
-            while let Some((key, value)) = map.next_entry::<String, String>()? {
-                if labels.contains_key(&key) {
-                    return Err(de::Error::custom(format_args!("duplicate label {key:?}")));
-                }
-                labels.insert(key, value);
-            }
-            Ok(labels)
-        }
-    }
-    deserializer.deserialize_map(Labels)
-}
-
 /// Why a message is unusable. `code` goes into the header `agentry-reason`, `detail` into `agentry-detail`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{code}: {detail}")]
@@ -184,8 +136,8 @@ struct Body<'a> {
     plugin: Option<String>,
     #[serde(borrow, default, deserialize_with = "present")]
     input: Option<&'a RawValue>,
-    #[serde(default)]
-    options: Option<Options>,
+    #[serde(borrow, default)]
+    options: Option<&'a RawValue>,
 }
 
 /// `null` is an input; only an absent key is none.
@@ -233,7 +185,7 @@ impl TaskMessage {
         limits: &MessageLimits,
     ) -> Result<TaskMessage, Rejection> {
         let plugin: PluginRef = plugin.parse().map_err(|e| Rejection::new("bad_plugin", format!("plugin: {e}")))?;
-        check_options(&options, limits)?;
+        options.check(limits).map_err(|detail| Rejection::new("bad_options", detail))?;
         let fingerprint = fingerprint(&plugin, input, &options);
         Ok(TaskMessage {
             id: id.unwrap_or_else(uuid::Uuid::now_v7),
@@ -312,7 +264,13 @@ fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage
             let plugin =
                 body.plugin.ok_or_else(|| Rejection::new("bad_message", "the body: missing field `plugin`"))?;
             let input = body.input.ok_or_else(|| Rejection::new("bad_message", "the body: missing field `input`"))?;
-            (body.id, plugin, input.get(), body.options.unwrap_or_default())
+            let options = match body.options.map(RawValue::get).filter(|text| *text != "null") {
+                None => Options::default(),
+                Some(text) => {
+                    object(text).map_err(|(code, e)| Rejection::new(code, format!("the body: options: {e}")))?
+                }
+            };
+            (body.id, plugin, input.get(), options)
         }
         Some(plugin) => {
             let input: &RawValue = serde_json::from_str(text)
@@ -358,7 +316,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, (&'static str, Str
         }),
         None => Err(("not_json", "it is empty".into())),
         Some(_) => match serde_json::from_str::<de::IgnoredAny>(text) {
-            Ok(_) => Err(("bad_message", "expected an object with `plugin` and `input`".into())),
+            Ok(_) => Err(("bad_message", "expected an object".into())),
             Err(e) => Err(("not_json", e.to_string())),
         },
     }
@@ -371,53 +329,6 @@ fn is_json(content_type: &str) -> bool {
 
 fn parse_id(name: &str, text: &str) -> Result<TaskId, Rejection> {
     text.parse().map_err(|_| Rejection::new("bad_id", format!("{name} is {text:?}, which is not a UUID")))
-}
-
-fn check_options(options: &Options, limits: &MessageLimits) -> Result<(), Rejection> {
-    let refuse = |detail: String| Err(Rejection::new("bad_options", detail));
-    if let Some(seconds) = options.timeout_seconds
-        && !(1..=limits.timeout_seconds).contains(&seconds)
-    {
-        return refuse(format!(
-            "options.timeout_seconds is {seconds}; allowed are 1 to {} (limits.max.timeout_seconds)",
-            limits.timeout_seconds
-        ));
-    }
-    if let Some(attempts) = options.max_attempts
-        && !MAX_ATTEMPTS.contains(&attempts)
-    {
-        return refuse(format!(
-            "options.max_attempts is {attempts}; allowed are {} to {}",
-            MAX_ATTEMPTS.start(),
-            MAX_ATTEMPTS.end()
-        ));
-    }
-    if let Some(priority) = options.priority
-        && !PRIORITY.contains(&priority)
-    {
-        return refuse(format!(
-            "options.priority is {priority}; allowed are {} to {}",
-            PRIORITY.start(),
-            PRIORITY.end()
-        ));
-    }
-    if let (Some(run_at), Some(deadline)) = (options.run_at, options.deadline)
-        && deadline <= run_at
-    {
-        return refuse(format!("options.deadline ({deadline}) is not after options.run_at ({run_at})"));
-    }
-    if options.labels.len() > LABELS {
-        return refuse(format!("options.labels has {} entries; allowed are {LABELS}", options.labels.len()));
-    }
-    for (key, value) in &options.labels {
-        if key.is_empty() || key.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
-            return refuse(format!("options.labels: {key:?} or its value is empty or over {LABEL_BYTES} bytes"));
-        }
-        if key.contains('\0') || value.contains('\0') {
-            return refuse(format!("options.labels: {key:?} or its value holds a NUL character"));
-        }
-    }
-    Ok(())
 }
 
 /// Lengths go in before the parts, so that no two different messages hash alike.

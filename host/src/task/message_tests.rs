@@ -53,6 +53,8 @@ fn what_is_required_is_named() {
     refused("", "not_json", "empty");
     refused(r#"[null, "a", 1]"#, "bad_message", "expected an object");
     refused("7", "bad_message", "expected an object");
+    refused(r#"{"plugin":"a","input":1,"options":[30]}"#, "bad_message", "options: expected an object");
+    assert!(decode_body(r#"{"plugin":"a","input":1,"options":null}"#).is_ok());
     refused("[1", "not_json", "EOF");
 }
 

@@ -3,18 +3,17 @@
 //! lapin can recover by itself; that is left off. Its recovery replays topology and consumers silently, and then nobody
 //! can tell which delivery tags still mean something. Here a connection that ends takes its channels with it, visibly.
 
+use super::transport::{self, Socket};
 use super::{AmqpAddress, AmqpOptions};
 use crate::broker::{BrokerError, Health};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use rand::Rng;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -92,11 +91,13 @@ impl Live {
         let mut events = std::pin::pin!(self.connection.events_listener());
         // Not every way to close has an event (a close with code 200 has none).
         let mut tick = tokio::time::interval(Duration::from_secs(1));
-        let mut last = None;
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Event::Error(error)) => last = Some(error.to_string()),
+                    // Errors of a channel come here too, and are handled where the channel is.
+                    Some(Event::Error(error)) if !self.is_connected() => {
+                        return self.condemned.get().cloned().unwrap_or_else(|| error.to_string());
+                    }
                     Some(Event::ConnectionBlocked(reason)) => {
                         tracing::warn!(reason, "RabbitMQ has blocked this connection: it takes no messages for now");
                     }
@@ -110,9 +111,8 @@ impl Live {
             if let Some(reason) = self.condemned.get() {
                 return reason.clone();
             }
-            // Errors of a channel are events too.
             if !self.connection.status().connected() {
-                return last.unwrap_or_else(|| "it was closed".into());
+                return "it was closed".into();
             }
         }
     }
@@ -122,28 +122,6 @@ impl Live {
             tracing::debug!(%error, "the connection was not closed politely");
         }
         self.socket.shut();
-    }
-}
-
-/// The socket under a connection, so that a connection which hangs can be cut. lapin would wait for an answer to its
-/// close, with heartbeats off, until the kernel gives up on the peer.
-#[derive(Default)]
-struct Socket(Mutex<Option<TcpStream>>);
-
-impl Socket {
-    fn set(&self, socket: TcpStream) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
-    }
-
-    fn peer(&self) -> Option<SocketAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|s| s.peer_addr().ok())
-    }
-
-    fn shut(&self) {
-        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It fails if the peer was faster, which is as good.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
     }
 }
 
@@ -158,30 +136,12 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
         .with_connection_name(name.into())
         .with_client_property("product".into(), "agentry".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let runtime = lapin::runtime::default_runtime().map_err(|e| unavailable(&e.to_string()))?;
-
     let socket = Arc::new(Socket::default());
     let keep = socket.clone();
     let connecting = Connection::connector(
         uri,
-        runtime,
-        async move |uri: AMQPUri, runtime| {
-            let host = uri.authority.host.as_str();
-            // On lapin's own thread: the time-out must be here too, or that thread outlives an attempt that was given up.
-            let addresses: Vec<SocketAddr> =
-                timeout(patience, tokio::net::lookup_host((host, uri.authority.port))).await.map_err(io)??.collect();
-            let stream = timeout(patience, AsyncTcpStream::connect(&runtime, addresses)).await.map_err(io)??;
-            if let AsyncTcpStream::Plain(plain) = &stream {
-                keep.set(TcpStream::from(plain.get_ref().as_fd().try_clone_to_owned()?));
-            }
-            Ok(match uri.scheme {
-                AMQPScheme::AMQP => stream,
-                AMQPScheme::AMQPS => {
-                    let tls = OwnedTLSConfig::default();
-                    timeout(patience, stream.into_tls(host, tls.as_ref())).await.map_err(io)??
-                }
-            })
-        },
+        transport::runtime(),
+        async move |uri: AMQPUri, _| transport::connect(&uri, patience, &keep).await,
         properties,
     );
     match timeout(patience, connecting).await {
@@ -197,10 +157,6 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
             Err(unavailable(&format!("no answer within {} s", patience.as_secs_f32())))
         }
     }
-}
-
-fn io(elapsed: tokio::time::error::Elapsed) -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed)
 }
 
 /// What cannot mend itself.

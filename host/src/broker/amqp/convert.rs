@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn values_without_a_json_likeness_become_the_nearest() {
-        let decimal = lapin::types::DecimalValue { scale: 2, value: 325 };
-        assert_eq!(to_json(&AMQPValue::DecimalValue(decimal)), json!(3.25));
+        let decimal = lapin::types::DecimalValue { scale: 2, value: 275 };
+        assert_eq!(to_json(&AMQPValue::DecimalValue(decimal)), json!(2.75));
         assert_eq!(to_json(&AMQPValue::Double(f64::NAN)), Value::Null);
         assert_eq!(to_json(&AMQPValue::LongString(vec![0xff, b'a'].into())), json!("\u{fffd}a"));
         assert_eq!(to_json(&AMQPValue::ByteArray(vec![1, 2].into())), json!([1, 2]));

@@ -9,9 +9,11 @@ mod address;
 mod connection;
 mod convert;
 mod keeper;
+mod mend;
 mod publisher;
 mod subscription;
 mod topology;
+mod transport;
 
 #[cfg(test)]
 mod tests;

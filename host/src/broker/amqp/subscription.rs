@@ -83,6 +83,10 @@ impl Feed {
                     return;
                 }
             }
+            if attempt == 0 {
+                // It had been consuming: whatever ended that is news.
+                said.clear();
+            }
             if said != text {
                 tracing::warn!(queue = self.queue, reason = text, "not consuming; trying again, for ever");
                 said = text;
@@ -126,10 +130,11 @@ impl Feed {
             incarnation.settle(hand.next.iter().map(|d| d.receipt.tag).collect(), Settle::GiveBack).await;
             self.linger(&incarnation, hand.unread).await;
         }
+        // Whoever comes now comes too late; whoever came before has been answered or is ahead of the close.
         self.shared.incarnations.end(&incarnation);
-        if incarnation.channel.status().connected() {
-            let closed = timeout(CALL, incarnation.channel.close(200, "OK".into())).await;
-            tracing::debug!(queue = self.queue, ?closed, "channel closed");
+        // A lost one is closed by being dropped.
+        if !matches!(left, Left::Lost(_)) && incarnation.channel.status().connected() {
+            self.close(&incarnation).await;
         }
         left
     }
@@ -172,7 +177,7 @@ impl Feed {
             }
             tokio::select! {
                 permit = self.deliveries.reserve(), if hand.next.is_some() || hand.unread.is_some() => {
-                    let Ok(permit) = permit else { return self.leave(incarnation, consumer, hand).await };
+                    let Ok(permit) = permit else { return Ok(self.leave(incarnation, consumer, hand, Left::Dropped).await) };
                     hand.unread = None;
                     if let Some(delivery) = hand.next.take() {
                         hand.unread = Some((delivery.receipt.tag, Arc::downgrade(&delivery.receipt.alive)));
@@ -198,9 +203,11 @@ impl Feed {
                 }
                 _ = tick.tick(), if probe.is_none() => probe = Some(sign_of_life(&incarnation.channel, &self.queue)),
                 changed = self.pause.changed(), if pausable => pausable = changed.is_ok(),
-                () = self.deliveries.closed() => return self.leave(incarnation, consumer, hand).await,
-                () = self.end.cancelled() => return Ok(Left::Ended),
-                () = self.shared.closing.cancelled() => return Ok(Left::Ended),
+                () = self.deliveries.closed() => return Ok(self.leave(incarnation, consumer, hand, Left::Dropped).await),
+                () = self.end.cancelled() => return Ok(self.leave(incarnation, consumer, hand, Left::Ended).await),
+                () = self.shared.closing.cancelled() => {
+                    return Ok(self.leave(incarnation, consumer, hand, Left::Ended).await);
+                }
             }
             if !live.is_connected() {
                 return Err(BrokerError::Unavailable("the connection has ended".into()).into());
@@ -245,16 +252,33 @@ impl Feed {
         Ok(())
     }
 
+    /// Stop consuming because nobody wants more. That it fails matters to nobody: the channel is on its way out.
     async fn leave(
         &self,
         incarnation: &Incarnation,
         consumer: Option<Consumer>,
         hand: &mut InHand,
-    ) -> Result<Left, Left> {
-        if let Some(consumer) = consumer {
-            self.withdraw(incarnation, consumer, hand.next.take()).await?;
+        left: Left,
+    ) -> Left {
+        if let Some(consumer) = consumer
+            && let Err(error) = self.withdraw(incarnation, consumer, hand.next.take()).await
+        {
+            tracing::debug!(%error, queue = self.queue, "the consumer was not cancelled politely");
         }
-        Ok(Left::Dropped)
+        left
+    }
+
+    /// Close the channel, with good manners. RabbitMQ's channel passes acknowledgements on to a quorum queue through a
+    /// buffer of its own, and what is still in there when the channel closes is delivered again. So it is asked for an
+    /// answer first; by then the buffer has been passed on.
+    async fn close(&self, incarnation: &Incarnation) {
+        let polite = async {
+            sign_of_life(&incarnation.channel, &self.queue).await?;
+            call("closing a channel", incarnation.channel.close(200, "OK".into())).await
+        };
+        if let Err(error) = polite.await {
+            tracing::debug!(%error, queue = self.queue, "the channel was not closed politely");
+        }
     }
 
     /// Keep the channel while there are receipts for it. What was dropped with the reader's channel, unread, goes back:

@@ -129,7 +129,7 @@ pub(super) async fn passive(channel: &Channel, name: &str) -> Result<lapin::Queu
 fn undeclared(error: BrokerError) -> BrokerError {
     match error {
         BrokerError::Refused(text) if text.contains("does not exist") => BrokerError::Refused(format!(
-            "{text}; broker.declare is false, so declare it (README, \"What is declared\"), or set broker.declare=true"
+            "{text}; broker.declare is false, so somebody else has to declare it, or set broker.declare=true"
         )),
         other => other,
     }

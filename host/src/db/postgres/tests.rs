@@ -250,6 +250,19 @@ async fn a_caller_that_gives_up_leaves_its_operation_whole() {
 }
 
 #[tokio::test]
+async fn connections_that_the_server_closed_are_replaced() {
+    let own = Own::new().await;
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    db.ping().await.unwrap();
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    assert!(own.number(sql).await > 0);
+    let answers = db.claim(conformance::id(), &[arrival()]).await.unwrap();
+    assert!(matches!(answers[0], ClaimAnswer::Run(_)), "{answers:?}");
+}
+
+#[tokio::test]
 async fn a_batch_finds_its_rows_by_id_even_in_a_table_that_was_never_analysed() {
     let own = Own::new().await;
     let db = own.with(Own::options());

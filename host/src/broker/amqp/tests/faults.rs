@@ -1,12 +1,12 @@
 //! What breaks while it runs, and that it mends itself.
 
 use super::proxy::Proxy;
-use super::{Prefix, place};
+use super::{Prefix, place, raw};
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::conformance::{
     acknowledge, body, eventually, message, next, numbers, patience, publish, ready, soon, task, tasks, tidily,
 };
-use crate::broker::{Broker, PublishError, Source, Subscription};
+use crate::broker::{Broker, Publication, PublishError, Source, Subscription, Target};
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -98,7 +98,7 @@ async fn cut_connections_are_made_again_and_nothing_is_lost() {
             }
             let held = next(&mut subscription).await;
             proxy.cut();
-            soon("the loss to be noticed", health.wait_for(|h| !h.is_up())).await.unwrap();
+            soon("the loss to be noticed", subscription.confirmed.wait_for(|c| *c != since)).await.unwrap();
             stale += broker.acknowledge(vec![held.receipt]).await.stale;
             soon("the connection", health.wait_for(|h| h.is_up())).await.unwrap();
             confirmed_anew(&mut subscription, since).await;
@@ -186,7 +186,7 @@ async fn what_the_broker_gives_up_on_arrives_in_returned() {
         let broker = place.connect().await;
         let mut expiring = message("stale");
         expiring.other.insert("expiration".into(), "1".into());
-        let publication = crate::broker::Publication { target: task("").target, message: expiring };
+        let publication = Publication { target: task("").target, message: expiring };
         assert_eq!(broker.publish(vec![publication]).await, [Ok(())]);
         let mut returned = broker.subscribe(Source::Returned("q".into()), 1).await.unwrap();
         let delivery = next(&mut returned).await;
@@ -223,6 +223,39 @@ async fn a_plain_publisher_is_understood_and_the_topology_is_what_the_contract_s
         assert_eq!(delivery.message.content_type.as_deref(), Some("application/json"));
         acknowledge(&broker, [delivery]).await;
         stranger.close(200, "OK".into()).await.unwrap();
+        broker.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_properties_are_not_text_is_delivered_like_any_other() {
+    tidily(place().await, async |place: &Prefix| {
+        let broker = place.connect().await;
+        let mut subscription = consuming(&broker, 5).await;
+        let since = *subscription.confirmed.borrow();
+        for (what, (flags, properties)) in [
+            ("a binary value, which AMQP allows", raw::header(b"fine", b"\xff")),
+            ("a binary correlation id", raw::correlation_id(b"\xff\xfe\0")),
+            ("a binary header name", raw::header(b"k\xff", b"v")),
+            ("twenty thousand tables in each other", raw::deep_headers(20_000)),
+        ] {
+            raw::publish(place, flags, &properties, what.as_bytes()).await;
+            let delivery = next(&mut subscription).await;
+            assert_eq!((body(&delivery).as_str(), delivery.redelivered), (what, false));
+            match what {
+                "a binary correlation id" => {
+                    assert_eq!(delivery.message.correlation_id.as_deref(), Some("??\0"));
+                }
+                "a binary header name" => assert_eq!(delivery.message.header("k?"), Some("v")),
+                _ => {}
+            }
+            // Such a message is what is dead-lettered; it must go out again, too.
+            let letter = Publication { target: Target::Dead("q".into()), message: delivery.message.clone() };
+            assert_eq!(soon("a confirm", broker.publish(vec![letter])).await, [Ok(())]);
+            acknowledge(&broker, [delivery]).await;
+        }
+        assert_eq!(*subscription.confirmed.borrow(), since, "one channel all the time");
         broker.close().await;
     })
     .await;

@@ -3,6 +3,7 @@
 mod connecting;
 mod faults;
 mod proxy;
+mod raw;
 
 use super::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::Broker;

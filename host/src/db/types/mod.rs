@@ -1,12 +1,13 @@
 //! What goes into the database and what comes out.
 
-use crate::task::{
-    Decision, Event, Failure, Fence, HostId, State, TaskId, TaskMessage, Waiting,
-    settle::{Standing, Usage},
-};
+mod read;
+
+pub use read::*;
+
+use crate::task::settle::Standing;
+use crate::task::{Decision, Fence, HostId, State, TaskId, TaskMessage};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -295,153 +296,4 @@ pub struct Retention {
     pub failed: Duration,
     /// Dead letters.
     pub dead: Duration,
-}
-
-/// Which large fields are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fields {
-    /// The input.
-    pub input: bool,
-    /// The output.
-    pub output: bool,
-}
-
-impl Fields {
-    /// Everything.
-    pub const ALL: Fields = Fields { input: true, output: true };
-}
-
-/// Which tasks.
-#[derive(Clone, Debug, Default)]
-pub struct TaskFilter {
-    /// Only in this state.
-    pub state: Option<State>,
-    /// Only of this plugin.
-    pub plugin: Option<String>,
-    /// Only of this queue.
-    pub queue: Option<String>,
-    /// Only with this label.
-    pub label: Option<(String, String)>,
-    /// Below this id (ids made here grow with time).
-    pub before: Option<TaskId>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// A task as read.
-#[derive(Clone, Debug)]
-pub struct TaskRow {
-    /// Its id.
-    pub id: TaskId,
-    /// `name` or `name@requirement`.
-    pub plugin: String,
-    /// The last attempt's.
-    pub version: Option<String>,
-    /// The last attempt's.
-    pub digest: Option<String>,
-    /// Its logical queue.
-    pub queue: String,
-    /// Where it is.
-    pub state: State,
-    /// Why it waits; `None` unless `pending`, `scheduled` or `retrying`.
-    pub waiting_for: Option<Waiting>,
-    /// JSON text, byte for byte; `None` if not asked for (or the message was unusable).
-    pub input: Option<String>,
-    /// JSON text, byte for byte; `None` if not asked for, or none yet.
-    pub output: Option<String>,
-    /// The last failure; kept through `retrying`.
-    pub failure: Option<Failure>,
-    /// The last attempt's number; 0: none yet.
-    pub attempt: u32,
-    /// Attempts in all.
-    pub max_attempts: u32,
-    /// The owner, while it runs; otherwise the last.
-    pub host: Option<HostId>,
-    /// The producer's words.
-    pub labels: BTreeMap<String, String>,
-    /// 0 to 9.
-    pub priority: u8,
-    /// First recorded.
-    pub created_at: DateTime<Utc>,
-    /// Not before.
-    pub run_at: Option<DateTime<Utc>>,
-    /// The last claim.
-    pub started_at: Option<DateTime<Utc>>,
-    /// Its end.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// Not after.
-    pub deadline: Option<DateTime<Utc>>,
-    /// The task that this one repeats.
-    pub retry_of: Option<TaskId>,
-    /// The producer's trace.
-    pub traceparent: Option<String>,
-}
-
-/// One step of a task's life.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct EventRow {
-    /// From 1, without gaps.
-    pub seq: i64,
-    /// When, by the database's clock.
-    pub at: DateTime<Utc>,
-    /// What.
-    pub event: Event,
-    /// The attempt, if one has begun.
-    pub attempt: Option<u32>,
-    /// The claim, if one has happened.
-    pub fence: Option<Fence>,
-    /// The host, if one did it.
-    pub host: Option<HostId>,
-    /// The plugin's digest, if one ran.
-    pub digest: Option<String>,
-    /// More.
-    pub detail: Value,
-}
-
-/// One log line.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct LogRow {
-    /// Grows over all attempts of the task.
-    pub seq: i64,
-    /// When the guest wrote it, by the host's clock.
-    pub at: DateTime<Utc>,
-    /// The attempt.
-    pub attempt: u32,
-    /// `log`, `stdout` or `stderr`.
-    pub stream: String,
-    /// Its level.
-    pub level: String,
-    /// The logger's name.
-    pub logger: String,
-    /// The line.
-    pub message: String,
-    /// Cut at a limit.
-    pub cut: bool,
-}
-
-/// One ended attempt.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct AttemptRow {
-    /// The attempt's number.
-    pub attempt: u32,
-    /// Its claim.
-    pub fence: Fence,
-    /// Where it ran.
-    pub host: HostId,
-    /// That host's build.
-    pub build: Option<String>,
-    /// The plugin's version.
-    pub version: Option<String>,
-    /// The plugin's digest.
-    pub digest: Option<String>,
-    /// The claim.
-    pub started_at: DateTime<Utc>,
-    /// The settlement, or the take-over.
-    pub finished_at: DateTime<Utc>,
-    /// How it ended: the event's name, or `host_lost`.
-    pub ended: String,
-    /// Why, if it failed.
-    pub failure: Option<Failure>,
-    /// What it used; `None`: nobody lived to tell.
-    pub usage: Option<Usage>,
 }

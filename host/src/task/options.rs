@@ -1,0 +1,104 @@
+//! What a producer may ask of a task: the `options` of a message.
+
+use super::limits::{LABEL_BYTES, LABELS, MAX_ATTEMPTS, MessageLimits, PRIORITY};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a producer may ask for; `None`: what the plugin and the operator say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Wall clock of one attempt, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// Attempts in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// 0 to 9, higher first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Not before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<DateTime<Utc>>,
+    /// Not after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// The producer's own words, for filters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_labels")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A map in which a key stands twice is an error, not a silent choice.
+fn unique_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Labels;
+    impl<'de> de::Visitor<'de> for Labels {
+        type Value = BTreeMap<String, String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of text to text")
+        }
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut labels = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if labels.contains_key(&key) {
+                    return Err(de::Error::custom(format_args!("duplicate label {key:?}")));
+                }
+                labels.insert(key, value);
+            }
+            Ok(labels)
+        }
+    }
+    deserializer.deserialize_map(Labels)
+}
+
+impl Options {
+    /// Whether every wish is in its range; otherwise which is not, what it is and what is allowed.
+    pub fn check(&self, limits: &MessageLimits) -> Result<(), String> {
+        let options = self;
+        let refuse = |detail: String| Err(detail);
+        if let Some(seconds) = options.timeout_seconds
+            && !(1..=limits.timeout_seconds).contains(&seconds)
+        {
+            return refuse(format!(
+                "options.timeout_seconds is {seconds}; allowed are 1 to {} (limits.max.timeout_seconds)",
+                limits.timeout_seconds
+            ));
+        }
+        if let Some(attempts) = options.max_attempts
+            && !MAX_ATTEMPTS.contains(&attempts)
+        {
+            return refuse(format!(
+                "options.max_attempts is {attempts}; allowed are {} to {}",
+                MAX_ATTEMPTS.start(),
+                MAX_ATTEMPTS.end()
+            ));
+        }
+        if let Some(priority) = options.priority
+            && !PRIORITY.contains(&priority)
+        {
+            return refuse(format!(
+                "options.priority is {priority}; allowed are {} to {}",
+                PRIORITY.start(),
+                PRIORITY.end()
+            ));
+        }
+        if let (Some(run_at), Some(deadline)) = (options.run_at, options.deadline)
+            && deadline <= run_at
+        {
+            return refuse(format!("options.deadline ({deadline}) is not after options.run_at ({run_at})"));
+        }
+        if options.labels.len() > LABELS {
+            return refuse(format!("options.labels has {} entries; allowed are {LABELS}", options.labels.len()));
+        }
+        for (key, value) in &options.labels {
+            if key.is_empty() || key.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
+                return refuse(format!("options.labels: {key:?} or its value is empty or over {LABEL_BYTES} bytes"));
+            }
+            if key.contains('\0') || value.contains('\0') {
+                return refuse(format!("options.labels: {key:?} or its value holds a NUL character"));
+            }
+        }
+        Ok(())
+    }
+}
