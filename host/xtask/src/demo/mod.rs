@@ -19,6 +19,7 @@ use anyhow::Context;
 
 use self::daemon::{Around, Daemon};
 use self::report::Report;
+use self::timeline::Times;
 use self::watch::Watch;
 use crate::guard::StopSignal;
 use crate::{Ending, guests, host, services, signals, talk};
@@ -82,7 +83,7 @@ fn show(args: &Args, around: &Around<'_>, binary: &Path, folder: &Path) -> anyho
     // Whatever ends the first one, ends it like this.
     let daemon = start(&setup, StopSignal::Kill, "starting")?;
 
-    let began = Instant::now();
+    let (began, at_begin) = (Instant::now(), SystemTime::now());
     let submitting = submit::all(around, &daemon, &tasks)?;
     println!("submitted: {} by {submitting} in {}", tasks.len(), talk::seconds(began.elapsed()));
     let mut watch = Watch::new(&tasks, PATIENCE);
@@ -97,8 +98,9 @@ fn show(args: &Args, around: &Around<'_>, binary: &Path, folder: &Path) -> anyho
     watch.finish();
     let took = began.elapsed();
 
-    let report = Report::read(&daemon, &tasks, &setup.log()?)?;
-    print!("\n{}", report.summary(took, killed, back));
+    let times = Times { began: at_begin.into(), killed: killed.into() };
+    let report = Report::read(&daemon, &tasks, &setup.log()?, times)?;
+    print!("\n{}", report.summary(took, back));
     print!("{}", report.results());
     print!("{}", report.hostile());
     print!("{}", report.timeline());

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::daemon::Daemon;
 use super::documents::Task;
-use super::timeline::{self, Instant};
+use super::timeline::{self, Instant, Times};
 use super::{count, talk};
 
 /// Results that are shown.
@@ -66,12 +66,13 @@ impl Entry<'_> {
 /// Everything that is recorded of all tasks.
 pub struct Report<'a> {
     entries: Vec<Entry<'a>>,
+    times: Times,
     timeline: String,
 }
 
 impl<'a> Report<'a> {
     /// Reads it from the daemon and its log.
-    pub fn read(daemon: &Daemon, tasks: &'a [Task], log: &str) -> anyhow::Result<Self> {
+    pub fn read(daemon: &Daemon, tasks: &'a [Task], log: &str, times: Times) -> anyhow::Result<Self> {
         let id = |row: &Value| row["id"].as_str().unwrap_or_default().to_owned();
         let rows = daemon.api().tasks(true)?;
         let mut rows: BTreeMap<String, Value> = rows.into_iter().map(|row| (id(&row), row)).collect();
@@ -82,14 +83,14 @@ impl<'a> Report<'a> {
         });
         let entries = entries.collect::<anyhow::Result<Vec<_>>>()?;
         let timeline = match timeline::pick(&entries) {
-            Some(entry) => timeline::render(entry, &daemon.api().list(entry.task.id, "attempts")?, log),
+            Some(entry) => timeline::render(entry, &daemon.api().list(entry.task.id, "attempts")?, log, times),
             None => String::new(),
         };
-        Ok(Self { entries, timeline })
+        Ok(Self { entries, times, timeline })
     }
 
     /// States and times.
-    pub fn summary(&self, took: Duration, killed: SystemTime, back: Duration) -> String {
+    pub fn summary(&self, took: Duration, back: Duration) -> String {
         let mut states: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in &self.entries {
             *states.entry(entry.state()).or_default() += 1;
@@ -112,7 +113,7 @@ impl<'a> Report<'a> {
                 talk::seconds(took)
             ); // writing to a text does not fail
         }
-        let killed = Instant::from(killed);
+        let killed = self.times.killed;
         let before = self.entries.iter().filter_map(finished).filter(|at| *at <= killed).max();
         let after = self.entries.iter().filter_map(finished).filter(|at| *at > killed).min();
         let lost = before.zip(after).map_or(Duration::ZERO, |(before, after)| after.since(before));

@@ -50,9 +50,18 @@ pub fn pick<'e, 'a>(entries: &'e [Entry<'a>]) -> Option<&'e Entry<'a>> {
     documents.clone().find(|entry| entry.taken_over() > 0).or_else(|| documents.nth(documents.clone().count() / 2))
 }
 
+/// What happened around the tasks, as xtask itself saw it.
+#[derive(Clone, Copy)]
+pub struct Times {
+    /// It began to submit.
+    pub began: Instant,
+    /// The daemon was dead.
+    pub killed: Instant,
+}
+
 /// Its life, a line a step.
-pub fn render(entry: &Entry<'_>, attempts: &[Value], log: &str) -> String {
-    let mut steps: Vec<(Instant, String)> = Vec::new();
+pub fn render(entry: &Entry<'_>, attempts: &[Value], log: &str, times: Times) -> String {
+    let mut steps = vec![(times.began, "xtask began to submit".to_owned())];
     for event in &entry.events {
         let Some(at) = event["at"].as_str().and_then(Instant::parse) else { continue };
         steps.push((at, step(event)));
@@ -65,11 +74,14 @@ pub fn render(entry: &Entry<'_>, attempts: &[Value], log: &str) -> String {
             steps.insert(steps.len() - 1, (at, ran));
         }
     }
+    if entry.taken_over() > 0 {
+        let after = steps.iter().position(|(at, _)| *at > times.killed).unwrap_or(steps.len());
+        steps.insert(after, (times.killed, "its daemon was killed".to_owned()));
+    }
     steps.extend(acknowledged(&entry.task.id.to_string(), log).map(|at| (at, "acknowledged".to_owned())));
-    let Some(begin) = steps.first().map(|(at, _)| *at) else { return String::new() };
     let mut text = format!("one task's life: {} {}\n", entry.task.plugin, cut(&entry.task.name, 60));
     for (at, what) in steps {
-        let millis = at.since(begin).as_secs_f64() * 1000.0;
+        let millis = at.since(times.began).as_secs_f64() * 1000.0;
         let time = if what.starts_with("ran for") { String::new() } else { format!("{millis:.1} ms") };
         let _ = writeln!(text, "  {time:>12}  {what}"); // writing to a text does not fail
     }
@@ -79,7 +91,12 @@ pub fn render(entry: &Entry<'_>, attempts: &[Value], log: &str) -> String {
 fn step(event: &Value) -> String {
     let by = || {
         let host = event["host"].as_str().unwrap_or("?");
-        format!("by host {}, attempt {}, fence {}", host.get(..8).unwrap_or(host), event["attempt"], event["fence"])
+        format!(
+            "by host {}, attempt {}, fence {}",
+            host.get(host.len().saturating_sub(8)..).unwrap_or(host),
+            event["attempt"],
+            event["fence"]
+        )
     };
     match event["event"].as_str().unwrap_or_default() {
         "pending" => "submitted".to_owned(),
@@ -90,9 +107,9 @@ fn step(event: &Value) -> String {
     }
 }
 
-/// When the log says that a message for this task was acknowledged for the last time.
+/// When the log says that a message for this task was acknowledged. Later ones are of messages that came twice.
 fn acknowledged(id: &str, log: &str) -> Option<Instant> {
-    let lines = log.lines().rev().filter(|line| line.contains("acknowledged") && line.contains(id));
+    let lines = log.lines().filter(|line| line.contains("acknowledged") && line.contains(id));
     let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let line = lines.find(|line| {
         let fields = if line["fields"].is_object() { &line["fields"] } else { line };
@@ -122,7 +139,7 @@ mod tests {
     fn a_life_is_told_in_its_order() {
         let id = Uuid::now_v7();
         let task = Task { id, plugin: "outline", name: "a/README.md".into(), input: json!({}), hostile: None };
-        let at = |ms: u32, event: &str| json!({"at": format!("2026-01-01T00:00:00.{ms:03}Z"), "event": event, "host": "0190aaaa-x", "attempt": 1, "fence": 1});
+        let at = |ms: u32, event: &str| json!({"at": format!("2026-01-01T00:00:00.{ms:03}Z"), "event": event, "host": "0190-0190aaaa", "attempt": 1, "fence": 1});
         let events = vec![at(0, "pending"), at(5, "running"), at(9, "completed")];
         let entry = Entry { task: &task, row: json!({"state": "completed"}), events, logs: Vec::new() };
         let attempts = [json!({"usage": {"wall_us": 812, "cpu_us": 700, "peak_memory": 1_048_576}})];
@@ -130,14 +147,17 @@ mod tests {
             "ready http://127.0.0.1:1\n{}\n",
             json!({"timestamp": "2026-01-01T00:00:00.010Z", "fields": {"message": "acknowledged", "task": id}})
         );
+        let began = Instant::parse("2025-12-31T23:59:59.999Z").unwrap();
+        let times = Times { began, killed: began };
         assert_eq!(
-            render(&entry, &attempts, &log),
+            render(&entry, &attempts, &log, times),
             "one task's life: outline a/README.md\n\
-             \x20       0.0 ms  submitted\n\
-             \x20       5.0 ms  claimed by host 0190aaaa, attempt 1, fence 1\n\
+             \x20       0.0 ms  xtask began to submit\n\
+             \x20       1.0 ms  submitted\n\
+             \x20       6.0 ms  claimed by host 0190aaaa, attempt 1, fence 1\n\
              \x20               ran for 812 µs (700 µs of CPU, 1024 KiB of memory)\n\
-             \x20       9.0 ms  settled: completed\n\
-             \x20      10.0 ms  acknowledged\n"
+             \x20      10.0 ms  settled: completed\n\
+             \x20      11.0 ms  acknowledged\n"
         );
     }
 }
