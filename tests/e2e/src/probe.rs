@@ -42,3 +42,13 @@ pub fn big_output(kib: u64) -> Task {
 pub fn exit(code: i32) -> Task {
     probe(json!({"do": "exit", "code": code}))
 }
+
+/// Answers with exactly this text, JSON or not.
+pub fn answer_with(text: &str) -> Task {
+    probe(json!({"do": "not_json", "text": text}))
+}
+
+/// Asks to be run again after so many milliseconds, until the clock has reached a time.
+pub fn snooze(milliseconds: u64, until_unix_ms: u64) -> Task {
+    probe(json!({"do": "snooze", "ms": milliseconds, "until_unix_ms": until_unix_ms}))
+}

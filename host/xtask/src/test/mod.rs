@@ -82,6 +82,8 @@ fn run_tests(args: &Args, workspace: &Workspace, services: &Services, binary: &P
     command.args(&args.filters).args(&args.arguments);
     command.envs(services.env());
     command.env("AGENTRY_TEST_BIN", binary);
+    // What a test leaves when it is killed goes with everything else.
+    command.env("TMPDIR", &folder);
     command.env("AGENTRY_TEST_PLUGINS", root.join("plugins"));
     command.env("AGENTRY_TEST_GUESTS", root.join("tests/guests"));
     let mut tally = Tally::default();

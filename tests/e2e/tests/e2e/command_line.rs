@@ -35,6 +35,7 @@ async fn run_exits_with_1_when_the_task_fails_and_says_why() {
     let failing = [
         (probe::fail_permanent("no such document"), "plugin_error"),
         (probe::invalid_input(), "invalid_input"),
+        (probe::answer_with("{nonsense"), "invalid_output"),
         (probe::exit(0), "trap"),
     ];
     for (task, kind) in failing {
