@@ -1,8 +1,8 @@
 //! Claim: arrivals are claimed in batches, and each answer decides what comes next.
 
 use super::acknowledge::Done;
+use super::candidate::Candidate;
 use super::dead::Burial;
-use super::receive::Ready;
 use super::settle::End;
 use super::{Shared, batch, execute};
 use crate::broker::Delivery;
@@ -11,25 +11,6 @@ use crate::task::Arrival;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-
-/// A task that wants to be claimed.
-pub struct Candidate {
-    /// What is asked, and whether it can run here.
-    pub arrival: Arrival,
-    /// What would run it, and where.
-    pub ready: Option<Ready>,
-    /// The delivery it came in; `None`: it was parked.
-    pub delivery: Option<Delivery>,
-    /// The database said once that this host runs it already, and nothing here does.
-    pub second_look: bool,
-}
-
-impl Candidate {
-    /// It came in this delivery.
-    pub fn with(self, delivery: Delivery) -> Candidate {
-        Candidate { delivery: Some(delivery), ..self }
-    }
-}
 
 /// Where an answer leads.
 struct Ways {
@@ -76,17 +57,14 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer:
     match answer {
         ClaimAnswer::Run(claimed) => start(shared, ways, candidate, claimed),
         ClaimAnswer::Mine(claimed) => {
-            let Candidate { arrival, ready, delivery, second_look } = candidate;
-            let (receipt, shell) = split(delivery);
-            match shared.flights.attach(id, receipt) {
-                Ok(()) => tracing::debug!(task = %id, "a redelivery of what runs here: re-attached"),
-                Err(receipt) => {
-                    let delivery = join(receipt, shell);
-                    let candidate = Candidate { arrival, ready, delivery, second_look: true };
+            let second_look = candidate.second_look;
+            match attach(shared, candidate) {
+                None => tracing::debug!(task = %id, "a redelivery of what runs here: re-attached"),
+                Some(candidate) => {
                     // Its end may have been recorded between the claim's answer and now. Only if the database says the
                     // same once more was it claimed by a call whose answer was lost, and never started.
                     if !second_look {
-                        return Some(candidate);
+                        return Some(Candidate { second_look: true, ..candidate });
                     }
                     start(shared, ways, candidate, claimed);
                 }
@@ -130,18 +108,12 @@ fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claim
     }
 }
 
-fn split(delivery: Option<Delivery>) -> (Option<crate::broker::Receipt>, Option<Shell>) {
-    match delivery {
-        None => (None, None),
-        Some(Delivery { source, message, redelivered, receipt }) => {
-            (Some(receipt), Some((source, message, redelivered)))
-        }
-    }
-}
-
-type Shell = (crate::broker::Source, crate::broker::Message, bool);
-
-fn join(receipt: Option<crate::broker::Receipt>, shell: Option<Shell>) -> Option<Delivery> {
-    let (receipt, (source, message, redelivered)) = receipt.zip(shell)?;
-    Some(Delivery { source, message, redelivered, receipt })
+/// Add a redelivery's receipt to its flight. The candidate comes back if nothing is in flight under its id.
+fn attach(shared: &Shared, candidate: Candidate) -> Option<Candidate> {
+    let id = candidate.arrival.message.id;
+    let Some(Delivery { source, message, redelivered, receipt }) = candidate.delivery else {
+        return shared.flights.attach(id, None).is_err().then_some(Candidate { delivery: None, ..candidate });
+    };
+    let receipt = shared.flights.attach(id, Some(receipt)).err()??;
+    Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt }), ..candidate })
 }

@@ -14,6 +14,7 @@
 
 mod acknowledge;
 mod batch;
+mod candidate;
 mod claim;
 mod dead;
 mod execute;

@@ -1,7 +1,6 @@
 //! Parked tasks: what waits in the database for a host that can run it gets slots here, by priority, then age.
 
-use super::claim::Candidate;
-use super::receive::consider;
+use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
 use crate::db::DbError;
 use crate::registry::Resolved;

@@ -1,15 +1,13 @@
 //! Receive: a delivery becomes an arrival, or a dead letter.
 
-use super::claim::Candidate;
+use super::Shared;
+use super::candidate::{Candidate, consider};
 use super::dead::Burial;
-use super::{Shared, room};
 use crate::broker::{Delivery, Receipt, Subscription};
-use crate::registry::{Resolved, Runner};
+use crate::task::TaskMessage;
 use crate::task::message::Envelope;
-use crate::task::{Arrival, Runnable, TaskMessage, WaitCode};
-use serde_json::json;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 /// Receive the tasks of one queue until the worker closes.
 pub async fn tasks(
@@ -88,37 +86,3 @@ fn decode(shared: &Shared, delivery: &Delivery) -> Result<TaskMessage, crate::ta
     };
     TaskMessage::decode(&envelope, &shared.config.message_limits)
 }
-
-/// Can it run here, now? With a place, or without one it is to be parked.
-pub fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: OwnedSemaphorePermit) -> Candidate {
-    let (runnable, ready) = match shared.parts.catalog.resolve(&message.plugin) {
-        Resolved::Ready(runner) => match shared.room.place(slot, runner.name(), runner.concurrency()) {
-            Some(place) => (here(&message, &*runner), Some((runner, place))),
-            None => (
-                not_here(WaitCode::NoSlot, json!({"plugin": runner.name(), "concurrency": runner.concurrency()})),
-                None,
-            ),
-        },
-        Resolved::Broken { cause } => (not_here(WaitCode::PluginBroken, json!({"cause": cause})), None),
-        Resolved::Disabled => {
-            (not_here(WaitCode::Paused, json!({"plugin": &*message.plugin.name, "disabled": true})), None)
-        }
-        Resolved::Unknown { known } => (not_here(WaitCode::NoPlugin, json!({"known": known})), None),
-    };
-    Candidate { arrival: Arrival { message, queue, runnable }, ready, delivery: None, second_look: false }
-}
-
-fn here(message: &TaskMessage, runner: &dyn Runner) -> Runnable {
-    Runnable::Here {
-        version: runner.version().clone(),
-        digest: runner.digest().clone(),
-        max_attempts: message.max_attempts(Some(runner.retry().max_attempts)),
-    }
-}
-
-fn not_here(code: WaitCode, detail: serde_json::Value) -> Runnable {
-    Runnable::NotHere { code, detail }
-}
-
-/// A runner with the place that it may use.
-pub type Ready = (Arc<dyn Runner>, room::Place);
