@@ -60,7 +60,7 @@ pub trait Db: Send + Sync + 'static {
     /// Decide each arrival by [`crate::task::decide`] under lock, write what was decided with its event, and answer in
     /// the same order. Of several arrivals with one id the first is claimed and the others see its row. A row that the
     /// database refuses (a NUL byte, an over-long value) fails alone.
-    async fn claim(&self, host: HostId, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError>;
+    async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError>;
     /// Record how attempts ended, each only while its task is running under its fence: state, event, attempt, logs and
     /// (for an interrupted one) its outbox row, in one transaction. Answers in the same order.
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError>;
@@ -81,16 +81,19 @@ pub trait Db: Send + Sync + 'static {
 
     /// `scheduled` and `retrying` rows that are due become `pending`, with an outbox row. Answers how many.
     async fn wake_due(&self, limit: u32) -> Result<u64, DbError>;
-    /// Waiting rows past their deadline become `failed(expired)`. Answers how many.
+    /// Waiting rows past their deadline become `failed(expired)`, and those whose end was asked for while they ran become
+    /// `cancelled`. Answers how many.
     async fn fail_expired(&self, limit: u32) -> Result<u64, DbError>;
-    /// `running` rows whose owner's lease has expired get an outbox row (once per lease time), so that somebody takes
-    /// them over. Answers how many.
-    async fn rescue(&self, limit: u32) -> Result<u64, DbError>;
+    /// `running` rows whose owner is lost get an outbox row (once in `again`, a lease time), so that somebody takes them over: its
+    /// lease has ended, or, if whoever asks is `steady` (see [`Claimant`]), has lapsed, or the attempt is past its hard
+    /// deadline. Answers how many.
+    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError>;
     /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no live host serves or has broken, become
     /// `failed(unknown_plugin)`, with the known names in the detail. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Parked rows of these plugins (names without requirement), by priority, then age. Only read: they are claimed like deliveries.
-    async fn parked(&self, plugins: &[String], limit: u32) -> Result<Vec<ParkedTask>, DbError>;
+    /// Parked rows of these plugins (names without requirement), by priority, then age; those that wait for the isolation
+    /// lane only if it has room. Only read: they are claimed like deliveries.
+    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError>;
     /// Claim outbox rows for `ttl`, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError>;
     /// Delete published rows; only those still held under the token.
@@ -105,6 +108,26 @@ pub trait Db: Send + Sync + 'static {
     ) -> Result<(), DbError>;
     /// Delete terminal tasks and dead letters older than they are kept, in one small batch. Answers how many.
     async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError>;
+
+    // ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// What a task was asked, to be asked again.
+    async fn asked(&self, id: TaskId) -> Result<Option<AskedTask>, DbError>;
+    /// Insert the task that repeats `task.retry_of`, with its outbox row, if that one has ended, its data are there, and no
+    /// retry of it is under way; `once`: or has been. A repeat under the same new id is recognised.
+    async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError>;
+    /// Take away what an ended task holds of its producer and its guest: input, output, logs, the words of its failures,
+    /// the bodies of its dead letters. What remains tells that it was, and recognises its duplicates.
+    async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError>;
+    /// Write down under which id a dead letter is delivered again, before it is published. The same id is answered until
+    /// [`Db::end_redrive`] has seen it through; afterwards the letter is left alone, unless `again`.
+    async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError>;
+    /// Mark a dead letter as delivered again under this id, after the broker has confirmed it.
+    async fn end_redrive(&self, letter: i64, id: TaskId) -> Result<(), DbError>;
+    /// What [`Db::prune`] would delete by now.
+    async fn prunable(&self, keep: &Retention) -> Result<PrunePlan, DbError>;
+    /// How large each table is, the largest first.
+    async fn sizes(&self) -> Result<Vec<TableSize>, DbError>;
 
     // ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

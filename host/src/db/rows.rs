@@ -3,8 +3,11 @@
 use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Locked};
-use super::{AttemptRow, DeadRow, EventRow, HostRecord, HostRow, LogRow, OutboxRow, ParkedTask, TaskRow};
-use crate::task::{Event, Failure, State, TaskMessage, WaitCode, Waiting, claim};
+use super::{
+    AskedTask, AttemptRow, DeadRow, EventRow, HostRecord, HostRow, LogRow, OutboxRow, ParkedTask, Redrive, TableSize,
+    TaskRow,
+};
+use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -26,6 +29,7 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
             burnt: row.count("burnt")?,
             max_attempts: row.count("max_attempts")?,
             host_losses: row.count("host_losses")?,
+            child_losses: row.count("child_losses")?,
             snoozes: row.count("snoozes")?,
             parked: code.filter(|_| state == State::Pending),
         },
@@ -34,6 +38,8 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
         version: row.text("version")?,
         digest: row.text("digest")?,
         started_at: row.time("started_at")?,
+        overdue: row.flag("overdue")?,
+        owner_may_live: false,
         last_seq: need(row.int("last_seq")?, "last_seq")?,
     })
 }
@@ -91,6 +97,8 @@ pub(super) fn host(row: &impl Cells) -> Result<HostRow, Fault> {
 
 /// Columns: those of `TASK`, with the outbox row of a pending task.
 pub(super) fn task(row: &impl Cells) -> Result<TaskRow, Fault> {
+    let erased_at = row.time("erased_at")?;
+    let erased = erased_at.is_some();
     Ok(TaskRow {
         id: need(row.id("id")?, "id")?,
         plugin: need(row.text("plugin")?, "plugin")?,
@@ -100,7 +108,8 @@ pub(super) fn task(row: &impl Cells) -> Result<TaskRow, Fault> {
         state: state(row)?,
         waiting_for: waiting(row)?,
         input: row.text("input")?,
-        output: row.text("output")?,
+        // What stands there in its place is no output.
+        output: row.text("output")?.filter(|_| !erased),
         failure: failure(row)?,
         attempt: row.count("attempt")?,
         max_attempts: row.count("max_attempts")?,
@@ -114,6 +123,38 @@ pub(super) fn task(row: &impl Cells) -> Result<TaskRow, Fault> {
         deadline: row.time("deadline")?,
         retry_of: row.id("retry_of")?,
         traceparent: row.text("traceparent")?,
+        erased_at,
+    })
+}
+
+/// What a task was asked; columns: those of a message, with `state` and `erased_at`.
+pub(super) fn asked(row: &impl Cells) -> Result<AskedTask, Fault> {
+    let usable = row.text("input")?.is_some() && row.bytes("fingerprint")?.is_some();
+    Ok(AskedTask {
+        state: state(row)?,
+        queue: need(row.text("queue")?, "queue")?,
+        message: usable.then(|| message(row)).transpose()?,
+        erased_at: row.time("erased_at")?,
+    })
+}
+
+/// A letter to be redriven under `id`.
+pub(super) fn redrive(row: &impl Cells, id: TaskId) -> Result<Redrive, Fault> {
+    Ok(Redrive {
+        letter: need(row.int("id")?, "id")?,
+        id,
+        queue: need(row.text("queue")?, "queue")?,
+        body: need(row.bytes("body")?, "body")?,
+        properties: value(row.text("properties")?),
+    })
+}
+
+pub(super) fn size(row: &impl Cells) -> Result<TableSize, Fault> {
+    Ok(TableSize {
+        table: need(row.text("name")?, "name")?,
+        rows: need(row.int("row_count")?, "row_count")?,
+        bytes: need(row.int("bytes")?, "bytes")?,
+        dead: row.int("dead")?,
     })
 }
 
@@ -201,10 +242,13 @@ pub(super) fn dead(row: &impl Cells) -> Result<DeadRow, Fault> {
         body,
         body_bytes,
         properties: value(row.text("properties")?),
+        redriven_at: row.time("redriven_at")?,
+        redriven_as: row.id("redriven_as")?,
+        erased_at: row.time("erased_at")?,
     })
 }
 
-fn state(row: &impl Cells) -> Result<State, Fault> {
+pub(super) fn state(row: &impl Cells) -> Result<State, Fault> {
     parsed(row.text("state")?, "state", State::parse)
 }
 

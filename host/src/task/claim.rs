@@ -7,6 +7,7 @@ use super::{Event, Failure, FailureKind, Fence, HostId, State, TaskMessage, Wait
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A task that wants to run on this host.
 #[derive(Clone, Debug)]
@@ -30,6 +31,15 @@ pub enum Runnable {
         digest: Arc<str>,
         /// Attempts in all: the message's wish or the plugin's.
         max_attempts: u32,
+        /// How long an attempt may take before its owner is taken for wedged, whatever its lease says.
+        allowed: Duration,
+        /// The isolation lane has room.
+        lane: bool,
+    },
+    /// Nobody is to run it: the broker gave up on it, and why. What runs already, runs on.
+    Never {
+        /// What it ends with.
+        failure: Failure,
     },
     /// It cannot: the task is parked for whoever can.
     NotHere {
@@ -49,7 +59,8 @@ pub struct Row {
     pub fence: Fence,
     /// The last claim's host.
     pub owner: Option<HostId>,
-    /// That host's lease reaches into the future, by the database's clock.
+    /// That host may still be at it: its lease reaches into the future and the attempt is not past its hard deadline, by
+    /// the database's clock; or whoever asks cannot be sure (see `Claimant` in [`crate::db`]).
     pub owner_alive: bool,
     /// Not before this time.
     pub run_at: Option<DateTime<Utc>>,
@@ -63,8 +74,10 @@ pub struct Row {
     pub burnt: u32,
     /// Attempts in all.
     pub max_attempts: u32,
-    /// Hosts it has lost.
+    /// Hosts that were lost while they ran it, up to the number that sends it to the isolation lane.
     pub host_losses: u32,
+    /// Children of the isolation lane that died of it while their parent lived.
+    pub child_losses: u32,
     /// Times it was snoozed.
     pub snoozes: u32,
     /// What it is parked for, if it is.
@@ -82,6 +95,8 @@ pub enum Decision {
         attempt: u32,
         /// Hosts lost so far, this one's predecessor included.
         host_losses: u32,
+        /// In the isolation lane, in a process of its own.
+        isolated: bool,
     },
     /// Write `parked` (or `interrupted`, from a dead owner): it waits in the database.
     Park {
@@ -149,14 +164,28 @@ pub fn decide(row: Option<&Row>, arrival: &Arrival, me: HostId, now: DateTime<Ut
         State::Running => take_over(row, arrival),
         State::Scheduled | State::Retrying if row.run_at.is_some_and(|at| at > now) => Decision::Keep(Kept::NotDue),
         _ => match &arrival.runnable {
-            Runnable::Here { .. } => {
-                Decision::Run { event: Event::Running, attempt: row.burnt + 1, host_losses: row.host_losses }
-            }
+            Runnable::Never { failure } => Decision::End { event: Event::Failed, failure: Some(failure.clone()) },
+            Runnable::Here { lane, .. } => run(row, Event::Running, row.host_losses, *lane),
             Runnable::NotHere { code, .. } if row.parked == Some(*code) => Decision::Keep(Kept::AlreadyParked),
             Runnable::NotHere { code, detail } => {
                 Decision::Park { event: Event::Parked, code: *code, detail: detail.clone() }
             }
         },
+    }
+}
+
+/// It can run here. One that was inside guests on hosts that died runs where it harms nobody, once there is room: so the
+/// guilty one is known by construction, and its former neighbours pass.
+fn run(row: &Row, event: Event, host_losses: u32, lane: bool) -> Decision {
+    let isolated = retry::is_suspect(host_losses);
+    if !isolated || lane {
+        return Decision::Run { event, attempt: row.burnt + 1, host_losses, isolated };
+    }
+    let code = WaitCode::Isolation;
+    match event {
+        Event::Running if row.parked == Some(code) => Decision::Keep(Kept::AlreadyParked),
+        Event::Running => Decision::Park { event: Event::Parked, code, detail: Value::Null },
+        _ => Decision::Park { event: Event::Interrupted, code, detail: Value::Null },
     }
 }
 
@@ -169,7 +198,8 @@ fn decide_new(arrival: &Arrival, now: DateTime<Utc>) -> Decision {
         return Decision::Schedule;
     }
     match &arrival.runnable {
-        Runnable::Here { .. } => Decision::Run { event: Event::Running, attempt: 1, host_losses: 0 },
+        Runnable::Never { failure } => Decision::End { event: Event::Failed, failure: Some(failure.clone()) },
+        Runnable::Here { .. } => Decision::Run { event: Event::Running, attempt: 1, host_losses: 0, isolated: false },
         Runnable::NotHere { code, detail } => {
             Decision::Park { event: Event::Parked, code: *code, detail: detail.clone() }
         }
@@ -178,15 +208,13 @@ fn decide_new(arrival: &Arrival, now: DateTime<Utc>) -> Decision {
 
 /// Its owner's lease has expired.
 fn take_over(row: &Row, arrival: &Arrival) -> Decision {
-    let host_losses = row.host_losses + 1;
-    if host_losses > retry::MAX_HOST_LOSSES {
-        let message = format!("the host that ran it was lost {host_losses} times");
-        let detail = json!({"limit": "host_losses", "used": host_losses, "allowed": retry::MAX_HOST_LOSSES});
-        let failure = Failure::fatal(FailureKind::HostLost, message).with_detail(detail);
-        return Decision::End { event: Event::Failed, failure: Some(failure) };
-    }
+    // It is suspected, not convicted: a host that dies takes honest tasks with it. In the lane only a child's death counts,
+    // while its parent lives, so the death of that parent adds nothing.
+    let host_losses = (row.host_losses + 1).min(retry::SUSPECT_AFTER);
     match &arrival.runnable {
-        Runnable::Here { .. } => Decision::Run { event: Event::TakenOver, attempt: row.burnt + 1, host_losses },
+        // The rescuer has it published anew.
+        Runnable::Never { .. } => Decision::Keep(Kept::OwnedElsewhere),
+        Runnable::Here { lane, .. } => run(row, Event::TakenOver, host_losses, *lane),
         Runnable::NotHere { code, detail } => {
             Decision::Park { event: Event::Interrupted, code: *code, detail: detail.clone() }
         }

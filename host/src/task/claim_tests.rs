@@ -11,7 +11,13 @@ fn now() -> DateTime<Utc> {
 }
 
 fn here() -> Runnable {
-    Runnable::Here { version: "0.1.0".into(), digest: "sha256:0".into(), max_attempts: 3 }
+    Runnable::Here {
+        version: "0.1.0".into(),
+        digest: "sha256:0".into(),
+        max_attempts: 3,
+        allowed: Duration::from_secs(60),
+        lane: true,
+    }
 }
 
 fn elsewhere() -> Runnable {
@@ -40,6 +46,7 @@ fn row(state: State) -> Row {
         burnt: 1,
         max_attempts: 3,
         host_losses: 0,
+        child_losses: 0,
         snoozes: 0,
         parked: None,
     }
@@ -52,7 +59,7 @@ fn decided(row: &Row) -> Decision {
 #[test]
 fn a_task_without_a_row_runs_at_once() {
     let decision = decide(None, &arrival(here()), ME, now());
-    assert_eq!(decision, Decision::Run { event: Event::Running, attempt: 1, host_losses: 0 });
+    assert_eq!(decision, Decision::Run { event: Event::Running, attempt: 1, host_losses: 0, isolated: false });
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn a_waiting_task_that_is_due_runs_its_next_attempt() {
     for state in [State::Pending, State::Scheduled, State::Retrying] {
         let mut row = row(state);
         row.run_at = Some(now());
-        assert_eq!(decided(&row), Decision::Run { event: Event::Running, attempt: 2, host_losses: 0 });
+        assert_eq!(decided(&row), Decision::Run { event: Event::Running, attempt: 2, host_losses: 0, isolated: false });
     }
 }
 
@@ -118,17 +125,39 @@ fn a_task_with_a_living_owner_is_left_alone() {
 fn a_task_with_a_dead_owner_is_taken_over_without_burning_an_attempt() {
     let mut row = row(State::Running);
     row.owner = Some(OTHER);
-    assert_eq!(decided(&row), Decision::Run { event: Event::TakenOver, attempt: 2, host_losses: 1 });
+    assert_eq!(decided(&row), Decision::Run { event: Event::TakenOver, attempt: 2, host_losses: 1, isolated: false });
     let parked = decide(Some(&row), &arrival(elsewhere()), ME, now());
     assert!(matches!(parked, Decision::Park { event: Event::Interrupted, .. }));
 }
 
 #[test]
-fn a_task_that_keeps_losing_its_hosts_ends() {
+fn a_task_that_keeps_losing_its_hosts_is_isolated_and_never_convicted_of_it() {
     let mut row = row(State::Running);
-    row.host_losses = retry::MAX_HOST_LOSSES;
-    let Decision::End { event: Event::Failed, failure: Some(failure) } = decided(&row) else { panic!("not ended") };
-    assert_eq!(failure.kind, FailureKind::HostLost);
+    for lost in 1..20 {
+        let isolated = lost >= retry::SUSPECT_AFTER;
+        let host_losses = lost.min(retry::SUSPECT_AFTER);
+        assert_eq!(decided(&row), Decision::Run { event: Event::TakenOver, attempt: 2, host_losses, isolated });
+        row.host_losses = host_losses;
+    }
+}
+
+#[test]
+fn a_suspect_waits_for_the_lane() {
+    let full = |row: &Row| {
+        let mut arrival = arrival(here());
+        let Runnable::Here { lane, .. } = &mut arrival.runnable else { panic!("it runs here") };
+        *lane = false;
+        decide(Some(row), &arrival, ME, now())
+    };
+    let mut row = row(State::Pending);
+    assert!(matches!(full(&row), Decision::Run { isolated: false, .. }), "others do not need the lane");
+    row.host_losses = retry::SUSPECT_AFTER;
+    assert!(matches!(full(&row), Decision::Park { event: Event::Parked, code: WaitCode::Isolation, .. }));
+    row.parked = Some(WaitCode::Isolation);
+    assert_eq!(full(&row), Decision::Keep(Kept::AlreadyParked));
+    assert!(matches!(decided(&row), Decision::Run { event: Event::Running, isolated: true, .. }));
+    row.state = State::Running;
+    assert!(matches!(full(&row), Decision::Park { event: Event::Interrupted, code: WaitCode::Isolation, .. }));
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod message;
 pub mod options;
 pub mod retry;
 pub mod settle;
+pub mod span;
 pub mod state;
 pub mod waiting;
 

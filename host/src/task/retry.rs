@@ -5,8 +5,16 @@ use std::time::Duration;
 
 /// Attempts in all where neither the message nor the plugin says.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
-/// Hosts a task may lose before it is `failed(host_lost)`. Its own budget: attempts are for what the plugin did.
-pub const MAX_HOST_LOSSES: u32 = 5;
+/// Hosts that a task may lose before it runs in the isolation lane, in a child process of its own.
+pub const SUSPECT_AFTER: u32 = 2;
+/// Children that a task may kill, while their parent lives, before it is `failed(host_lost)`: one more than a machine that was
+/// short of memory explains. Its own budget: attempts are for what the plugin did.
+pub const MAX_CHILD_LOSSES: u32 = 2;
+
+/// Whether a task that has lost so many hosts runs in the isolation lane.
+pub fn is_suspect(host_losses: u32) -> bool {
+    host_losses >= SUSPECT_AFTER
+}
 
 /// Exponential back-off with full jitter: a random time between nothing and `base * factor^(n-1)`, at most `max`.
 /// (AWS Architecture Blog, "Exponential Backoff And Jitter": full jitter needs the fewest calls under contention.)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What came out of one run of a guest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Report {
     /// How it ended.
     pub verdict: Verdict,
@@ -18,7 +18,7 @@ pub struct Report {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Verdict {
     /// With an output: JSON text, within its limit.
     Output(Arc<str>),
@@ -38,6 +38,11 @@ pub enum Verdict {
     },
     /// The host stopped it.
     Stopped,
+    /// The child process that ran it in the isolation lane died, and its parent lives to tell.
+    ChildDied {
+        /// How it died.
+        message: String,
+    },
 }
 
 /// What a run used.
@@ -57,23 +62,36 @@ pub struct Usage {
     pub host_calls: u64,
 }
 
+/// One of a few known words. (An alias: serde takes a reference that it sees for one that borrows from what is read.)
+pub type Word = &'static str;
+
 /// One line a guest logged or printed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LogLine {
     /// From 1 within its attempt.
     pub seq: u32,
     /// When.
     pub at: DateTime<Utc>,
     /// `log`, `stdout` or `stderr`.
-    pub stream: &'static str,
+    #[serde(deserialize_with = "word")]
+    pub stream: Word,
     /// `trace debug info warn error critical`.
-    pub level: &'static str,
+    #[serde(deserialize_with = "word")]
+    pub level: Word,
     /// The logger's name, as the guest gave it.
     pub logger: String,
     /// The line, made storable.
     pub message: String,
     /// Cut at a limit.
     pub cut: bool,
+}
+
+/// The words for streams and levels, read back as what they were.
+fn word<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Word, D::Error> {
+    const WORDS: [&str; 9] = ["log", "stdout", "stderr", "trace", "debug", "info", "warn", "error", "critical"];
+    let text: std::borrow::Cow<'de, str> = serde::Deserialize::deserialize(deserializer)?;
+    let known = WORDS.into_iter().find(|word| *word == text);
+    known.ok_or_else(|| serde::de::Error::custom(format_args!("{text:?} is neither a stream nor a level")))
 }
 
 /// Why the host stopped a run.
@@ -86,7 +104,7 @@ pub enum StopReason {
 }
 
 /// What an attempt makes of its task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Ended {
     /// `completed`.
     Completed {
@@ -117,6 +135,11 @@ pub enum Ended {
         /// Why.
         reason: String,
     },
+    /// `pending` after its child process died in the isolation lane; no attempt is burnt, that budget is its own.
+    ChildLost {
+        /// How it died.
+        reason: String,
+    },
     /// `cancelled`.
     Cancelled,
 }
@@ -129,7 +152,7 @@ impl Ended {
             Ended::Failed { .. } => Event::Failed,
             Ended::Retrying { .. } => Event::Retrying,
             Ended::Snoozed { .. } => Event::Snoozed,
-            Ended::Interrupted { .. } => Event::Interrupted,
+            Ended::Interrupted { .. } | Ended::ChildLost { .. } => Event::Interrupted,
             Ended::Cancelled => Event::Cancelled,
         }
     }
@@ -141,7 +164,7 @@ impl Ended {
             Ended::Failed { .. } => State::Failed,
             Ended::Retrying { .. } => State::Retrying,
             Ended::Snoozed { .. } => State::Scheduled,
-            Ended::Interrupted { .. } => State::Pending,
+            Ended::Interrupted { .. } | Ended::ChildLost { .. } => State::Pending,
             Ended::Cancelled => State::Cancelled,
         }
     }
@@ -169,7 +192,7 @@ impl Ended {
 }
 
 /// An attempt's end, ready to be recorded. It takes effect only while the task is `running` under this fence.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Settlement {
     /// The task.
     pub id: TaskId,
@@ -198,6 +221,10 @@ pub struct Standing {
     pub max_attempts: u32,
     /// Times the task was snoozed before.
     pub snoozes: u32,
+    /// Child processes that died of it before.
+    pub child_losses: u32,
+    /// It runs in the isolation lane.
+    pub isolated: bool,
 }
 
 /// What a verdict makes of the task. `jitter`: uniform in 0..1; `stop`: why the host stopped it, if it did.
@@ -227,6 +254,15 @@ pub fn end(
             message,
             after: after.clamp(Duration::from_secs(1), policy.max.max(Duration::from_secs(1))),
         },
+        Verdict::ChildDied { message } => {
+            let losses = standing.child_losses + 1;
+            if losses < retry::MAX_CHILD_LOSSES {
+                return Ended::ChildLost { reason: message };
+            }
+            let text = format!("it killed the process that it ran alone in {losses} times, the last time: {message}");
+            let detail = json!({"limit": "host_losses", "used": losses, "allowed": retry::MAX_CHILD_LOSSES});
+            Ended::Failed { failure: Failure::fatal(FailureKind::HostLost, text).with_detail(detail) }
+        }
         Verdict::Stopped => match stop {
             StopReason::Shutdown => Ended::Interrupted { reason: "the host shut down".into() },
             StopReason::Cancelled => Ended::Cancelled,
@@ -239,7 +275,7 @@ mod tests {
     use super::*;
     use crate::task::next;
 
-    const FIRST: Standing = Standing { attempt: 1, max_attempts: 2, snoozes: 0 };
+    const FIRST: Standing = Standing { attempt: 1, max_attempts: 2, snoozes: 0, child_losses: 0, isolated: false };
 
     fn ended(verdict: Verdict, standing: Standing) -> Ended {
         end(verdict, standing, &RetryPolicy::default(), 2, 1.0, StopReason::Shutdown)
@@ -282,6 +318,15 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_kills_its_children_ends_and_burns_no_attempt_before() {
+        let died = || Verdict::ChildDied { message: "signal 9".into() };
+        let first = ended(died(), FIRST);
+        assert!(matches!(first, Ended::ChildLost { .. }) && !first.burns_attempt());
+        let last = ended(died(), Standing { child_losses: retry::MAX_CHILD_LOSSES - 1, ..FIRST });
+        assert_eq!(last.failure().map(|f| (f.kind, f.retryable)), Some((FailureKind::HostLost, false)));
+    }
+
+    #[test]
     fn every_end_is_the_transition_it_says() {
         let ends = [
             ended(Verdict::Output("1".into()), FIRST),
@@ -289,6 +334,7 @@ mod tests {
             ended(failure(false), FIRST),
             ended(Verdict::Snooze { message: String::new(), after: Duration::ZERO }, FIRST),
             ended(Verdict::Stopped, FIRST),
+            ended(Verdict::ChildDied { message: String::new() }, FIRST),
             Ended::Cancelled,
         ];
         for end in ends {

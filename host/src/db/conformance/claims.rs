@@ -34,7 +34,7 @@ pub async fn a_batch_is_answered_in_its_order(s: &Subject) {
         .collect();
     batch.reverse();
     batch.swap(3, 30);
-    let answers = s.db.claim(host, &batch).await.unwrap();
+    let answers = s.db.claim(steady(host), &batch).await.unwrap();
     assert_eq!(answers.len(), batch.len());
     for (arrival, answer) in batch.iter().zip(&answers) {
         let runs = matches!(answer, ClaimAnswer::Run(_));
@@ -42,7 +42,7 @@ pub async fn a_batch_is_answered_in_its_order(s: &Subject) {
         let state = if runs { State::Running } else { State::Pending };
         assert_eq!(s.row(arrival.message.id).await.state, state);
     }
-    assert!(s.db.claim(host, &[]).await.unwrap().is_empty());
+    assert!(s.db.claim(steady(host), &[]).await.unwrap().is_empty());
 }
 
 pub async fn input_and_output_are_kept_byte_for_byte(s: &Subject) {
@@ -159,7 +159,7 @@ pub async fn of_duplicates_in_a_batch_the_first_is_claimed(s: &Subject) {
     let host = s.host().await;
     let (a, b) = (arrival(), arrival());
     let batch = [b.clone(), a.clone(), b.clone(), conflicting(&a), b.clone()];
-    let answers = s.db.claim(host, &batch).await.unwrap();
+    let answers = s.db.claim(steady(host), &batch).await.unwrap();
     let ClaimAnswer::Run(claimed) = &answers[0] else { panic!("{answers:?}") };
     assert!(matches!(answers[1], ClaimAnswer::Run(_)), "{answers:?}");
     assert_eq!(answers[2], ClaimAnswer::Mine(claimed.clone()));
@@ -170,7 +170,7 @@ pub async fn of_duplicates_in_a_batch_the_first_is_claimed(s: &Subject) {
     let parked = arrival_with(Options::default(), elsewhere(WaitCode::NoSlot));
     s.claim(host, &parked).await;
     let batch = [again(&parked, here()), again(&parked, here())];
-    let answers = s.db.claim(host, &batch).await.unwrap();
+    let answers = s.db.claim(steady(host), &batch).await.unwrap();
     assert!(matches!((&answers[0], &answers[1]), (ClaimAnswer::Run(_), ClaimAnswer::Mine(_))), "{answers:?}");
     assert_eq!(s.history(parked.message.id).await, [Event::Parked, Event::Running]);
 }
@@ -190,7 +190,7 @@ pub async fn a_row_that_the_database_refuses_fails_alone(s: &Subject) {
     for (place, bad) in [3, 10, 19].into_iter().zip(&bad) {
         batch.insert(place, bad.clone());
     }
-    let answers = s.db.claim(host, &batch).await.unwrap();
+    let answers = s.db.claim(steady(host), &batch).await.unwrap();
     for (arrival, answer) in batch.iter().zip(&answers) {
         let is_bad = bad.iter().any(|b| Arc::ptr_eq(&b.message, &arrival.message));
         match answer {
@@ -210,7 +210,7 @@ pub async fn of_concurrent_claims_of_one_task_one_wins(s: &Subject) {
     let batch: Vec<_> = (0..64).map(|_| arrival()).collect();
     let mut reversed = batch.clone();
     reversed.reverse();
-    let (a, b) = tokio::join!(s.db.claim(one, &batch), second.claim(other, &reversed));
+    let (a, b) = tokio::join!(s.db.claim(steady(one), &batch), second.claim(steady(other), &reversed));
     let (a, mut b) = (a.unwrap(), b.unwrap());
     b.reverse();
     for (index, pair) in a.iter().zip(&b).enumerate() {

@@ -55,7 +55,7 @@ pub async fn what_nobody_serves_ends_after_its_grace(s: &Subject) {
     let served = park("word-count", WaitCode::NoPlugin);
     let broken = park("broken", WaitCode::NoPlugin);
     let waiting = park("busy", WaitCode::NoSlot);
-    s.db.claim(host, &[unknown.clone(), served.clone(), broken.clone(), waiting.clone()]).await.unwrap();
+    s.db.claim(steady(host), &[unknown.clone(), served.clone(), broken.clone(), waiting.clone()]).await.unwrap();
     assert_eq!(s.db.fail_unknown(LONG, 10).await.unwrap(), 0);
     assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 1);
     let row = s.row(unknown.message.id).await;
@@ -83,17 +83,17 @@ pub async fn parked_tasks_are_read_by_priority_then_age(s: &Subject) {
     }
     s.db.submit(&[new_task(id(), Options::default())]).await.unwrap();
     let names = ["a".to_owned(), "b".to_owned(), "z".to_owned()];
-    let parked = s.db.parked(&names, 10).await.unwrap();
+    let parked = s.db.parked(&names, true, 10).await.unwrap();
     let ids: Vec<_> = parked.iter().map(|p| p.message.id).collect();
     assert_eq!(ids, [&urgent, &other, &old, &young].map(|a| a.message.id));
     assert_eq!(parked[0].message, *urgent.message);
     assert_eq!(parked[0].queue, "default");
-    assert_eq!(s.db.parked(&names, 2).await.unwrap().len(), 2);
-    assert!(s.db.parked(&[], 10).await.unwrap().is_empty());
+    assert_eq!(s.db.parked(&names, true, 2).await.unwrap().len(), 2);
+    assert!(s.db.parked(&[], true, 10).await.unwrap().is_empty());
     // They are claimed as deliveries are.
     let arrival = arrival_of(parked[0].message.clone(), here());
     s.run(host, &arrival).await;
-    assert_eq!(s.db.parked(&names, 10).await.unwrap().len(), 3);
+    assert_eq!(s.db.parked(&names, true, 10).await.unwrap().len(), 3);
 }
 
 pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {

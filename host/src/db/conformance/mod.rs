@@ -14,6 +14,7 @@ mod subject;
 mod submitting;
 mod takeovers;
 mod timing;
+mod verbs;
 
 pub use subject::*;
 pub use timing::timing;
@@ -58,7 +59,9 @@ behaviours! {
     takeovers:
         a_lost_owners_task_is_taken_over_and_the_former_owner_is_fenced
         a_lost_owners_task_is_parked_where_it_cannot_run
-        a_task_that_keeps_losing_its_hosts_ends
+        a_task_that_keeps_losing_its_hosts_is_isolated_and_its_own_budget_ends_it
+        a_lapsed_lease_is_believed_only_by_who_is_steady
+        a_host_that_renews_while_it_is_wedged_is_past_its_hard_deadline
         a_cancelled_task_of_a_lost_owner_ends_instead_of_running
         a_lost_owners_task_is_put_up_once_per_lease_time
         a_task_whose_owner_lives_is_not_put_up;
@@ -106,6 +109,15 @@ behaviours! {
         a_waiting_task_says_why
         histories_and_logs_are_read_from_where_the_reader_was
         ends_are_told_of_many_tasks_at_once;
+    verbs:
+        an_ended_task_is_retried_as_a_new_one
+        a_task_is_not_retried_while_a_retry_is_under_way
+        of_concurrent_retries_of_one_task_one_is_made
+        an_erased_task_stays_without_what_it_held
+        erasing_a_rejected_task_erases_its_letter
+        a_redrive_goes_under_one_id_until_it_is_seen_through
+        tasks_are_filtered_by_failure_and_time
+        what_is_past_its_time_is_counted_and_tables_are_measured;
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them
         every_malformed_row_is_refused;

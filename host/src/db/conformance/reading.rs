@@ -9,7 +9,7 @@ use std::time::Duration;
 pub async fn tasks_are_paged_newest_first(s: &Subject) {
     let host = s.host().await;
     let batch: Vec<_> = (0..7).map(|_| arrival()).collect();
-    s.db.claim(host, &batch).await.unwrap();
+    s.db.claim(steady(host), &batch).await.unwrap();
     let mut ids: Vec<_> = batch.iter().map(|a| a.message.id).collect();
     ids.sort();
     ids.reverse();

@@ -87,7 +87,7 @@ pub async fn an_empty_database_is_told_apart(s: &Subject) {
     assert!(s.db.ping().await.is_ok());
     let text = refusal(s.db.check_schema().await);
     assert!(text.contains("version 0") && text.contains("agentry migrate"), "{text}");
-    assert!(matches!(s.db.claim(id(), &[arrival()]).await, Err(DbError::Schema(_))));
+    assert!(matches!(s.db.claim(steady(id()), &[arrival()]).await, Err(DbError::Schema(_))));
     assert_eq!(s.db.migrate().await.unwrap(), Migrated { from: 0, to: LATEST });
     assert_eq!(s.db.check_schema().await.unwrap(), LATEST);
 }

@@ -192,7 +192,7 @@ pub async fn logs_go_on_over_all_attempts_and_are_made_storable(s: &Subject) {
 pub async fn a_large_batch_is_settled_in_one_call(s: &Subject) {
     let host = s.host().await;
     let arrivals: Vec<_> = (0..300).map(|_| arrival()).collect();
-    let claimed = s.db.claim(host, &arrivals).await.unwrap();
+    let claimed = s.db.claim(steady(host), &arrivals).await.unwrap();
     let mut batch: Vec<_> = arrivals
         .iter()
         .zip(&claimed)

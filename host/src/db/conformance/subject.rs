@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// A lease that outlives every test.
 pub const LONG: Duration = Duration::from_secs(3600);
+/// A lease time, as it is by default.
+pub const LEASE: Duration = Duration::from_secs(30);
 /// The digest of the plugin that tests run.
 pub const DIGEST: &str = "sha256:0";
 
@@ -50,7 +52,7 @@ impl Subject {
 
     /// Claim one task.
     pub async fn claim(&self, host: HostId, arrival: &Arrival) -> ClaimAnswer {
-        let mut answers = self.db.claim(host, std::slice::from_ref(arrival)).await.unwrap();
+        let mut answers = self.db.claim(steady(host), std::slice::from_ref(arrival)).await.unwrap();
         assert_eq!(answers.len(), 1);
         answers.remove(0)
     }
@@ -109,6 +111,11 @@ impl Subject {
     }
 }
 
+/// A host that has been in touch with the database for long.
+pub fn steady(host: HostId) -> Claimant {
+    Claimant { host, steady: true }
+}
+
 /// What a host says of itself.
 pub fn record() -> HostRecord {
     HostRecord {
@@ -136,7 +143,13 @@ pub fn message(id: TaskId, plugin: &str, input: &str, options: Options) -> TaskM
 
 /// This host can run it.
 pub fn here() -> Runnable {
-    Runnable::Here { version: "0.1.0".into(), digest: DIGEST.into(), max_attempts: 3 }
+    Runnable::Here {
+        version: "0.1.0".into(),
+        digest: DIGEST.into(),
+        max_attempts: 3,
+        allowed: Duration::from_secs(600),
+        lane: true,
+    }
 }
 
 /// This host cannot run it.

@@ -11,7 +11,7 @@ pub async fn timing(s: &Subject, name: &str) {
     for _ in 0..40 {
         let arrivals: Vec<_> = (0..256).map(|_| arrival()).collect();
         let start = Instant::now();
-        let answers = s.db.claim(host, &arrivals).await.unwrap();
+        let answers = s.db.claim(steady(host), &arrivals).await.unwrap();
         claims.push(start.elapsed());
         let batch: Vec<_> = arrivals
             .iter()

@@ -3,7 +3,7 @@
 use super::super::fault::Fault;
 use super::super::storable;
 use super::super::{DeadLetter, NewTask};
-use super::max_attempts;
+use super::{allowed, max_attempts};
 use crate::task::{
     Arrival, Decision, Event, Failure, FailureKind, Fence, HostId, Runnable, State, TaskId, TaskMessage, WaitCode,
     decide, next, retry,
@@ -29,6 +29,8 @@ pub(in crate::db) struct Birth<'a> {
     pub attempt: u32,
     pub fence: Fence,
     pub owner: Option<HostId>,
+    /// Microseconds from its claim to the attempt's hard deadline.
+    pub allowed: Option<i64>,
     pub priority: u8,
     pub labels: String,
     pub options: String,
@@ -63,6 +65,7 @@ impl<'a> Birth<'a> {
                 birth.attempt = *attempt;
                 birth.fence = 1;
                 birth.owner = Some(host);
+                birth.allowed = allowed(arrival);
                 if let Runnable::Here { version, digest, .. } = &arrival.runnable {
                     (birth.version, birth.digest) = (Some(&**version), Some(&**digest));
                 }
@@ -127,6 +130,7 @@ impl<'a> Birth<'a> {
             attempt: 0,
             fence: 0,
             owner: None,
+            allowed: None,
             priority: 0,
             labels: "{}".into(),
             options: "{}".into(),
@@ -181,6 +185,7 @@ impl<'a> Birth<'a> {
             attempt: 0,
             fence: 0,
             owner: None,
+            allowed: None,
             priority: options.priority.unwrap_or(0),
             labels: json(serde_json::to_string(&options.labels))?,
             options: json(serde_json::to_string(options))?,

@@ -1,6 +1,7 @@
 //! Telling whether two unusable messages are one that came twice.
 
 use super::super::DeadLetter;
+use crate::task::TaskId;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,17 @@ pub(in crate::db) fn content_hash(letter: &DeadLetter) -> [u8; 32] {
         hash.update(part);
     }
     hash.finalize().into()
+}
+
+/// Names the ids under which letters are delivered again.
+const REDRIVES: uuid::Uuid = uuid::uuid!("0b9c1a52-6f0e-4c59-9f0c-2f6b8a7d3e40");
+
+/// The id of a letter's next redrive, after `redrives` that were seen through: one that dies half-way and is begun again
+/// publishes the same task twice. The content is in it, so that letters of two databases do not meet.
+pub(in crate::db) fn redrive_id(letter: i64, redrives: i64, content_hash: &[u8]) -> TaskId {
+    let mut name = [letter.to_be_bytes(), redrives.to_be_bytes()].concat();
+    name.extend_from_slice(content_hash);
+    TaskId::new_v5(&REDRIVES, &name)
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@
 //! [`Outcome`] (the end of an attempt), each with the event that tells of it. The databases only carry them out.
 
 mod birth;
+mod erasure;
 mod letter;
 mod outcome;
 mod submission;
 mod write;
 
 pub(super) use birth::Birth;
-pub(super) use letter::content_hash;
+pub(super) use erasure::erased;
+pub(super) use letter::{content_hash, redrive_id};
 pub(super) use outcome::{Outcome, unstorable};
 pub(super) use submission::Submission;
 pub(super) use write::{Locked, Write, answer};
@@ -20,8 +22,6 @@ use crate::task::{Arrival, Decision, Failure, FailureKind, Runnable, TaskId, set
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-/// How long a row put up for a take-over is left alone before it is put up again: one lease, as it is by default.
-pub(super) const RESCUE_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// Bytes of a dead letter's body that are read back.
 pub(super) const BODY_SHOWN: i64 = 64 * 1024;
 /// Within this time a redelivered message is taken for the same as an equal one that has a row.
@@ -40,7 +40,8 @@ pub(super) fn bounded(duration: std::time::Duration) -> chrono::TimeDelta {
 pub(super) fn born(decision: Decision, arrival: &Arrival, at: DateTime<Utc>) -> ClaimAnswer {
     match decision {
         Decision::Run { attempt, .. } => {
-            let standing = Standing { attempt, max_attempts: max_attempts(arrival), snoozes: 0 };
+            let max_attempts = max_attempts(arrival);
+            let standing = Standing { attempt, max_attempts, snoozes: 0, child_losses: 0, isolated: false };
             ClaimAnswer::Run(Claimed { fence: 1, standing, at })
         }
         other => ClaimAnswer::Done(other),
@@ -51,7 +52,15 @@ pub(super) fn born(decision: Decision, arrival: &Arrival, at: DateTime<Utc>) -> 
 fn max_attempts(arrival: &Arrival) -> u32 {
     match &arrival.runnable {
         Runnable::Here { max_attempts, .. } => *max_attempts,
-        Runnable::NotHere { .. } => arrival.message.max_attempts(None),
+        Runnable::NotHere { .. } | Runnable::Never { .. } => arrival.message.max_attempts(None),
+    }
+}
+
+/// How long after its claim an attempt is past its hard deadline, in microseconds.
+fn allowed(arrival: &Arrival) -> Option<i64> {
+    match &arrival.runnable {
+        Runnable::Here { allowed, .. } => bounded(*allowed).num_microseconds(),
+        Runnable::NotHere { .. } | Runnable::Never { .. } => None,
     }
 }
 

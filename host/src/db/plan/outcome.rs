@@ -20,6 +20,8 @@ pub(in crate::db) struct Outcome<'a> {
     /// The attempt counts as used up.
     pub burns: bool,
     pub snoozed: bool,
+    /// A child of the isolation lane died of it.
+    pub child_lost: bool,
     pub output: Option<&'a str>,
     pub failure: Option<String>,
     /// Until it runs again.
@@ -59,7 +61,9 @@ impl<'a> Outcome<'a> {
                 let detail = json!({"message": message, "after_ms": millis(*after)});
                 (None, Some(WaitCode::Snoozed), Some(storable::json(&waiting)), Some(storable::json(&detail)))
             }
-            Ended::Interrupted { reason } => (None, None, None, Some(storable::json(&json!({"reason": reason})))),
+            Ended::Interrupted { reason } | Ended::ChildLost { reason } => {
+                (None, None, None, Some(storable::json(&json!({"reason": reason}))))
+            }
             Ended::Cancelled => (None, None, None, None),
         };
         Ok(Outcome {
@@ -69,6 +73,8 @@ impl<'a> Outcome<'a> {
             event: ended.event(),
             burns: ended.burns_attempt(),
             snoozed: matches!(ended, Ended::Snoozed { .. }),
+            child_lost: matches!(ended, Ended::ChildLost { .. })
+                || ended.failure().is_some_and(|failure| failure.kind == FailureKind::HostLost),
             output,
             failure,
             after,
@@ -78,7 +84,7 @@ impl<'a> Outcome<'a> {
             digest: &settlement.digest,
             usage: serde_json::to_string(&settlement.usage).map_err(|e| Fault::Defect(format!("usage: {e}")))?,
             detail,
-            outbox: matches!(ended, Ended::Interrupted { .. }),
+            outbox: ended.state() == State::Pending,
             logs: &settlement.logs,
         })
     }

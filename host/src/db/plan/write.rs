@@ -3,10 +3,11 @@
 use super::super::fault::Fault;
 use super::super::{ClaimAnswer, storable};
 use super::birth::stored;
-use super::max_attempts;
+use super::{allowed, max_attempts};
 use crate::db::Claimed;
 use crate::task::{
-    Arrival, Decision, Event, Failure, Fence, HostId, Runnable, State, TaskId, WaitCode, claim, next, settle::Standing,
+    Arrival, Decision, Event, Failure, Fence, HostId, Runnable, State, TaskId, WaitCode, claim, next, retry,
+    settle::Standing,
 };
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -22,7 +23,18 @@ pub(in crate::db) struct Locked {
     pub version: Option<String>,
     pub digest: Option<String>,
     pub started_at: Option<DateTime<Utc>>,
+    /// The attempt is past its hard deadline.
+    pub overdue: bool,
+    /// Its owner's lease is valid, or lapsed without having been ended.
+    pub owner_may_live: bool,
     pub last_seq: i64,
+}
+
+impl Locked {
+    /// Whether the owner is to be taken for alive by somebody who is steady, or is not.
+    pub fn owner_alive(&self, steady: bool) -> bool {
+        if steady { self.row.owner_alive && !self.overdue } else { self.owner_may_live }
+    }
 }
 
 /// The columns that a change sets. Those that follow from the state (`started_at`, `finished_at`, `waiting_since`) are set
@@ -36,6 +48,8 @@ pub(in crate::db) struct Write {
     pub attempt: u32,
     pub max_attempts: u32,
     pub host_losses: u32,
+    /// Microseconds from its claim to the attempt's hard deadline.
+    pub allowed: Option<i64>,
     pub version: Option<String>,
     pub digest: Option<String>,
     /// `None` keeps the last one.
@@ -67,7 +81,8 @@ impl Write {
             owner: row.owner,
             attempt: locked.attempt,
             max_attempts: row.max_attempts,
-            host_losses: row.host_losses + u32::from(lost),
+            host_losses: if lost { (row.host_losses + 1).min(retry::SUSPECT_AFTER) } else { row.host_losses },
+            allowed: None,
             version: locked.version.clone(),
             digest: locked.digest.clone(),
             failure: None,
@@ -85,6 +100,11 @@ impl Write {
     /// Due again: it goes to its queue.
     pub fn wake(locked: &Locked) -> Result<Write, Fault> {
         Ok(Write { outbox: true, ..Write::of_event(locked, Event::Pending, None)? })
+    }
+
+    /// Called off while it waited: its end had been asked for while it ran.
+    pub fn cancel(locked: &Locked) -> Result<Write, Fault> {
+        Write::of_event(locked, Event::Cancelled, None)
     }
 
     /// Ended without having run.
@@ -105,13 +125,14 @@ impl Write {
         host: HostId,
     ) -> Result<Option<Write>, Fault> {
         let write = match decision {
-            Decision::Run { event, attempt, host_losses } => {
+            Decision::Run { event, attempt, host_losses, .. } => {
                 let mut write = Write::of_event(locked, *event, Some(host))?;
                 write.fence += 1;
                 write.owner = Some(host);
                 write.attempt = *attempt;
                 write.host_losses = *host_losses;
                 write.max_attempts = max_attempts(arrival);
+                write.allowed = allowed(arrival);
                 if let Runnable::Here { version, digest, .. } = &arrival.runnable {
                     (write.version, write.digest) = (Some(version.to_string()), Some(digest.to_string()));
                 }
@@ -139,16 +160,23 @@ pub(in crate::db) fn answer(
     write: Option<&Write>,
     at: DateTime<Utc>,
 ) -> ClaimAnswer {
-    let snoozes = locked.row.snoozes;
+    let claim::Row { snoozes, child_losses, host_losses, .. } = locked.row;
+    let standing = |attempt, max_attempts, host_losses| Standing {
+        attempt,
+        max_attempts,
+        snoozes,
+        child_losses,
+        isolated: retry::is_suspect(host_losses),
+    };
     match (&decision, write) {
         (Decision::Run { .. }, Some(write)) => ClaimAnswer::Run(Claimed {
             fence: write.fence,
-            standing: Standing { attempt: write.attempt, max_attempts: write.max_attempts, snoozes },
+            standing: standing(write.attempt, write.max_attempts, write.host_losses),
             at,
         }),
         (Decision::Mine, _) => ClaimAnswer::Mine(Claimed {
             fence: locked.row.fence,
-            standing: Standing { attempt: locked.attempt, max_attempts: locked.row.max_attempts, snoozes },
+            standing: standing(locked.attempt, locked.row.max_attempts, host_losses),
             at: locked.started_at.unwrap_or(at),
         }),
         (Decision::Conflict, _) => ClaimAnswer::Conflict,

@@ -1,12 +1,12 @@
 //! Claiming: rows that are not there are inserted by one statement; the others are decided on under lock.
 
-use super::super::ClaimAnswer;
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
+use super::super::{ClaimAnswer, Claimant};
 use super::transition::{give_birth, locked, with_leases, write};
-use crate::task::{Arrival, HostId, TaskId, decide};
+use crate::task::{Arrival, TaskId, decide};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, query};
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ statements! {
 
 pub(super) async fn claim(
     connection: &mut PgConnection,
-    host: HostId,
+    me: Claimant,
     batch: &[Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
     let mut order: Vec<usize> = (0..batch.len()).collect();
@@ -28,7 +28,7 @@ pub(super) async fn claim(
 
     let mut bisection = Bisection::new(sorted.len());
     while let Some(range) = bisection.next() {
-        let result = claim_sorted(connection, host, &sorted[range.clone()]).await;
+        let result = claim_sorted(connection, me, &sorted[range.clone()]).await;
         if let Some((index, fault)) = bisection.tried(range, result)? {
             bisection.answer(index, ClaimAnswer::Refused(fault.reason()));
         }
@@ -42,7 +42,7 @@ pub(super) async fn claim(
 /// with one id the later ones see what became of the first, and a row that is pruned between two steps is seen as none.
 async fn claim_sorted(
     connection: &mut PgConnection,
-    host: HostId,
+    me: Claimant,
     arrivals: &[&Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
     let mut answers: Vec<Option<ClaimAnswer>> = vec![None; arrivals.len()];
@@ -56,8 +56,8 @@ async fn claim_sorted(
             return Ok(answers.into_iter().flatten().collect());
         }
         let before = round.len();
-        let rest = insert(connection, host, arrivals, round, &mut answers).await?;
-        let left = change(connection, host, arrivals, rest, &mut answers).await?;
+        let rest = insert(connection, me, arrivals, round, &mut answers).await?;
+        let left = change(connection, me, arrivals, rest, &mut answers).await?;
         fruitless = if left < before { 0 } else { fruitless + 1 };
         if fruitless > 3 {
             return Err(Fault::Busy("rows came and went while they were claimed".into()));
@@ -68,7 +68,7 @@ async fn claim_sorted(
 /// Insert those without a row; answers those that have one.
 async fn insert(
     connection: &mut PgConnection,
-    host: HostId,
+    me: Claimant,
     arrivals: &[&Arrival],
     round: Vec<usize>,
     answers: &mut [Option<ClaimAnswer>],
@@ -81,7 +81,7 @@ async fn insert(
     let mut decisions = Vec::with_capacity(round.len());
     let mut births = Vec::with_capacity(round.len());
     for &index in &round {
-        let (decision, birth) = Birth::of_arrival(arrivals[index], host, now)?;
+        let (decision, birth) = Birth::of_arrival(arrivals[index], me.host, now)?;
         decisions.push(decision);
         births.push(birth);
     }
@@ -99,7 +99,7 @@ async fn insert(
 /// Decide on those that have a row, under lock; answers how many turned out to have none.
 async fn change(
     connection: &mut PgConnection,
-    host: HostId,
+    me: Claimant,
     arrivals: &[&Arrival],
     rest: Vec<usize>,
     answers: &mut [Option<ClaimAnswer>],
@@ -110,7 +110,7 @@ async fn change(
     let ids: Vec<TaskId> = rest.iter().map(|&index| arrivals[index].message.id).collect();
     let mut tx = connection.begin().await?;
     let rows = query(LOCK).bind(&ids).fetch_all(&mut *tx).await?;
-    let locked = with_leases(&mut tx, &rows, Some(host)).await?;
+    let locked = with_leases(&mut tx, &rows, me).await?;
     let now = clock(&mut tx).await?;
     let mut decided = Vec::with_capacity(locked.len());
     let mut writes = Vec::new();
@@ -118,8 +118,8 @@ async fn change(
         // Rows and arrivals are both in the order of their ids.
         let Ok(at) = ids.binary_search(&locked.id) else { continue };
         let index = rest[at];
-        let decision = decide(Some(&locked.row), arrivals[index], host, now);
-        let change = Write::of_decision(locked, &decision, arrivals[index], host)?;
+        let decision = decide(Some(&locked.row), arrivals[index], me.host, now);
+        let change = Write::of_decision(locked, &decision, arrivals[index], me.host)?;
         decided.push((index, locked, decision, change.clone()));
         writes.extend(change);
     }

@@ -16,13 +16,17 @@ statements! {
         ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
     EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
         AND t.deadline <= clock_timestamp() ORDER BY t.deadline LIMIT $1 FOR UPDATE SKIP LOCKED");
+    /// Those whose end was asked for while they ran, and that wait again.
+    CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
+        LIMIT $1 FOR UPDATE SKIP LOCKED");
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin'
         AND t.waiting_since <= clock_timestamp() - $1::interval AND t.plugin_name <> ALL($2)
         LIMIT $3 FOR UPDATE SKIP LOCKED");
     /// Put up rows of lost owners for a take-over: their message may be gone, acknowledged by a host that saw them owned.
     RESCUE = "WITH lost AS (
         SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
-        WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= clock_timestamp())
+        WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= clock_timestamp() AND (h.ended OR $3)
+                OR $3 AND t.kill_at > t.started_at AND t.kill_at <= clock_timestamp())
             AND (t.rescued_at IS NULL OR t.rescued_at <= clock_timestamp() - $2::interval)
         LIMIT $1 FOR UPDATE OF t SKIP LOCKED
     ), marked AS (
@@ -46,9 +50,11 @@ pub(super) async fn wake_due(connection: &mut PgConnection, limit: u32) -> Resul
 pub(super) async fn fail_expired(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {
     let mut tx = connection.begin().await?;
     let rows = query(EXPIRED).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
-    let count = apply(&mut tx, &rows, |row| Write::fail(row, &claim::expiry(row.row.deadline), None)).await?;
+    let expired = apply(&mut tx, &rows, |row| Write::fail(row, &claim::expiry(row.row.deadline), None)).await?;
+    let rows = query(CALLED_OFF).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let cancelled = apply(&mut tx, &rows, Write::cancel).await?;
     tx.commit().await?;
-    Ok(count)
+    Ok(expired + cancelled)
 }
 
 pub(super) async fn fail_unknown(connection: &mut PgConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
@@ -60,8 +66,14 @@ pub(super) async fn fail_unknown(connection: &mut PgConnection, grace: Duration,
     Ok(count)
 }
 
-pub(super) async fn rescue(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {
-    let row = query(RESCUE).bind(i64::from(limit)).bind(interval(plan::RESCUE_AGAIN)).fetch_one(connection).await?;
+pub(super) async fn rescue(
+    connection: &mut PgConnection,
+    steady: bool,
+    again: Duration,
+    limit: u32,
+) -> Result<u64, Fault> {
+    let again = interval(again);
+    let row = query(RESCUE).bind(i64::from(limit)).bind(again).bind(steady).fetch_one(connection).await?;
     let count = need(row.int("rescued")?, "rescued")?;
     Ok(count.unsigned_abs())
 }

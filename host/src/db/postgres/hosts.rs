@@ -21,12 +21,13 @@ statements! {
         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, build = EXCLUDED.build,
             settings_digest = EXCLUDED.settings_digest, queues = EXCLUDED.queues, plugins = EXCLUDED.plugins,
             broken_plugins = EXCLUDED.broken_plugins, slots = EXCLUDED.slots, busy = EXCLUDED.busy,
-            renewed_at = EXCLUDED.renewed_at, lease_until = EXCLUDED.lease_until
+            renewed_at = EXCLUDED.renewed_at, lease_until = EXCLUDED.lease_until,
+            ended = false
         RETURNING renewed_at
     )
     SELECT NOT EXISTS (SELECT FROM before WHERE lease_until >= renewed_at) AS lapsed FROM renewed";
     ASKED_TO_END = "SELECT id FROM tasks WHERE owner = $1 AND state = 'running' AND cancel_requested";
-    END = "UPDATE hosts SET lease_until = clock_timestamp() WHERE id = $1 AND lease_until > clock_timestamp()";
+    END = "UPDATE hosts SET lease_until = LEAST(lease_until, clock_timestamp()), ended = true WHERE id = $1";
     LIST = "SELECT id, name, build, settings_digest, queues, plugins, broken_plugins, slots, busy, started_at, renewed_at,
         lease_until, lease_until > clock_timestamp() AS alive FROM hosts
         WHERE lease_until > clock_timestamp() - $1::interval ORDER BY started_at DESC, id";

@@ -4,11 +4,15 @@ mod claim;
 mod connect;
 mod dead;
 mod duties;
+mod erase;
 mod hosts;
 mod outbox;
 mod prune;
 mod read;
+mod redrive;
+mod retry;
 mod settle;
+mod sizes;
 mod submit;
 mod transition;
 mod version;
@@ -103,11 +107,11 @@ impl Db for PostgresDb {
         self.run("list hosts", |c| Box::pin(hosts::list(c))).await
     }
 
-    async fn claim(&self, host: HostId, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
+    async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
         let batch: Arc<[Arrival]> = batch.into();
         self.run("claim", move |c| {
             let batch = batch.clone();
-            Box::pin(async move { claim::claim(c, host, &batch).await })
+            Box::pin(async move { claim::claim(c, me, &batch).await })
         })
         .await
     }
@@ -151,19 +155,19 @@ impl Db for PostgresDb {
         self.run("end what has expired", move |c| Box::pin(duties::fail_expired(c, limit))).await
     }
 
-    async fn rescue(&self, limit: u32) -> Result<u64, DbError> {
-        self.run("rescue", move |c| Box::pin(duties::rescue(c, limit))).await
+    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
+        self.run("rescue", move |c| Box::pin(duties::rescue(c, steady, again, limit))).await
     }
 
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.run("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
-    async fn parked(&self, plugins: &[String], limit: u32) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError> {
         let plugins: Arc<[String]> = plugins.into();
         self.run("read what is parked", move |c| {
             let plugins = plugins.clone();
-            Box::pin(async move { read::parked(c, &plugins, limit).await })
+            Box::pin(async move { read::parked(c, &plugins, lane, limit).await })
         })
         .await
     }
@@ -199,6 +203,40 @@ impl Db for PostgresDb {
     async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError> {
         let keep = *keep;
         self.run("prune", move |c| Box::pin(prune::prune(c, keep, limit))).await
+    }
+
+    async fn asked(&self, id: TaskId) -> Result<Option<AskedTask>, DbError> {
+        self.run("read what was asked", move |c| Box::pin(retry::asked(c, id))).await
+    }
+
+    async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError> {
+        let task = Arc::new(task.clone());
+        self.run("retry", move |c| {
+            let task = task.clone();
+            Box::pin(async move { retry::retry(c, &task, once).await })
+        })
+        .await
+    }
+
+    async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
+        self.run("erase", move |c| Box::pin(erase::erase(c, id))).await
+    }
+
+    async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {
+        self.run("begin a redrive", move |c| Box::pin(redrive::begin_redrive(c, letter, again))).await
+    }
+
+    async fn end_redrive(&self, letter: i64, id: TaskId) -> Result<(), DbError> {
+        self.run("end a redrive", move |c| Box::pin(redrive::end_redrive(c, letter, id))).await
+    }
+
+    async fn prunable(&self, keep: &Retention) -> Result<PrunePlan, DbError> {
+        let keep = *keep;
+        self.run("count what is past its time", move |c| Box::pin(prune::prunable(c, keep))).await
+    }
+
+    async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
+        self.run("measure the tables", |c| Box::pin(sizes::sizes(c))).await
     }
 
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {

@@ -1,11 +1,11 @@
 //! Forgetting: terminal tasks with all their lines, dead letters and ended hosts, a few at a time.
 
-use super::super::Retention;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan;
+use super::super::{Prunable, PrunePlan, Retention};
 use super::hosts::interval;
-use crate::task::TaskId;
+use crate::task::{State, TaskId};
 use sqlx::{Connection, PgConnection, query};
 
 statements! {
@@ -20,6 +20,9 @@ statements! {
         DELETE FROM tasks WHERE id = ANY($1)";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (
         SELECT id FROM dead_letters WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    PAST = "SELECT count(*) AS past, min(finished_at) AS oldest FROM tasks
+        WHERE state = $1 AND finished_at < clock_timestamp() - $2::interval";
+    PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < clock_timestamp() - $1::interval";
     HOSTS = "DELETE FROM hosts h WHERE lease_until < clock_timestamp() - $1::interval
         AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')";
 }
@@ -42,4 +45,19 @@ pub(super) async fn prune(connection: &mut PgConnection, keep: Retention, limit:
     query(HOSTS).bind(interval(plan::HOST_SHOWN)).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(ids.len() as u64 + letters)
+}
+
+pub(super) async fn prunable(connection: &mut PgConnection, keep: Retention) -> Result<PrunePlan, Fault> {
+    let mut past = [Prunable::default(); 3];
+    let kinds = [(State::Completed, keep.completed), (State::Failed, keep.failed), (State::Cancelled, keep.failed)];
+    for (slot, (state, kept)) in past.iter_mut().zip(kinds) {
+        *slot = read(&query(PAST).bind(state.as_str()).bind(interval(kept)).fetch_one(&mut *connection).await?)?;
+    }
+    let dead = read(&query(PAST_LETTERS).bind(interval(keep.dead)).fetch_one(connection).await?)?;
+    let [completed, failed, cancelled] = past;
+    Ok(PrunePlan { completed, failed, cancelled, dead })
+}
+
+fn read(row: &impl Cells) -> Result<Prunable, Fault> {
+    Ok(Prunable { count: need(row.int("past")?, "past")?, oldest: row.time("oldest")? })
 }

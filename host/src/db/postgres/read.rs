@@ -6,7 +6,7 @@ use super::super::plan::BODY_SHOWN;
 use super::super::{
     AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, ParkedTask, TaskFilter, TaskRow, rows, storable,
 };
-use crate::task::{State, TaskId};
+use crate::task::{FailureKind, State, TaskId};
 use sqlx::{PgConnection, query};
 
 /// A task as it is shown; `$1` and `$2`: with input, with output.
@@ -15,7 +15,7 @@ macro_rules! task {
         concat!(
             "SELECT t.id, t.plugin, t.version, t.digest, t.queue, t.state, t.waiting_code, t.waiting_detail,
             t.waiting_since, t.failure, t.attempt, t.max_attempts, t.owner, t.labels, t.priority, t.created_at, t.run_at,
-            t.started_at, t.finished_at, t.deadline, t.retry_of, t.traceparent,
+            t.started_at, t.finished_at, t.deadline, t.retry_of, t.traceparent, t.erased_at,
             CASE WHEN $1 THEN t.input END AS input, CASE WHEN $2 THEN t.output END AS output,
             o.task_id IS NOT NULL AS in_outbox, o.reason AS outbox_reason
             FROM tasks t LEFT JOIN outbox o ON o.task_id = t.id AND t.state = 'pending' ",
@@ -28,7 +28,9 @@ statements! {
     TASK = task!("WHERE t.id = $3");
     TASKS = task!("WHERE ($3::text IS NULL OR t.state = $3) AND ($4::text IS NULL OR t.plugin_name = $4 OR t.plugin = $4)
         AND ($5::text IS NULL OR t.queue = $5) AND ($6::text IS NULL OR t.labels::jsonb ->> $6 = $7)
-        AND ($8::uuid IS NULL OR t.id < $8) ORDER BY t.id DESC LIMIT $9");
+        AND ($8::uuid IS NULL OR t.id < $8) AND ($10::text IS NULL OR t.failure::jsonb ->> 'kind' = $10)
+        AND ($11::timestamptz IS NULL OR COALESCE(t.finished_at, t.created_at) >= $11)
+        AND ($12::uuid IS NULL OR t.retry_of = $12) ORDER BY t.id DESC LIMIT $9");
     TERMINAL = "SELECT id FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled')";
     EVENTS = "SELECT seq, at, event, attempt, fence, host, digest, detail FROM task_events
         WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
@@ -37,14 +39,17 @@ statements! {
     ATTEMPTS = "SELECT attempt, fence, host, build, version, digest, started_at, finished_at, ended, failure, usage
         FROM task_attempts WHERE task_id = $1 ORDER BY fence";
     DEAD = "SELECT id, at, reason, detail, queue, task_id, plugin, substring(body FROM 1 FOR $5) AS body,
-        octet_length(body)::bigint AS body_bytes, properties FROM dead_letters
+        octet_length(body)::bigint AS body_bytes, properties, redriven_at,
+        redriven_as, erased_at FROM dead_letters
         WHERE ($1::text IS NULL OR reason = $1) AND ($2::text IS NULL OR queue = $2) AND ($3::bigint IS NULL OR id < $3)
+            AND ($6::timestamptz IS NULL OR at >= $6) AND (NOT $7 OR redriven_at IS NULL AND erased_at IS NULL)
         ORDER BY id DESC LIMIT $4";
     /// Each plugin's first rows by the index, then the first of all; the payload is read for those alone.
     PARKED = "WITH first AS (
         SELECT p.id, p.priority, p.created_at FROM unnest($1::text[]) AS name CROSS JOIN LATERAL (
             SELECT t.id, t.priority, t.created_at FROM tasks t
             WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
+                AND ($3 OR t.waiting_code <> 'isolation')
             ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2) AS p
         ORDER BY p.priority DESC, p.created_at, p.id LIMIT $2
     )
@@ -74,6 +79,9 @@ pub(super) async fn tasks(
         .bind(value.map(storable::text))
         .bind(filter.before)
         .bind(i64::from(filter.limit))
+        .bind(filter.kind.map(FailureKind::as_str))
+        .bind(filter.since)
+        .bind(filter.retry_of)
         .fetch_all(connection)
         .await?;
     rows.iter().map(rows::task).collect()
@@ -112,9 +120,10 @@ pub(super) async fn attempts(connection: &mut PgConnection, id: TaskId) -> Resul
 pub(super) async fn parked(
     connection: &mut PgConnection,
     plugins: &[String],
+    lane: bool,
     limit: u32,
 ) -> Result<Vec<ParkedTask>, Fault> {
-    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).fetch_all(connection).await?;
+    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).fetch_all(connection).await?;
     rows.iter().map(rows::parked).collect()
 }
 
@@ -125,6 +134,8 @@ pub(super) async fn dead_letters(connection: &mut PgConnection, filter: &DeadFil
         .bind(filter.before)
         .bind(i64::from(filter.limit))
         .bind(i32::try_from(BODY_SHOWN).unwrap_or(i32::MAX))
+        .bind(filter.since)
+        .bind(filter.waiting)
         .fetch_all(connection)
         .await?;
     rows.iter().map(rows::dead).collect()

@@ -16,14 +16,15 @@ statements! {
     /// that this owner runs and ran.
     SETTLE = "WITH i AS (
         SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::boolean[], $7::boolean[], $8::text[],
-            $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[])
+            $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $28::boolean[])
             AS i(id, fence, state, event, burns, snoozed, output, failure, after_us, waiting_code, waiting_detail, version,
-            digest, lines)
+            digest, lines, child_lost)
     ), changed AS (
         UPDATE tasks t SET state = i.state, output = i.output,
             failure = CASE WHEN i.state = 'completed' THEN NULL ELSE COALESCE(i.failure, t.failure) END,
             burnt = CASE WHEN i.burns THEN t.attempt ELSE t.burnt END,
             snoozes = t.snoozes + CASE WHEN i.snoozed THEN 1 ELSE 0 END,
+            child_losses = t.child_losses + CASE WHEN i.child_lost THEN 1 ELSE 0 END,
             run_at = CASE WHEN i.after_us IS NULL THEN t.run_at
                 ELSE statement_timestamp() + i.after_us * interval '1 microsecond' END,
             waiting_code = i.waiting_code, waiting_detail = i.waiting_detail, version = i.version, digest = i.digest,
@@ -142,6 +143,7 @@ async fn settle_sorted(
         .bind(column(&lines, |l| storable::text(&l.line.logger)))
         .bind(column(&lines, |l| storable::text(&l.line.message)))
         .bind(column(&lines, |l| l.line.cut))
+        .bind(column(&outcomes, |o| o.child_lost))
         .fetch_all(&mut *connection)
         .await?;
     let mut settled = HashSet::new();

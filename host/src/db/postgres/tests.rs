@@ -107,11 +107,15 @@ async fn every_statement_is_taken_by_the_database() {
         ("connect", connect::ALL),
         ("dead", dead::ALL),
         ("duties", duties::ALL),
+        ("erase", erase::ALL),
         ("hosts", hosts::ALL),
         ("outbox", outbox::ALL),
         ("prune", prune::ALL),
         ("read", read::ALL),
+        ("redrive", redrive::ALL),
+        ("retry", retry::ALL),
         ("settle", settle::ALL),
+        ("sizes", sizes::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("version", version::ALL),
@@ -150,7 +154,7 @@ async fn the_tables_are_in_the_named_schema_and_two_schemas_do_not_meet() {
     one.migrate().await.unwrap();
     other.migrate().await.unwrap();
     let arrival = arrival();
-    one.claim(conformance::id(), std::slice::from_ref(&arrival)).await.unwrap();
+    one.claim(conformance::steady(conformance::id()), std::slice::from_ref(&arrival)).await.unwrap();
     assert!(other.task(arrival.message.id, Fields::default()).await.unwrap().is_none());
     assert_eq!(own.number("SELECT count(*) FROM agentry.tasks").await, 1);
     assert_eq!(own.number("SELECT count(*) FROM other_2.tasks").await, 0);
@@ -175,13 +179,13 @@ async fn an_operation_that_takes_too_long_is_unavailable_and_works_when_repeated
     let (host, arrival) = (conformance::id(), arrival());
     let mut blocker = own.raw.begin().await.unwrap();
     raw_sql("LOCK TABLE tasks").execute(&mut *blocker).await.unwrap();
-    let error = hasty.claim(host, std::slice::from_ref(&arrival)).await.unwrap_err();
+    let error = hasty.claim(conformance::steady(host), std::slice::from_ref(&arrival)).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     blocker.rollback().await.unwrap();
     // The one connection is usable again as soon as its statement has been cancelled.
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     let answer = loop {
-        match hasty.claim(host, std::slice::from_ref(&arrival)).await {
+        match hasty.claim(conformance::steady(host), std::slice::from_ref(&arrival)).await {
             Ok(mut answers) => break answers.remove(0),
             Err(error) => assert!(error.is_transient() && std::time::Instant::now() < patience, "{error:?}"),
         }
@@ -197,7 +201,7 @@ async fn of_two_hosts_that_wait_for_a_lost_owners_row_one_takes_it_over() {
     let lost = conformance::record();
     db.register_host(&lost, conformance::LONG).await.unwrap();
     let arrival = arrival();
-    db.claim(lost.id, std::slice::from_ref(&arrival)).await.unwrap();
+    db.claim(conformance::steady(lost.id), std::slice::from_ref(&arrival)).await.unwrap();
     db.end_lease(lost.id).await.unwrap();
     let mut blocker = own.raw.begin().await.unwrap();
     raw_sql("SELECT FROM tasks FOR UPDATE").execute(&mut *blocker).await.unwrap();
@@ -206,7 +210,9 @@ async fn of_two_hosts_that_wait_for_a_lost_owners_row_one_takes_it_over() {
         let host = conformance::record();
         db.register_host(&host, conformance::LONG).await.unwrap();
         let (db, arrival) = (db.clone(), arrival.clone());
-        claims.push(tokio::spawn(async move { db.claim(host.id, &[arrival]).await.unwrap().remove(0) }));
+        claims.push(tokio::spawn(async move {
+            db.claim(conformance::steady(host.id), &[arrival]).await.unwrap().remove(0)
+        }));
     }
     until_waiting(&own, 2).await;
     blocker.rollback().await.unwrap();
@@ -236,14 +242,14 @@ async fn a_caller_that_gives_up_leaves_its_operation_whole() {
     raw_sql("LOCK TABLE tasks").execute(&mut *blocker).await.unwrap();
     let caller = tokio::spawn({
         let (db, arrival) = (db.clone(), arrival.clone());
-        async move { db.claim(host, &[arrival]).await }
+        async move { db.claim(conformance::steady(host), &[arrival]).await }
     });
     until_waiting(&own, 1).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     blocker.rollback().await.unwrap();
     // The one connection comes back only when the claim has ended, and the claim was carried out.
-    let answer = db.claim(host, std::slice::from_ref(&arrival)).await.unwrap().remove(0);
+    let answer = db.claim(conformance::steady(host), std::slice::from_ref(&arrival)).await.unwrap().remove(0);
     let ClaimAnswer::Mine(claimed) = answer else { panic!("{answer:?}") };
     let settled = db.settle(host, &[settlement(&arrival, &claimed, completed())]).await.unwrap();
     assert_eq!(settled, [SettleAnswer::Settled]);
@@ -258,7 +264,7 @@ async fn connections_that_the_server_closed_are_replaced() {
     let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     assert!(own.number(sql).await > 0);
-    let answers = db.claim(conformance::id(), &[arrival()]).await.unwrap();
+    let answers = db.claim(conformance::steady(conformance::id()), &[arrival()]).await.unwrap();
     assert!(matches!(answers[0], ClaimAnswer::Run(_)), "{answers:?}");
 }
 
@@ -269,15 +275,16 @@ async fn a_batch_finds_its_rows_by_id_even_in_a_table_that_was_never_analysed() 
     // A connection of its own: the counts below are per connection, and building the indexes scans the table.
     let db = own.with(Own::options());
     let host = conformance::id();
+    let me = conformance::steady(host);
     let arrivals: Vec<_> = (0..100).map(|_| arrival()).collect();
     let mut connection = db.line.pool.acquire().await.unwrap();
     let mut batch = Vec::new();
-    for (arrival, answer) in arrivals.iter().zip(claim::claim(&mut connection, host, &arrivals).await.unwrap()) {
+    for (arrival, answer) in arrivals.iter().zip(claim::claim(&mut connection, me, &arrivals).await.unwrap()) {
         let ClaimAnswer::Run(claimed) = answer else { panic!("{answer:?}") };
         batch.push(settlement(arrival, &claimed, completed()));
     }
     let mut tx = connection.begin().await.unwrap();
-    let answers = claim::claim(&mut tx, host, &arrivals).await.unwrap();
+    let answers = claim::claim(&mut tx, me, &arrivals).await.unwrap();
     assert!(answers.iter().all(|a| matches!(a, ClaimAnswer::Mine(_))));
     assert!(settle::settle(&mut tx, host, &batch).await.unwrap().iter().all(|a| *a == SettleAnswer::Settled));
     let scans = "SELECT seq_scan, pg_stat_get_xact_numscans('tasks_running'::regclass), idx_tup_fetch

@@ -1,5 +1,6 @@
 //! The two statements that give birth to rows and change rows under lock, each with the events that tell of it.
 
+use super::super::Claimant;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{Birth, Locked, Write};
@@ -15,8 +16,10 @@ macro_rules! locked {
     ($rest:literal) => {
         concat!(
             "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
-            t.max_attempts, t.host_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version, t.digest,
-            t.started_at, t.last_seq FROM tasks t ",
+            t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version,
+            t.digest, t.started_at, t.last_seq,
+            t.state = 'running' AND COALESCE(t.kill_at > t.started_at AND t.kill_at <= clock_timestamp(), false) AS overdue
+            FROM tasks t ",
             $rest
         )
     };
@@ -29,18 +32,21 @@ statements! {
     BIRTH = "WITH born AS (
         INSERT INTO tasks (id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure, max_attempts,
             attempt, fence, owner, priority, labels, options, reply_to, correlation_id, traceparent, run_at, deadline,
-            retry_of, waiting_code, waiting_detail, created_at, started_at, finished_at, waiting_since)
-        SELECT i.*, statement_timestamp(),
+            retry_of, waiting_code, waiting_detail, kill_at, created_at, started_at, finished_at, waiting_since)
+        SELECT i.id, i.plugin, i.plugin_name, i.queue, i.state, i.version, i.digest, i.input, i.fingerprint, i.failure,
+            i.max_attempts, i.attempt, i.fence, i.owner, i.priority, i.labels, i.options, i.reply_to, i.correlation_id,
+            i.traceparent, i.run_at, i.deadline, i.retry_of, i.waiting_code, i.waiting_detail,
+            statement_timestamp() + i.allowed * interval '1 microsecond', statement_timestamp(),
             CASE WHEN i.state = 'running' THEN statement_timestamp() END,
             CASE WHEN i.state IN ('completed', 'failed', 'cancelled') THEN statement_timestamp() END,
             CASE WHEN i.state IN ('scheduled', 'pending', 'retrying') THEN statement_timestamp() END
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
             $9::bytea[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::uuid[], $15::bigint[],
             $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::timestamptz[], $22::timestamptz[],
-            $23::uuid[], $24::text[], $25::text[])
+            $23::uuid[], $24::text[], $25::text[], $30::bigint[])
             AS i(id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure, max_attempts,
             attempt, fence, owner, priority, labels, options, reply_to, correlation_id, traceparent, run_at, deadline,
-            retry_of, waiting_code, waiting_detail)
+            retry_of, waiting_code, waiting_detail, allowed)
         ON CONFLICT (id) DO NOTHING
         RETURNING id, attempt, fence, digest
     ), said AS (
@@ -62,9 +68,9 @@ statements! {
     WRITE = "WITH w AS (
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[],
             $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::uuid[],
-            $16::text[], $17::boolean[], $18::boolean[])
+            $16::text[], $17::boolean[], $18::boolean[], $19::bigint[])
             AS w(id, state, fence, owner, attempt, max_attempts, host_losses, version, digest, failure, waiting_code,
-            waiting_detail, last_seq, event, host, detail, outbox, lost)
+            waiting_detail, last_seq, event, host, detail, outbox, lost, allowed)
     ), lost AS (
         INSERT INTO task_attempts (task_id, fence, attempt, host, build, version, digest, started_at, finished_at, ended)
         SELECT t.id, t.fence, t.attempt, t.owner, h.build, t.version, t.digest, t.started_at, statement_timestamp(),
@@ -77,7 +83,8 @@ statements! {
             started_at = CASE WHEN w.state = 'running' THEN statement_timestamp() ELSE t.started_at END,
             finished_at = CASE WHEN w.state IN ('completed', 'failed', 'cancelled') THEN statement_timestamp() END,
             waiting_since = CASE WHEN w.state IN ('scheduled', 'pending', 'retrying') THEN statement_timestamp() END,
-            rescued_at = NULL, last_seq = w.last_seq + 1
+            rescued_at = NULL, kill_at = statement_timestamp() + w.allowed * interval '1 microsecond',
+            last_seq = w.last_seq + 1
         FROM w WHERE t.id = w.id
         RETURNING t.id, t.state, t.last_seq, t.attempt, t.fence, t.digest, w.event, w.host, w.detail, w.outbox
     ), told AS (
@@ -96,7 +103,7 @@ statements! {
     SELECT id, statement_timestamp() AS at FROM changed";
     /// Leases as they are now, in a snapshot taken after the rows were locked: read with them, a lease would be as old
     /// as the wait for the lock, and that of an owner who came in the meantime would be missing.
-    LEASES = "SELECT id, lease_until > clock_timestamp() AS alive FROM hosts WHERE id = ANY($1)";
+    LEASES = "SELECT id, lease_until > clock_timestamp() AS alive, lease_until > clock_timestamp() OR NOT ended AS may_live FROM hosts WHERE id = ANY($1)";
 }
 
 /// One column of a batch.
@@ -142,6 +149,7 @@ pub(super) async fn give_birth(
         .bind(column(births, |b| b.host))
         .bind(column(births, |b| b.detail.as_deref()))
         .bind(column(births, |b| b.outbox))
+        .bind(column(births, |b| b.allowed))
         .fetch_all(connection)
         .await?;
     written(&rows)
@@ -174,6 +182,7 @@ pub(super) async fn write(
         .bind(column(writes, |w| w.detail.as_deref()))
         .bind(column(writes, |w| w.outbox))
         .bind(column(writes, |w| w.lost))
+        .bind(column(writes, |w| w.allowed))
         .fetch_all(connection)
         .await?;
     if rows.len() != writes.len() {
@@ -190,12 +199,12 @@ fn written(rows: &[PgRow]) -> Result<HashMap<TaskId, DateTime<Utc>>, Fault> {
 pub(super) async fn with_leases(
     connection: &mut PgConnection,
     rows: &[PgRow],
-    me: Option<HostId>,
+    me: Claimant,
 ) -> Result<Vec<Locked>, Fault> {
     let mut locked: Vec<Locked> = rows.iter().map(rows::locked).collect::<Result<_, _>>()?;
     let mut owners: Vec<HostId> = locked
         .iter()
-        .filter(|l| l.row.state == crate::task::State::Running && l.row.owner != me)
+        .filter(|l| l.row.state == crate::task::State::Running && l.row.owner != Some(me.host))
         .filter_map(|l| l.row.owner)
         .collect();
     owners.sort_unstable();
@@ -205,10 +214,12 @@ pub(super) async fn with_leases(
     }
     let mut alive = HashMap::new();
     for row in query(LEASES).bind(&owners).fetch_all(connection).await? {
-        alive.insert(need(row.id("id")?, "id")?, row.flag("alive")?);
+        alive.insert(need(row.id("id")?, "id")?, (row.flag("alive")?, row.flag("may_live")?));
     }
     for row in &mut locked {
-        row.row.owner_alive = row.row.owner.is_some_and(|owner| alive.get(&owner).copied().unwrap_or(false));
+        let lease = row.row.owner.and_then(|owner| alive.get(&owner).copied());
+        (row.row.owner_alive, row.owner_may_live) = lease.unwrap_or_default();
+        row.row.owner_alive = row.owner_alive(me.steady);
     }
     Ok(locked)
 }

@@ -1,22 +1,22 @@
 //! Claiming: one transaction for a batch.
 
-use super::super::ClaimAnswer;
 use super::super::bisect::Bisection;
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
+use super::super::{ClaimAnswer, Claimant};
 use super::transition::{begin, give_birth, one, write};
-use crate::task::{Arrival, HostId, decide};
+use crate::task::{Arrival, decide};
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
 
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
-    host: HostId,
+    me: Claimant,
     batch: &[Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
     let mut bisection = Bisection::new(batch.len());
     while let Some(range) = bisection.next() {
-        let result = claim_all(connection, host, &batch[range.clone()]).await;
+        let result = claim_all(connection, me, &batch[range.clone()]).await;
         if let Some((index, fault)) = bisection.tried(range, result)? {
             bisection.answer(index, ClaimAnswer::Refused(fault.reason()));
         }
@@ -26,13 +26,13 @@ pub(super) async fn claim(
 
 async fn claim_all(
     connection: &mut SqliteConnection,
-    host: HostId,
+    me: Claimant,
     batch: &[Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
     let (mut tx, now) = begin(connection).await?;
     let mut answers = Vec::with_capacity(batch.len());
     for arrival in batch {
-        answers.push(claim_one(&mut tx, host, arrival, now).await?);
+        answers.push(claim_one(&mut tx, me, arrival, now).await?);
     }
     tx.commit().await?;
     Ok(answers)
@@ -40,19 +40,20 @@ async fn claim_all(
 
 async fn claim_one(
     connection: &mut SqliteConnection,
-    host: HostId,
+    me: Claimant,
     arrival: &Arrival,
     now: DateTime<Utc>,
 ) -> Result<ClaimAnswer, Fault> {
-    let (decision, birth) = Birth::of_arrival(arrival, host, now)?;
+    let (decision, birth) = Birth::of_arrival(arrival, me.host, now)?;
     if give_birth(connection, &birth, now).await? {
         return Ok(plan::born(decision, arrival, now));
     }
-    let Some(locked) = one(connection, arrival.message.id, now).await? else {
+    let Some(mut locked) = one(connection, arrival.message.id, now).await? else {
         return Err(Fault::Defect("a row was in the way and is not there".into()));
     };
-    let decision = decide(Some(&locked.row), arrival, host, now);
-    let change = Write::of_decision(&locked, &decision, arrival, host)?;
+    locked.row.owner_alive = locked.owner_alive(me.steady);
+    let decision = decide(Some(&locked.row), arrival, me.host, now);
+    let change = Write::of_decision(&locked, &decision, arrival, me.host)?;
     if let Some(change) = &change {
         write(connection, change, now).await?;
     }

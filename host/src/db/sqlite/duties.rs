@@ -15,11 +15,15 @@ statements! {
     DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= ?1 ORDER BY t.run_at LIMIT ?2");
     EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
         AND t.deadline <= ?1 ORDER BY t.deadline LIMIT ?2");
+    /// Those whose end was asked for while they ran, and that wait again.
+    CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
+        LIMIT ?2");
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin' AND t.waiting_since <= ?3
         AND t.plugin_name NOT IN (SELECT value FROM json_each(?4)) LIMIT ?2");
     /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
     LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
-        WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1)
+        WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1 AND (h.ended OR ?4)
+                OR ?4 AND t.kill_at > t.started_at AND t.kill_at <= ?1)
             AND (t.rescued_at IS NULL OR t.rescued_at <= ?3) LIMIT ?2";
     RESCUED = "UPDATE tasks SET rescued_at = ?2 WHERE id = ?1";
 }
@@ -36,9 +40,11 @@ pub(super) async fn fail_expired(connection: &mut SqliteConnection, limit: u32) 
     let (mut tx, now) = begin(connection).await?;
     let rows = query(EXPIRED).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
     let fail = |row: &Locked| Write::fail(row, &claim::expiry(row.row.deadline), None);
-    let count = apply(&mut tx, &rows, now, fail).await?;
+    let expired = apply(&mut tx, &rows, now, fail).await?;
+    let rows = query(CALLED_OFF).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
+    let cancelled = apply(&mut tx, &rows, now, Write::cancel).await?;
     tx.commit().await?;
-    Ok(count)
+    Ok(expired + cancelled)
 }
 
 pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
@@ -57,10 +63,15 @@ pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Durat
     Ok(count)
 }
 
-pub(super) async fn rescue(connection: &mut SqliteConnection, limit: u32) -> Result<u64, Fault> {
+pub(super) async fn rescue(
+    connection: &mut SqliteConnection,
+    steady: bool,
+    again: Duration,
+    limit: u32,
+) -> Result<u64, Fault> {
     let (mut tx, now) = begin(connection).await?;
-    let again = stamp(now - bounded(plan::RESCUE_AGAIN));
-    let rows = query(LOST).bind(stamp(now)).bind(limit).bind(again).fetch_all(&mut *tx).await?;
+    let again = stamp(now - bounded(again));
+    let rows = query(LOST).bind(stamp(now)).bind(limit).bind(again).bind(steady).fetch_all(&mut *tx).await?;
     for row in &rows {
         let id = need(row.id("id")?, "id")?;
         query(RESCUED).bind(id.hyphenated()).bind(stamp(now)).execute(&mut *tx).await?;

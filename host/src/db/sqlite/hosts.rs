@@ -17,9 +17,9 @@ statements! {
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, build = excluded.build,
             settings_digest = excluded.settings_digest, queues = excluded.queues, plugins = excluded.plugins,
             broken_plugins = excluded.broken_plugins, slots = excluded.slots, busy = excluded.busy,
-            renewed_at = excluded.renewed_at, lease_until = excluded.lease_until";
+            renewed_at = excluded.renewed_at, lease_until = excluded.lease_until, ended = 0";
     ASKED_TO_END = "SELECT id FROM tasks WHERE owner = ?1 AND state = 'running' AND cancel_requested";
-    END = "UPDATE hosts SET lease_until = ?2 WHERE id = ?1 AND lease_until > ?2";
+    END = "UPDATE hosts SET lease_until = min(lease_until, ?2), ended = 1 WHERE id = ?1";
     LIST = "SELECT id, name, build, settings_digest, queues, plugins, broken_plugins, slots, busy, started_at, renewed_at,
         lease_until, lease_until > ?1 AS alive FROM hosts WHERE lease_until > ?2 ORDER BY started_at DESC, id";
     PING = "SELECT 1";

@@ -1,11 +1,11 @@
 //! Forgetting: terminal tasks with all their lines, dead letters and ended hosts, a few at a time.
 
-use super::super::Retention;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{self, bounded};
-use super::transition::begin;
-use crate::task::TaskId;
+use super::super::{Prunable, PrunePlan, Retention};
+use super::transition::{begin, now};
+use crate::task::{State, TaskId};
 use sqlx::{SqliteConnection, query};
 
 statements! {
@@ -18,6 +18,8 @@ statements! {
     OUTBOX = "DELETE FROM outbox WHERE task_id = ?1";
     TASK = "DELETE FROM tasks WHERE id = ?1";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE at < ?1 ORDER BY at LIMIT ?2)";
+    PAST = "SELECT count(*) AS past, min(finished_at) AS oldest FROM tasks WHERE state = ?1 AND finished_at < ?2";
+    PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < ?1";
     HOSTS = "DELETE FROM hosts WHERE lease_until < ?1
         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.owner = hosts.id AND t.state = 'running')";
 }
@@ -43,4 +45,22 @@ pub(super) async fn prune(connection: &mut SqliteConnection, keep: Retention, li
     query(HOSTS).bind(stamp(now - bounded(plan::HOST_SHOWN))).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(ids.len() as u64 + letters)
+}
+
+pub(super) async fn prunable(connection: &mut SqliteConnection, keep: Retention) -> Result<PrunePlan, Fault> {
+    let now = now();
+    let mut past = [Prunable::default(); 3];
+    let kinds = [(State::Completed, keep.completed), (State::Failed, keep.failed), (State::Cancelled, keep.failed)];
+    for (slot, (state, kept)) in past.iter_mut().zip(kinds) {
+        let before = stamp(now - bounded(kept));
+        *slot = read(&query(PAST).bind(state.as_str()).bind(before).fetch_one(&mut *connection).await?)?;
+    }
+    let before = stamp(now - bounded(keep.dead));
+    let dead = read(&query(PAST_LETTERS).bind(before).fetch_one(connection).await?)?;
+    let [completed, failed, cancelled] = past;
+    Ok(PrunePlan { completed, failed, cancelled, dead })
+}
+
+fn read(row: &impl Cells) -> Result<Prunable, Fault> {
+    Ok(Prunable { count: need(row.int("past")?, "past")?, oldest: row.time("oldest")? })
 }

@@ -1,10 +1,10 @@
 //! Reading.
 
-use super::super::cells::{Cells, need};
+use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::BODY_SHOWN;
 use super::super::{AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, ParkedTask, TaskFilter, TaskRow, rows};
-use crate::task::{State, TaskId};
+use crate::task::{FailureKind, State, TaskId};
 use serde_json::Value;
 use sqlx::{SqliteConnection, query};
 
@@ -14,7 +14,7 @@ macro_rules! task {
         concat!(
             "SELECT t.id, t.plugin, t.version, t.digest, t.queue, t.state, t.waiting_code, t.waiting_detail,
             t.waiting_since, t.failure, t.attempt, t.max_attempts, t.owner, t.labels, t.priority, t.created_at, t.run_at,
-            t.started_at, t.finished_at, t.deadline, t.retry_of, t.traceparent,
+            t.started_at, t.finished_at, t.deadline, t.retry_of, t.traceparent, t.erased_at,
             CASE WHEN ?1 THEN t.input END AS input, CASE WHEN ?2 THEN t.output END AS output,
             o.task_id IS NOT NULL AS in_outbox, o.reason AS outbox_reason
             FROM tasks t LEFT JOIN outbox o ON o.task_id = t.id AND t.state = 'pending' ",
@@ -28,7 +28,8 @@ statements! {
     TASKS = task!("WHERE (?3 IS NULL OR t.state = ?3) AND (?4 IS NULL OR t.plugin_name = ?4 OR t.plugin = ?4)
         AND (?5 IS NULL OR t.queue = ?5)
         AND (?6 IS NULL OR EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?6 AND l.value = ?7))
-        AND (?8 IS NULL OR t.id < ?8) ORDER BY t.id DESC LIMIT ?9");
+        AND (?8 IS NULL OR t.id < ?8) AND (?10 IS NULL OR t.failure ->> '$.kind' = ?10)
+        AND (?11 IS NULL OR COALESCE(t.finished_at, t.created_at) >= ?11) AND (?12 IS NULL OR t.retry_of = ?12) ORDER BY t.id DESC LIMIT ?9");
     TERMINAL = "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?1))
         AND state IN ('completed', 'failed', 'cancelled')";
     EVENTS = "SELECT seq, at, event, attempt, fence, host, digest, detail FROM task_events
@@ -37,13 +38,15 @@ statements! {
         WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
     ATTEMPTS = "SELECT attempt, fence, host, build, version, digest, started_at, finished_at, ended, failure, usage
         FROM task_attempts WHERE task_id = ?1 ORDER BY fence";
-    DEAD = "SELECT id, at, reason, detail, queue, task_id, plugin, substr(body, 1, ?5) AS body,
-        length(body) AS body_bytes, properties FROM dead_letters
+    DEAD = "SELECT id, at, reason, detail, queue, task_id, plugin, COALESCE(substr(body, 1, ?5), x'') AS body,
+        length(body) AS body_bytes, properties, redriven_at,
+        redriven_as, erased_at FROM dead_letters
         WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR id < ?3)
+            AND (?6 IS NULL OR at >= ?6) AND (NOT ?7 OR redriven_at IS NULL AND erased_at IS NULL)
         ORDER BY id DESC LIMIT ?4";
     PARKED = "SELECT id, queue, plugin, input, options, fingerprint, reply_to, correlation_id, traceparent FROM tasks
         WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
-            AND fingerprint IS NOT NULL
+            AND fingerprint IS NOT NULL AND (?3 OR waiting_code <> 'isolation')
         ORDER BY priority DESC, created_at, id LIMIT ?2";
 }
 
@@ -73,6 +76,9 @@ pub(super) async fn tasks(
         .bind(value)
         .bind(filter.before.map(|id| id.hyphenated()))
         .bind(filter.limit)
+        .bind(filter.kind.map(FailureKind::as_str))
+        .bind(filter.since.map(stamp))
+        .bind(filter.retry_of.map(|id| id.hyphenated()))
         .fetch_all(connection)
         .await?;
     rows.iter().map(rows::task).collect()
@@ -112,9 +118,11 @@ pub(super) async fn attempts(connection: &mut SqliteConnection, id: TaskId) -> R
 pub(super) async fn parked(
     connection: &mut SqliteConnection,
     plugins: &[String],
+    lane: bool,
     limit: u32,
 ) -> Result<Vec<ParkedTask>, Fault> {
-    let rows = query(PARKED).bind(Value::from(plugins).to_string()).bind(limit).fetch_all(connection).await?;
+    let rows =
+        query(PARKED).bind(Value::from(plugins).to_string()).bind(limit).bind(lane).fetch_all(connection).await?;
     rows.iter().map(rows::parked).collect()
 }
 
@@ -128,6 +136,8 @@ pub(super) async fn dead_letters(
         .bind(filter.before)
         .bind(filter.limit)
         .bind(BODY_SHOWN)
+        .bind(filter.since.map(stamp))
+        .bind(filter.waiting)
         .fetch_all(connection)
         .await?;
     rows.iter().map(rows::dead).collect()

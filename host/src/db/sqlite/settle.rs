@@ -14,7 +14,7 @@ statements! {
     SETTLE = "UPDATE tasks SET state = ?4, output = ?5,
             failure = CASE WHEN ?4 = 'completed' THEN NULL ELSE COALESCE(?6, failure) END,
             burnt = CASE WHEN ?7 THEN attempt ELSE burnt END,
-            snoozes = snoozes + ?8, run_at = COALESCE(?9, run_at), waiting_code = ?10, waiting_detail = ?11, version = ?12,
+            snoozes = snoozes + ?8, child_losses = child_losses + ?16, run_at = COALESCE(?9, run_at), waiting_code = ?10, waiting_detail = ?11, version = ?12,
             digest = ?13,
             finished_at = CASE WHEN ?4 IN ('completed', 'failed', 'cancelled') THEN ?14 END,
             waiting_since = CASE WHEN ?4 IN ('scheduled', 'pending', 'retrying') THEN ?14 END,
@@ -91,6 +91,7 @@ async fn settle_one(
         .bind(outcome.digest)
         .bind(at.as_str())
         .bind(outcome.logs.len() as i64)
+        .bind(i64::from(outcome.child_lost))
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = changed else {

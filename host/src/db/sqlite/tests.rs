@@ -76,11 +76,15 @@ async fn every_statement_is_taken_by_the_database() {
     let files = [
         ("dead", dead::ALL),
         ("duties", duties::ALL),
+        ("erase", erase::ALL),
         ("hosts", hosts::ALL),
         ("outbox", outbox::ALL),
         ("prune", prune::ALL),
         ("read", read::ALL),
+        ("redrive", redrive::ALL),
+        ("retry", retry::ALL),
         ("settle", settle::ALL),
+        ("sizes", sizes::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("version", version::ALL),
@@ -115,11 +119,11 @@ async fn what_was_committed_is_there_after_reopening() {
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
     let (host, arrival) = (conformance::id(), arrival());
-    db.claim(host, std::slice::from_ref(&arrival)).await.unwrap();
+    db.claim(conformance::steady(host), std::slice::from_ref(&arrival)).await.unwrap();
     db.close().await;
     let db = own.with(Own::options());
     assert_eq!(db.task(arrival.message.id, Fields::default()).await.unwrap().unwrap().host, Some(host));
-    assert!(matches!(db.claim(host, &[arrival]).await.unwrap()[0], ClaimAnswer::Mine(_)));
+    assert!(matches!(db.claim(conformance::steady(host), &[arrival]).await.unwrap()[0], ClaimAnswer::Mine(_)));
 }
 
 #[tokio::test]
@@ -141,7 +145,7 @@ async fn a_writer_in_the_way_is_waited_for_and_then_unavailable() {
     let db = own.with(DbOptions { timeout: Duration::from_millis(300), ..Own::options() });
     db.migrate().await.unwrap();
     let mut blocker = own.raw.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let error = db.claim(conformance::id(), &[arrival()]).await.unwrap_err();
+    let error = db.claim(conformance::steady(conformance::id()), &[arrival()]).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     // Readers are not in anybody's way.
     assert!(db.task(conformance::id(), Fields::default()).await.unwrap().is_none());

@@ -14,8 +14,10 @@ macro_rules! locked {
     ($rest:literal) => {
         concat!(
             "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
-            t.max_attempts, t.host_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version, t.digest,
-            t.started_at, t.last_seq, COALESCE(h.lease_until > ?1, 0) AS owner_alive
+            t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version,
+            t.digest, t.started_at, t.last_seq, COALESCE(h.lease_until > ?1, 0) AS owner_alive,
+            COALESCE(h.lease_until > ?1 OR NOT h.ended, 0) AS owner_may_live,
+            t.state = 'running' AND COALESCE(t.kill_at > t.started_at AND t.kill_at <= ?1, 0) AS overdue
             FROM tasks t LEFT JOIN hosts h ON h.id = t.owner ",
             $rest
         )
@@ -26,12 +28,13 @@ pub(super) use locked;
 statements! {
     BIRTH = "INSERT INTO tasks (id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure,
             max_attempts, attempt, fence, owner, priority, labels, options, reply_to, correlation_id, traceparent, run_at,
-            deadline, retry_of, waiting_code, waiting_detail, created_at, started_at, finished_at, waiting_since)
+            deadline, retry_of, waiting_code, waiting_detail, created_at, started_at, finished_at, waiting_since,
+            kill_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
             ?24, ?25, ?26,
             CASE WHEN ?5 = 'running' THEN ?26 END,
             CASE WHEN ?5 IN ('completed', 'failed', 'cancelled') THEN ?26 END,
-            CASE WHEN ?5 IN ('scheduled', 'pending', 'retrying') THEN ?26 END)
+            CASE WHEN ?5 IN ('scheduled', 'pending', 'retrying') THEN ?26 END, ?27)
         ON CONFLICT (id) DO NOTHING";
     EVENT = "INSERT INTO task_events (task_id, seq, at, event, attempt, fence, host, digest, detail)
         VALUES (?1, ?2, ?3, ?4, NULLIF(?5, 0), NULLIF(?6, 0), ?7, ?8, ?9)";
@@ -48,7 +51,7 @@ statements! {
             started_at = CASE WHEN ?2 = 'running' THEN ?13 ELSE started_at END,
             finished_at = CASE WHEN ?2 IN ('completed', 'failed', 'cancelled') THEN ?13 END,
             waiting_since = CASE WHEN ?2 IN ('scheduled', 'pending', 'retrying') THEN ?13 END,
-            rescued_at = NULL, last_seq = ?14
+            rescued_at = NULL, last_seq = ?14, kill_at = ?15
         WHERE id = ?1";
     ONE = locked!("WHERE t.id = ?2");
 }
@@ -99,6 +102,7 @@ pub(super) async fn give_birth(
         .bind(birth.waiting_code.map(WaitCode::as_str))
         .bind(birth.waiting_detail.as_deref())
         .bind(stamp(now))
+        .bind(kill_at(birth.allowed, now))
         .execute(&mut *connection)
         .await?
         .rows_affected();
@@ -145,6 +149,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write, now:
         .bind(write.waiting_detail.as_deref())
         .bind(stamp(now))
         .bind(seq)
+        .bind(kill_at(write.allowed, now))
         .execute(&mut *connection)
         .await?
         .rows_affected();
@@ -191,5 +196,11 @@ pub(super) async fn one(
 pub(super) fn read_locked(row: &sqlx::sqlite::SqliteRow) -> Result<Locked, Fault> {
     let mut locked = rows::locked(row)?;
     locked.row.owner_alive = row.flag("owner_alive")?;
+    locked.owner_may_live = row.flag("owner_may_live")?;
     Ok(locked)
+}
+
+/// The hard deadline of an attempt that begins now.
+fn kill_at(allowed: Option<i64>, now: DateTime<Utc>) -> Option<String> {
+    allowed.map(|micros| stamp(now + chrono::TimeDelta::microseconds(micros)))
 }

@@ -1,8 +1,10 @@
 //! What goes into the database and what comes out.
 
 mod read;
+mod verbs;
 
 pub use read::*;
+pub use verbs::*;
 
 use crate::task::settle::Standing;
 use crate::task::{Decision, Fence, HostId, State, TaskId, TaskMessage};
@@ -95,6 +97,16 @@ pub struct Renewal {
     pub cancel: Vec<TaskId>,
 }
 
+/// Who claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// The host.
+    pub host: HostId,
+    /// It has been in touch with the database for a whole lease time. One that has not cannot tell hosts that died from
+    /// hosts that the same outage kept from renewing, and takes over only what a host that is known to have ended has left.
+    pub steady: bool,
+}
+
 /// What became of an arrival.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClaimAnswer {
@@ -185,6 +197,12 @@ pub struct DeadRow {
     pub body_bytes: i64,
     /// AMQP properties and headers.
     pub properties: Value,
+    /// When it was delivered again, the last time; `None`: not yet, or not seen through.
+    pub redriven_at: Option<DateTime<Utc>>,
+    /// As which task.
+    pub redriven_as: Option<TaskId>,
+    /// When its body was erased, with its task's data.
+    pub erased_at: Option<DateTime<Utc>>,
 }
 
 /// Which dead letters.
@@ -194,6 +212,10 @@ pub struct DeadFilter {
     pub reason: Option<String>,
     /// Only from this queue.
     pub queue: Option<String>,
+    /// Only those recorded since.
+    pub since: Option<DateTime<Utc>>,
+    /// Only those that were not redriven (and can be: not erased).
+    pub waiting: bool,
     /// Below this id.
     pub before: Option<i64>,
     /// At most so many.

@@ -1,7 +1,7 @@
 //! What is read: the rows behind lists, records and histories.
 
 use crate::task::settle::Usage;
-use crate::task::{Event, Failure, Fence, HostId, State, TaskId, Waiting};
+use crate::task::{Event, Failure, FailureKind, Fence, HostId, State, TaskId, Waiting};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,6 +31,12 @@ pub struct TaskFilter {
     pub queue: Option<String>,
     /// Only with this label.
     pub label: Option<(String, String)>,
+    /// Only whose last failure is of this kind.
+    pub kind: Option<FailureKind>,
+    /// Only those that ended since; of those that have not ended: that were made since.
+    pub since: Option<DateTime<Utc>>,
+    /// Only retries of this task.
+    pub retry_of: Option<TaskId>,
     /// Below this id (ids made here grow with time).
     pub before: Option<TaskId>,
     /// At most so many.
@@ -84,6 +90,8 @@ pub struct TaskRow {
     pub retry_of: Option<TaskId>,
     /// The producer's trace.
     pub traceparent: Option<String>,
+    /// When its data were erased.
+    pub erased_at: Option<DateTime<Utc>>,
 }
 
 /// One step of a task's life.
