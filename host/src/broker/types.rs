@@ -139,6 +139,19 @@ pub struct Acknowledged {
     pub stale: usize,
 }
 
+/// Whether a subscription consumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    #[default]
+    Go,
+    /// The consumer is cancelled at the broker; what is buffered stays where it is, unacknowledged, and is handed over when it
+    /// goes on. Each return counts against the delivery limit of a quorum queue, so an outage is waited out like this.
+    Hold,
+    /// The consumer is cancelled at the broker, and what is buffered goes back, for others.
+    GiveBack,
+}
+
 /// A running consumer. Dropping it cancels the consumer; what was delivered and not acknowledged may still be
 /// acknowledged until [`Subscription::end`] or the broker is closed.
 #[derive(Debug)]
@@ -147,10 +160,9 @@ pub struct Subscription {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Whether the consume is confirmed by the broker on a live channel (`Some(since)`).
     pub confirmed: watch::Receiver<Option<DateTime<Utc>>>,
-    /// `true` pauses: the consumer is cancelled at the broker, buffered deliveries are given back; `false` resumes.
-    ///
-    /// One delivery may already stand in `deliveries`, out of the broker's reach: it stays there for the reader.
-    pub pause: watch::Sender<bool>,
+    /// Whether it consumes. One delivery may already stand in `deliveries`, out of the broker's reach: whatever this says, it
+    /// stays there for the reader.
+    pub flow: watch::Sender<Flow>,
     /// Cancelled by [`Subscription::end`].
     pub(crate) end: CancellationToken,
 }

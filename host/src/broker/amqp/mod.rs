@@ -22,7 +22,7 @@ pub use address::AmqpAddress;
 
 use super::names::check_name;
 use super::{
-    Acknowledged, Broker, BrokerError, Delivery, Health, Publication, PublishError, QueueFacts, Receipt, Source,
+    Acknowledged, Broker, BrokerError, Delivery, Flow, Health, Publication, PublishError, QueueFacts, Receipt, Source,
     Subscription,
 };
 use acks::{Incarnations, Settle};
@@ -253,7 +253,7 @@ impl Broker for AmqpBroker {
         // One room only: what is in there cannot be called back when the subscription is paused.
         let (deliveries, receiver) = mpsc::channel::<Delivery>(1);
         let (confirmed_tx, confirmed) = watch::channel(None);
-        let (pause, pause_rx) = watch::channel(false);
+        let (flow, flow_rx) = watch::channel(Flow::Go);
         let end = CancellationToken::new();
         let feed = Feed {
             shared: self.shared.clone(),
@@ -264,7 +264,8 @@ impl Broker for AmqpBroker {
             prefetch: prefetch.max(1),
             deliveries,
             confirmed: confirmed_tx,
-            pause: pause_rx,
+            consumes: 0,
+            flow: flow_rx,
             end: end.clone(),
         };
         let (first_tx, first) = oneshot::channel();
@@ -273,7 +274,7 @@ impl Broker for AmqpBroker {
         if is_up && let Ok(outcome) = first.await {
             outcome?;
         }
-        Ok(Subscription { deliveries: receiver, confirmed, pause, end })
+        Ok(Subscription { deliveries: receiver, confirmed, flow, end })
     }
 
     async fn acknowledge(&self, receipts: Vec<Receipt>) -> Acknowledged {

@@ -6,7 +6,7 @@ use super::acks::{Incarnation, Settle};
 use super::connection::{Live, backoff};
 use super::convert;
 use super::topology::{CALL, call, meaning, passive};
-use crate::broker::{BrokerError, Delivery, Source};
+use crate::broker::{BrokerError, Delivery, Flow, Source};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
@@ -30,12 +30,14 @@ pub(super) struct Feed {
     pub(super) source: Source,
     /// The name of the queue at the broker.
     pub(super) queue: String,
-    /// The consumer tag.
+    /// The consumer tag. Each consume on a channel adds its number: RabbitMQ 3.10 answers INTERNAL_ERROR to a tag that was
+    /// cancelled on the same channel while messages of a quorum queue are out with it.
     pub(super) tag: String,
+    pub(super) consumes: u32,
     pub(super) prefetch: u16,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) confirmed: watch::Sender<Option<DateTime<Utc>>>,
-    pub(super) pause: watch::Receiver<bool>,
+    pub(super) flow: watch::Receiver<Flow>,
     pub(super) end: CancellationToken,
 }
 
@@ -159,15 +161,22 @@ impl Feed {
     ) -> Result<Left, Left> {
         let mut consumer: Option<Consumer> = None;
         let mut probe: Option<BoxFuture<'static, Result<(), BrokerError>>> = None;
-        let mut pausable = true;
+        let mut steered = true;
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROBE_EVERY, PROBE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let paused = *self.pause.borrow_and_update();
-            if paused && let Some(running) = consumer.take() {
+            let flow = *self.flow.borrow_and_update();
+            if flow != Flow::Go
+                && let Some(running) = consumer.take()
+            {
                 self.confirmed.send_replace(None);
                 self.withdraw(incarnation, running, &mut hand.next).await?;
-            } else if !paused && consumer.is_none() {
+            }
+            if flow == Flow::GiveBack && !hand.next.is_empty() {
+                incarnation.settle(hand.next.drain(..).map(|d| d.receipt.tag).collect(), Settle::GiveBack).await;
+            }
+            if flow == Flow::Go && consumer.is_none() {
+                self.consumes += 1;
                 consumer = Some(self.consume(&incarnation.channel).await?);
                 self.confirmed.send_replace(Some(Utc::now()));
                 *attempt = 0;
@@ -178,10 +187,10 @@ impl Feed {
                 let _ = first.send(Ok(()));
             }
             tokio::select! {
-                permit = self.deliveries.reserve(), if !hand.next.is_empty() || hand.unread.is_some() => {
+                permit = self.deliveries.reserve(), if (flow == Flow::Go && !hand.next.is_empty()) || hand.unread.is_some() => {
                     let Ok(permit) = permit else { return Ok(self.leave(incarnation, consumer, hand, Left::Dropped).await) };
                     hand.unread = None;
-                    if let Some(delivery) = hand.next.pop_front() {
+                    if flow == Flow::Go && let Some(delivery) = hand.next.pop_front() {
                         hand.unread = Some((delivery.receipt.tag, Arc::downgrade(&delivery.receipt.alive)));
                         permit.send(delivery);
                     }
@@ -204,7 +213,7 @@ impl Feed {
                     alive?;
                 }
                 _ = tick.tick(), if probe.is_none() => probe = Some(sign_of_life(&incarnation.channel, &self.queue)),
-                changed = self.pause.changed(), if pausable => pausable = changed.is_ok(),
+                changed = self.flow.changed(), if steered => steered = changed.is_ok(),
                 () = self.deliveries.closed() => return Ok(self.leave(incarnation, consumer, hand, Left::Dropped).await),
                 () = self.end.cancelled() => return Ok(self.leave(incarnation, consumer, hand, Left::Ended).await),
                 () = self.shared.closing.cancelled() => {
@@ -217,12 +226,19 @@ impl Feed {
         }
     }
 
+    fn consumer_tag(&self) -> String {
+        match self.consumes {
+            0 | 1 => self.tag.clone(),
+            later => format!("{}#{later}", self.tag),
+        }
+    }
+
     async fn consume(&self, channel: &Channel) -> Result<Consumer, BrokerError> {
         call(
             &format!("consuming from {:?}", self.queue),
             channel.basic_consume(
                 self.queue.as_str().into(),
-                self.tag.as_str().into(),
+                self.consumer_tag().into(),
                 BasicConsumeOptions::default(),
                 FieldTable::default(),
             ),
@@ -230,7 +246,7 @@ impl Feed {
         .await
     }
 
-    /// Cancel the consumer; what lapin holds of it, and `next`, goes back to the queue. What the reader has stays its own.
+    /// Cancel the consumer; what lapin holds of it joins `next`.
     async fn withdraw(
         &self,
         incarnation: &Incarnation,
@@ -238,19 +254,17 @@ impl Feed {
         next: &mut VecDeque<Delivery>,
     ) -> Result<(), BrokerError> {
         let channel = &incarnation.channel;
-        call("cancelling a consumer", channel.basic_cancel(self.tag.as_str().into(), BasicCancelOptions::default()))
+        call("cancelling a consumer", channel.basic_cancel(self.consumer_tag().into(), BasicCancelOptions::default()))
             .await?;
-        let mut tags: Vec<u64> = next.drain(..).map(|d| d.receipt.tag).collect();
         let drained = timeout(CALL, async {
             while let Some(Ok(delivery)) = consumer.next().await {
                 incarnation.delivered(delivery.delivery_tag).await;
-                tags.push(delivery.delivery_tag);
+                next.push_back(convert::delivery(&self.source, incarnation.id, delivery));
             }
         });
         if drained.await.is_err() {
             return Err(BrokerError::Unavailable("a cancelled consumer did not end".into()));
         }
-        incarnation.settle(tags, Settle::GiveBack).await;
         Ok(())
     }
 
@@ -267,6 +281,7 @@ impl Feed {
         {
             tracing::debug!(%error, queue = self.queue, "the consumer was not cancelled politely");
         }
+        incarnation.settle(hand.next.drain(..).map(|d| d.receipt.tag).collect(), Settle::GiveBack).await;
         left
     }
 

@@ -138,7 +138,7 @@ pub(in crate::broker) async fn a_paused_subscription_takes_nothing_and_a_resumed
     let mut subscription = subscribe(&*broker, 4).await;
     publish(&*broker, numbers(0..10)).await;
     let held = take(&mut subscription, 2).await;
-    subscription.pause.send_replace(true);
+    subscription.flow.send_replace(Flow::GiveBack);
     soon("the pause", subscription.confirmed.wait_for(Option::is_none)).await.unwrap();
     // One may stand in the reader's channel already; the rest is back at the broker.
     let facts = eventually(
@@ -156,7 +156,7 @@ pub(in crate::broker) async fn a_paused_subscription_takes_nothing_and_a_resumed
     let mut standing: Vec<Delivery> = standing.into_iter().collect();
     acknowledge(&*broker, held.into_iter().chain(standing.drain(..))).await;
     assert!(subscription.deliveries.try_recv().is_err());
-    subscription.pause.send_replace(false);
+    subscription.flow.send_replace(Flow::Go);
     soon("the resumption", subscription.confirmed.wait_for(Option::is_some)).await.unwrap();
     let mut seen = BTreeSet::new();
     for _ in 0..facts.ready {
@@ -165,6 +165,32 @@ pub(in crate::broker) async fn a_paused_subscription_takes_nothing_and_a_resumed
         acknowledge(&*broker, [delivery]).await;
     }
     assert_eq!(seen.len(), facts.ready as usize);
+    ready(&*broker, 0).await;
+    broker.close().await;
+}
+
+pub(in crate::broker) async fn a_held_subscription_gives_nothing_back_and_goes_on_where_it_was(place: &impl Place) {
+    let broker = start(place).await;
+    let mut subscription = subscribe(&*broker, 4).await;
+    publish(&*broker, numbers(0..10)).await;
+    let first = take(&mut subscription, 2).await;
+    subscription.flow.send_replace(Flow::Hold);
+    soon("the hold", subscription.confirmed.wait_for(Option::is_none)).await.unwrap();
+    let standing: Vec<Delivery> = subscription.deliveries.try_recv().into_iter().collect();
+    assert!(subscription.deliveries.try_recv().is_err(), "nothing new is handed over");
+    subscription.flow.send_replace(Flow::Go);
+    soon("the resumption", subscription.confirmed.wait_for(Option::is_some)).await.unwrap();
+    let mut seen: Vec<String> = bodies(&standing);
+    assert!(standing.iter().all(|d| !d.redelivered));
+    // Not before: an acknowledgement makes room, and what the broker sends just as it hears of the hold, it takes back.
+    acknowledge(&*broker, first.into_iter().chain(standing)).await;
+    while seen.len() < 8 {
+        let delivery = next(&mut subscription).await;
+        assert!(!delivery.redelivered, "it was not given back: {delivery:?}");
+        seen.push(body(&delivery));
+        acknowledge(&*broker, [delivery]).await;
+    }
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), numbers(2..10).collect());
     ready(&*broker, 0).await;
     broker.close().await;
 }

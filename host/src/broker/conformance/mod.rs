@@ -6,7 +6,7 @@ mod publishing;
 pub(in crate::broker) use consuming::*;
 pub(in crate::broker) use publishing::*;
 
-use super::{Broker, Delivery, Message, Publication, Source, Subscription, Target};
+use super::{Broker, Delivery, Flow, Message, Publication, Source, Subscription, Target};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use std::future::Future;
@@ -54,6 +54,7 @@ macro_rules! conformance_suite {
             messages_come_in_the_order_they_were_published,
             several_subscriptions_share_a_queue,
             a_paused_subscription_takes_nothing_and_a_resumed_one_does,
+            a_held_subscription_gives_nothing_back_and_goes_on_where_it_was,
             what_a_dropped_subscription_had_read_may_still_be_acknowledged,
             a_stale_receipt_is_counted_and_harms_nobody,
             acknowledgements_may_come_in_any_order,

@@ -12,7 +12,7 @@ mod tests;
 
 use super::names::{check_name, prepared};
 use super::{
-    Acknowledged, Broker, BrokerError, Delivery, Health, Message, Publication, PublishError, QueueFacts, Receipt,
+    Acknowledged, Broker, BrokerError, Delivery, Flow, Health, Message, Publication, PublishError, QueueFacts, Receipt,
     Source, Subscription, Target,
 };
 use crate::db::DbError;
@@ -208,7 +208,7 @@ impl Broker for EmbeddedBroker {
         self.shared.holdings().insert(id, holding.clone());
         let (deliveries, receiver) = mpsc::channel::<Delivery>(1);
         let (confirmed_tx, confirmed) = watch::channel(None);
-        let (pause, pause_rx) = watch::channel(false);
+        let (flow, flow_rx) = watch::channel(Flow::Go);
         let end = CancellationToken::new();
         let feed = Feed {
             shared: self.shared.clone(),
@@ -218,12 +218,12 @@ impl Broker for EmbeddedBroker {
             prefetch: usize::from(prefetch.max(1)),
             deliveries,
             confirmed: confirmed_tx,
-            pause: pause_rx,
+            flow: flow_rx,
             end: end.clone(),
         };
         feed.confirm();
         self.tasks.spawn(feed.run());
-        Ok(Subscription { deliveries: receiver, confirmed, pause, end })
+        Ok(Subscription { deliveries: receiver, confirmed, flow, end })
     }
 
     /// Answers when the removal is durable.

@@ -2,7 +2,7 @@
 
 use super::line::Line;
 use super::{Shared, from_row};
-use crate::broker::{Delivery, Receipt, Source};
+use crate::broker::{Delivery, Flow, Receipt, Source};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -66,7 +66,7 @@ pub(super) struct Feed {
     pub(super) prefetch: usize,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) confirmed: watch::Sender<Option<DateTime<Utc>>>,
-    pub(super) pause: watch::Receiver<bool>,
+    pub(super) flow: watch::Receiver<Flow>,
     pub(super) end: CancellationToken,
 }
 
@@ -123,9 +123,9 @@ impl Feed {
 
     async fn serve(&mut self, unread: &mut Option<Unread>) -> Left {
         let line = self.holding.line.clone();
-        let mut pausable = true;
+        let mut steered = true;
         loop {
-            let paused = *self.pause.borrow_and_update();
+            let paused = *self.flow.borrow_and_update() != Flow::Go; // nothing is buffered here: to hold is to pause
             let consuming = self.confirmed.borrow().is_some();
             if paused && consuming {
                 line.consumer_left();
@@ -167,7 +167,7 @@ impl Feed {
                 },
                 () = arrival, if nothing && !paused => {}
                 () = self.holding.released.notified() => {}
-                changed = self.pause.changed(), if pausable => pausable = changed.is_ok(),
+                changed = self.flow.changed(), if steered => steered = changed.is_ok(),
                 () = self.deliveries.closed() => return Left::Dropped,
                 () = self.end.cancelled() => return Left::Ended,
                 () = self.shared.closing.cancelled() => return Left::Ended,
