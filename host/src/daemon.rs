@@ -7,15 +7,16 @@
 mod build;
 mod connect;
 mod data_folder;
+pub mod isolation;
 mod readiness;
 mod single;
 
 pub use build::BUILD;
 pub use data_folder::{DataFolder, DataFolderError};
-pub use single::{MigrateError, migrate, plugin};
+pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;
-use crate::config::Settings;
+use crate::config::{Ack, Settings};
 use crate::db::{DbError, HostRecord};
 use crate::maintenance::{self, MaintenanceConfig};
 use crate::registry::{Catalog, Registry};
@@ -36,8 +37,11 @@ pub enum DaemonError {
     /// The schema does not fit: exit code 4.
     #[error("{0}")]
     Schema(String),
-    /// It ended without having recorded everything that ran: exit code 5. Nothing is lost; it is delivered again.
-    #[error("drained dirtily: {0} tasks that ran could not be recorded; the broker delivers them again")]
+    /// It ended without having recorded everything that ran: exit code 5. Nothing is lost: see [`worker::spool`].
+    #[error(
+        "drained dirtily: {0} tasks that ran could not be recorded; the next start with this data.dir records them from the \
+         spool, and otherwise the broker delivers them again"
+    )]
     Dirty(usize),
     /// It was told to end twice: exit code 5.
     #[error("ended at once by a second {0}; what ran is delivered again")]
@@ -74,7 +78,7 @@ fn failed(error: impl std::fmt::Display) -> DaemonError {
 }
 
 /// Run until asked to end.
-pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), DaemonError> {
     let born = Instant::now();
     for line in settings.startup_lines() {
         tracing::info!("{line}");
@@ -88,7 +92,6 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     // What cannot mend itself.
     let mut folder = DataFolder::open(&settings.data.dir).map_err(configuration)?;
-    let former = folder.former();
     let listener = api::bind(settings.api.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(configuration)?;
     let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
@@ -96,6 +99,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let registry = Registry::start(plugins.map_err(failed)?).await.map_err(failed)?;
     tracing::info!(took = ?born.elapsed(), "plugins loaded");
     let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
+    #[cfg(feature = "failpoints")]
+    let catalog = crate::failpoints::catalog(catalog);
 
     // The front door, from now on: it says what is missing.
     let closing = CancellationToken::new();
@@ -125,7 +130,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let door = tokio::spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
 
     // Broker and database, for as long as it takes.
-    let prepare = connect::prepare(&settings, &*db, &*broker, former, &readiness);
+    let prepare = connect::prepare(&settings, &*db, &*broker, &folder, &readiness);
     tokio::select! {
         prepared = prepare => prepared?,
         signal = requests.next() => {
@@ -138,10 +143,12 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     // The path, the lease that it acts under, and the duties.
     let guests = connect::guest_runtime(&settings).map_err(configuration)?;
     let (until, lease) = Lease::new(tokio::time::Instant::now());
+    let steady = lease.clone();
     let parts = worker::Parts {
         broker: broker.clone(),
         db: db.clone(),
         catalog: catalog.clone(),
+        isolation: Arc::new(isolation::Children::new(again)),
         guests: guests.handle().clone(),
         chance: Arc::new(rand::random::<f64>),
     };
@@ -149,6 +156,15 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         host,
         queues: settings.broker.queues.clone(),
         slots: settings.worker.slots,
+        queue_slots: settings.queues.iter().filter_map(|(name, q)| Some((name.clone(), q.slots?))).collect(),
+        ack_when_claimed: settings
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.ack == Ack::Claimed)
+            .map(|(name, _)| name.clone())
+            .collect(),
+        spool: Some(folder.path().join("spool")),
+        lanes: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         message_limits: settings.message_limits(),
         max_snoozes: settings.retry.max_snoozes,
         grace: settings.shutdown.grace,
@@ -167,8 +183,17 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let lease_end = CancellationToken::new();
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
     let duties = maintenance::start(
-        &maintenance::Parts { db: db.clone(), broker: broker.clone(), outbox: wake },
-        MaintenanceConfig { unknown_grace: settings.plugins.unknown_grace, retention: settings.retention },
+        &maintenance::Parts {
+            db: db.clone(),
+            broker: broker.clone(),
+            outbox: wake,
+            steady: Arc::new(move || steady.is_steady()),
+        },
+        MaintenanceConfig {
+            lease: settings.lease.ttl,
+            unknown_grace: settings.plugins.unknown_grace,
+            retention: settings.retention,
+        },
         &closing,
     );
     let watching = tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), {

@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod db;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 pub mod maintenance;
 pub mod registry;
 pub mod shutdown;

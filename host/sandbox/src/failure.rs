@@ -189,6 +189,9 @@ impl Fault {
             (None, Some(trap)) => trap.to_string(),
             (None, None) => root,
         };
+        if let Some(words) = stderr_tail.as_deref().filter(|_| exit_code.is_none()).and_then(panic_words) {
+            message = format!("{words} ({message})");
+        }
         truncate(&mut message, MESSAGE_BYTES);
         let frames: Vec<String> = match error.downcast_ref::<WasmBacktrace>() {
             Some(backtrace) => backtrace.frames().iter().take(FRAMES).map(frame).collect(),
@@ -197,6 +200,24 @@ impl Fault {
         let detail = json!({ "frames": frames, "exit_code": exit_code, "stderr_tail": stderr_tail });
         Fault { kind: FaultKind::Trap, message, detail }
     }
+}
+
+/// The words of a Rust panic, of which the engine sees a bare `unreachable`: where, and on the line below, why. One line, with
+/// what would steer a terminal made visible.
+fn panic_words(stderr: &str) -> Option<String> {
+    let mut lines = stderr[stderr.rfind("panicked at ")?..].lines();
+    let place = lines.next()?;
+    let mut words = String::new();
+    let why = lines.next().filter(|why| place.ends_with(':') && !why.is_empty());
+    for c in [place, why.map_or("", |_| " "), why.unwrap_or_default()].into_iter().flat_map(str::chars) {
+        // Half of it is left for the trap's own.
+        if words.len() >= MESSAGE_BYTES / 2 {
+            words.push('…');
+            break;
+        }
+        if c.is_control() { words.extend(c.escape_unicode()) } else { words.push(c) }
+    }
+    Some(words)
 }
 
 /// The engine's words for an exhausted host call; its type is private. A test holds them.
@@ -258,6 +279,19 @@ mod tests {
         assert_eq!(fault.detail, json!({ "limit": "memory_mib", "used": 64.063, "allowed": 64 }));
         assert_eq!(seconds(Duration::from_millis(1_500)), json!(1.5));
         assert_eq!(seconds(Duration::from_secs(2)), json!(2));
+    }
+
+    #[test]
+    fn a_panic_is_quoted_on_one_line() {
+        let words = |text: &str| panic_words(text);
+        let rust =
+            "before\nthread 'main' (1) panicked at src/lib.rs:7:5:\nno \u{1b}[2J\nnote: run with `RUST_BACKTRACE=1`\n";
+        assert_eq!(words(rust).as_deref(), Some("panicked at src/lib.rs:7:5: no \\u{1b}[2J"));
+        assert_eq!(words("panicked at 'old', main.rs").as_deref(), Some("panicked at 'old', main.rs"));
+        assert_eq!(words("panicked at a:1:1:\nfirst\npanicked at b:2:2:").as_deref(), Some("panicked at b:2:2:"));
+        assert_eq!(words("a warning"), None);
+        let long = words(&format!("panicked at a:1:1:\n{}", "é".repeat(MESSAGE_BYTES))).unwrap();
+        assert!(long.len() <= MESSAGE_BYTES / 2 + 8 && long.ends_with('…'), "{}", long.len());
     }
 
     #[test]

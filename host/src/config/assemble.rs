@@ -5,8 +5,8 @@ use super::layers::Layers;
 use super::origin::{ConfigError, Origin, Problem};
 use super::reader::{Effective, Reader};
 use super::{
-    Api, Broker, Data, Database, Lease, LimitSet, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
-    Shutdown, Worker, plugins,
+    Ack, Api, Broker, Data, Database, Lease, LimitSet, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry,
+    Settings, Shutdown, Worker, plugins,
 };
 use crate::db::Retention;
 use crate::task::RetryPolicy;
@@ -25,8 +25,9 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
     let database = database(&mut read)?;
     both_or_neither(&read, broker.url.is_some(), database.url.is_some())?;
     let limits = limits(&mut read)?;
+    let queues = queues(&layers, &broker)?;
     if broker.url.is_some() {
-        within_consumer_timeout(&read, &broker, &limits)?;
+        within_consumer_timeout(&read, &broker, &limits, &queues)?;
     }
     let dirs = read.paths("plugins.dir")?;
     let mut settings = Settings {
@@ -53,7 +54,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             directives: layers.environment.log.clone(),
             format: read.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
         },
-        queues: queues(&layers, &broker)?,
+        queues,
         file: layers.file.clone(),
         warnings: Vec::new(),
         effective: Vec::new(),
@@ -121,15 +122,23 @@ fn both_or_neither(read: &Reader, broker: bool, database: bool) -> Result<(), Pr
 
 /// A delivery that is unacknowledged for longer than the broker's `consumer_timeout` closes the channel, and comes
 /// again, and again.
-fn within_consumer_timeout(read: &Reader, broker: &Broker, limits: &Limits) -> Result<(), Problem> {
+fn within_consumer_timeout(
+    read: &Reader,
+    broker: &Broker,
+    limits: &Limits,
+    queues: &BTreeMap<String, Queue>,
+) -> Result<(), Problem> {
     let key = "limits.max.timeout_seconds";
     let half = broker.consumer_timeout.as_secs() / 2;
     if u64::from(limits.max.timeout_seconds) <= half {
         return Ok(());
     }
+    let settled = |queue: &&String| queues.get(*queue).map_or(Ack::Settled, |q| q.ack) == Ack::Settled;
+    let Some(queue) = broker.queues.iter().find(settled) else { return Ok(()) };
     let what = format!(
-        "{} is more than half of broker.consumer_timeout_seconds ({}): the broker would take deliveries back while they \
-         run; lower it to {half}, or raise consumer_timeout at the broker and say so in broker.consumer_timeout_seconds",
+        "{} is more than half of broker.consumer_timeout_seconds ({}): the broker would take deliveries of the queue \
+         {queue} back while they run; lower it to {half}, or set ack = \"claimed\" in [queues.{queue}], or raise \
+         consumer_timeout at the broker and say so in broker.consumer_timeout_seconds",
         limits.max.timeout_seconds,
         broker.consumer_timeout.as_secs(),
     );
@@ -245,25 +254,19 @@ fn queues(layers: &Layers, broker: &Broker) -> Result<BTreeMap<String, Queue>, P
             return Err(Problem(format!("{}: {what}", table.origin)));
         }
         table.only(&["ack", "slots"])?;
+        let mut ack = Ack::default();
         if let Some((value, origin)) = table.values.get("ack") {
-            match value.0.as_str() {
-                Some("settled") => {}
-                Some("claimed") => {
-                    let what = "\"claimed\" is not available in this build; use \"settled\" and keep \
-                                limits.max.timeout_seconds within half of broker.consumer_timeout_seconds";
+            ack = match value.0.as_str() {
+                Some("settled") => Ack::Settled,
+                Some("claimed") => Ack::Claimed,
+                _ => {
+                    let what = format_args!("{} is not allowed; it takes \"settled\" or \"claimed\"", value.0);
                     return Err(table.invalid("ack", origin, what));
                 }
-                _ => {
-                    return Err(table.invalid(
-                        "ack",
-                        origin,
-                        format_args!("{} is not allowed; it takes \"settled\"", value.0),
-                    ));
-                }
-            }
+            };
         }
         let slots = table.number("slots", 1..=10_000)?.and_then(|n| u32::try_from(n).ok());
-        queues.insert(table.name.clone(), Queue { slots });
+        queues.insert(table.name.clone(), Queue { ack, slots });
     }
     Ok(queues)
 }

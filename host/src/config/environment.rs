@@ -45,11 +45,20 @@ pub(super) fn read(env: &[(OsString, OsString)], known: &[String], problems: &mu
                 "AGENTRY_LOG" => found.log = value,
                 _ => {}
             }
-        } else if !injected_by_kubernetes(name, value) {
+        } else if !injected_by_kubernetes(name, value) && !of_this_build(name) {
             problems.push(unknown(name, &variables));
         }
     }
     found
+}
+
+/// Variables that only the build for tests of faults knows.
+fn of_this_build(_name: &str) -> bool {
+    #[cfg(feature = "failpoints")]
+    if crate::failpoints::VARIABLES.contains(&_name) {
+        return true;
+    }
+    false
 }
 
 fn unknown(name: &str, variables: &[(String, &String)]) -> Problem {

@@ -228,8 +228,20 @@ pub enum LogFormat {
 /// `[queues.NAME]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
+    /// When its deliveries are acknowledged.
+    pub ack: Ack,
     /// At most so many of its tasks at once; `None`: all of `worker.slots`.
     pub slots: Option<u32>,
+}
+
+/// When a delivery is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When its task's end is recorded: the broker notices a crash at once.
+    #[default]
+    Settled,
+    /// When its task is claimed: the lease notices a crash, and the broker's consumer time-out bounds nothing.
+    Claimed,
 }
 
 /// What is derived from the machine.

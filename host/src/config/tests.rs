@@ -175,7 +175,7 @@ fn every_bad_value_is_one_line_that_names_key_place_and_what_is_allowed() {
         "[limits.default]\nmemory_mib = 1024",
         "[limits.default]\nmemory = 1024",
         "[queues.other]\nslots = 3",
-        "[queues.default]\nack = 'claimed'",
+        "[queues.default]\nack = 'early'",
         "[queues.default]\nslot = 3",
         "[plugins.\"Fetch\"]\nenabled = true",
         "[plugins.fetch]\nenable = true",
@@ -258,6 +258,15 @@ fn a_deadline_beyond_half_of_the_consumer_timeout_is_refused() {
     let setup = setup.env("AGENTRY_BROKER_URL", "amqp://h").env("AGENTRY_DATABASE_URL", "postgres://h/d");
     assert!(setup.problem().contains("lower it to 900"), "{}", setup.problem());
     setup.env("AGENTRY_BROKER_CONSUMER_TIMEOUT_SECONDS", "1802").settings();
+    // A queue that acknowledges when it claims has nothing to fear; one beside it that does not is named.
+    let claimed = "[limits.max]\ntimeout_seconds = 901\n[queues.slow]\nack = 'claimed'\n[broker]\nqueues = ";
+    let services = |queues: &str| {
+        let setup = Setup::new(&format!("{claimed}{queues}\n"));
+        setup.env("AGENTRY_BROKER_URL", "amqp://h").env("AGENTRY_DATABASE_URL", "postgres://h/d")
+    };
+    services("['slow']").settings();
+    let problem = services("['slow', 'quick']").problem();
+    assert!(problem.contains("the queue quick") && problem.contains("[queues.quick]"), "{problem}");
 }
 
 #[test]

@@ -11,11 +11,14 @@ use crate::db::postgres::PostgresDb;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{Db, DbError, DbOptions};
 use crate::registry::{self, Ceilings, LimitSettings, PluginPolicy, Policies, RegistryConfig, SandboxSettings};
-use crate::task::HostId;
+use crate::worker;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The embedded database's file in the data folder.
+pub const FILE: &str = "agentry.sqlite";
 
 /// The two seams, as settings chose them.
 pub struct Connections {
@@ -37,6 +40,8 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
             Arc::new(AmqpBroker::start(options).map_err(configuration)?)
         }
     };
+    #[cfg(feature = "failpoints")]
+    let (db, broker) = (crate::failpoints::database(db), crate::failpoints::broker(broker));
     Ok(Connections { db, broker })
 }
 
@@ -49,7 +54,7 @@ pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<
         name: name.to_owned(),
     };
     Ok(match settings.services() {
-        Services::Embedded => Arc::new(SqliteDb::connect(&folder.join("agentry.sqlite"), &options)?),
+        Services::Embedded => Arc::new(SqliteDb::connect(&folder.join(FILE), &options)?),
         Services::External { database, .. } => Arc::new(PostgresDb::connect(database.expose(), &options)?),
     })
 }
@@ -84,7 +89,7 @@ pub async fn prepare(
     settings: &Settings,
     db: &dyn Db,
     broker: &dyn Broker,
-    former: Option<HostId>,
+    folder: &DataFolder,
     readiness: &Readiness,
 ) -> Result<(), DaemonError> {
     if settings.database.migrate {
@@ -94,7 +99,13 @@ pub async fn prepare(
         }
     }
     until_answered(readiness, "check the schema", || db.check_schema()).await?;
-    if let Some(former) = former {
+    // Before anybody may take over what it is about.
+    let replay = || worker::spool::replay(db, folder.path().join("spool"));
+    let replayed = until_answered(readiness, "record what the former owner spooled", replay).await?;
+    if replayed > 0 {
+        tracing::info!(replayed, "results of the data folder's former owner recorded");
+    }
+    if let Some(former) = folder.former() {
         // This process has the data folder's lock: its former owner is dead, however long its lease still runs.
         until_answered(readiness, "end the former owner's lease", || db.end_lease(former)).await?;
     }

@@ -2,7 +2,7 @@
 
 use super::connect;
 use crate::config::{Services, Settings};
-use crate::db::{DbError, Migrated};
+use crate::db::{Db, DbError, Migrated};
 use crate::registry::{Registry, Runner};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub async fn plugin(settings: &Settings, path: &Path) -> Result<Arc<dyn Runner>,
     Ok(Registry::open(config, path).await.map_err(super::failed)?)
 }
 
-/// Why a migration did not happen.
+/// Why the database could not be worked on.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The schema does not fit this build.
@@ -50,4 +50,18 @@ pub async fn migrate(settings: &Settings) -> Result<Migrated, MigrateError> {
     let migrated = db.migrate().await?;
     db.check_schema().await?;
     Ok(migrated)
+}
+
+/// The database that the settings name, if its schema fits.
+pub async fn database(settings: &Settings) -> Result<Arc<dyn Db>, MigrateError> {
+    if let Services::Embedded = settings.services()
+        && !settings.data.dir.join(connect::FILE).is_file()
+    {
+        // Opening it would make it.
+        let place = settings.data.dir.display();
+        return Err(MigrateError::Configuration(format!("there is no database in {place}; check data.dir")));
+    }
+    let db = connect::database(settings, &settings.data.dir, &super::build::host_name()).await?;
+    db.check_schema().await?;
+    Ok(db)
 }

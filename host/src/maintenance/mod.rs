@@ -34,11 +34,15 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// Woken by whoever wrote an outbox row in this process.
     pub outbox: Arc<Notify>,
+    /// Whether this host can tell hosts that died from hosts that are late (see `Claimant` in [`crate::db`]).
+    pub steady: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// What the duties are told.
 #[derive(Clone, Copy, Debug)]
 pub struct MaintenanceConfig {
+    /// `lease.ttl_seconds`.
+    pub lease: Duration,
     /// `plugins.unknown_grace_seconds`.
     pub unknown_grace: Duration,
     /// `retention.*`.
@@ -50,7 +54,7 @@ pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationTok
     let tracker = TaskTracker::new();
     tracker.spawn(relay::run(parts.clone(), closing.clone()));
     tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
-    tracker.spawn(rescuer::run(parts.clone(), closing.clone()));
+    tracker.spawn(rescuer::run(parts.clone(), config.lease, closing.clone()));
     tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));
     tracker.spawn(pruner::run(parts.clone(), config.retention, closing.clone()));
     tracker.close();

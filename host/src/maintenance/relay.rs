@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows of one publication.
 const BATCH: u32 = 500;
-/// How long rows are held. Longer than any confirmation takes; after it another relay may publish them.
-const HELD: Duration = Duration::from_secs(30);
+/// How long rows are held: longer than a confirmation takes, and as long as a task waits whose relay died, or never heard what
+/// it had taken. After it another relay may publish them; should both, the claim recognises it.
+const HELD: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody in this process said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
 /// The longest pause before an unroutable row is tried again.

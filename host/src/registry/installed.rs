@@ -111,6 +111,10 @@ impl Runner for Installed {
         Duration::from_secs(self.limits.values.timeout_seconds)
     }
 
+    fn place(&self) -> &std::path::Path {
+        &self.path
+    }
+
     fn memory_reserve(&self) -> u64 {
         self.memory_reserve
     }

@@ -40,6 +40,7 @@ use crate::task::{PluginRef, RetryPolicy, TaskId};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -115,11 +116,21 @@ pub trait Runner: Send + Sync + 'static {
     fn concurrency(&self) -> Option<u32>;
     /// Wall clock of one attempt unless the task says otherwise.
     fn timeout(&self) -> Duration;
+    /// The folder (or the component) that it was loaded from.
+    fn place(&self) -> &Path;
     /// Bytes that an attempt counts with against `worker.memory_mib`.
     fn memory_reserve(&self) -> u64;
     /// Run one attempt. Every ending is in the report: it neither fails nor panics, whatever the guest does, and it ends
     /// within the attempt's time-out, or within a second of `job.stop`.
     async fn run(&self, job: Job) -> Report;
+}
+
+/// The isolation lane: one attempt in a process of its own, so that what kills its process kills nothing else.
+#[async_trait]
+pub trait Isolation: Send + Sync + 'static {
+    /// As [`Runner::run`]. The verdict is `ChildDied` if, and only if, the process ended without a report while this one
+    /// lived.
+    async fn run(&self, runner: &dyn Runner, job: Job) -> Report;
 }
 
 /// Called with every line as it arrives; must not block.

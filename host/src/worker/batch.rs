@@ -23,28 +23,8 @@ where
 {
     let mut pause = Duration::from_millis(50);
     loop {
-        match call().await {
-            Ok(answer) => {
-                shared.database_trouble.send_if_modified(|trouble| {
-                    let was = trouble.take();
-                    if was.is_some() {
-                        tracing::info!(what, "the database answers again");
-                    }
-                    was.is_some()
-                });
-                return Some(answer);
-            }
-            Err(error) => {
-                shared.database_trouble.send_if_modified(|trouble| {
-                    if trouble.is_none() {
-                        tracing::error!(%error, what, "the database does not answer; everything waits for it");
-                    }
-                    let text = error.to_string();
-                    let news = trouble.as_deref() != Some(&text);
-                    *trouble = Some(text);
-                    news
-                });
-            }
+        if let Some(answer) = told(shared, what, call().await) {
+            return Some(answer);
         }
         let jittered = pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
         tokio::select! {
@@ -52,5 +32,33 @@ where
             () = shared.hurry.cancelled() => return None,
         }
         pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Tell everybody whether the database answers: consumers are held while it does not, and readiness says why.
+pub fn told<T>(shared: &Shared, what: &'static str, result: Result<T, DbError>) -> Option<T> {
+    match result {
+        Ok(answer) => {
+            shared.database_trouble.send_if_modified(|trouble| {
+                let was = trouble.take();
+                if was.is_some() {
+                    tracing::info!(what, "the database answers again");
+                }
+                was.is_some()
+            });
+            Some(answer)
+        }
+        Err(error) => {
+            shared.database_trouble.send_if_modified(|trouble| {
+                if trouble.is_none() {
+                    tracing::error!(%error, what, "the database does not answer; everything waits for it");
+                }
+                let text = error.to_string();
+                let news = trouble.as_deref() != Some(&text);
+                *trouble = Some(text);
+                news
+            });
+            None
+        }
     }
 }

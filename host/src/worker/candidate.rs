@@ -1,13 +1,12 @@
 //! A task that wants to run here: what was received, on its way to be claimed.
 
-use super::Shared;
-use super::room::Place;
+use super::room::{Place, Slot};
+use super::{Shared, execute};
 use crate::broker::Delivery;
 use crate::registry::{Resolved, Runner};
-use crate::task::{Arrival, Runnable, TaskMessage, WaitCode};
+use crate::task::{Arrival, Failure, Runnable, TaskMessage, WaitCode};
 use serde_json::json;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A task that wants to be claimed.
 pub struct Candidate {
@@ -32,7 +31,7 @@ impl Candidate {
 pub type Ready = (Arc<dyn Runner>, Place);
 
 /// Can it run here, now? With a place, or without one it is to be parked.
-pub fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: OwnedSemaphorePermit) -> Candidate {
+pub fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: Slot) -> Candidate {
     let (runnable, ready) = match shared.parts.catalog.resolve(&message.plugin) {
         Resolved::Ready(runner) => match shared.room.place(slot, runner.name(), runner.concurrency()) {
             Some(place) => (here(&message, &*runner), Some((runner, place))),
@@ -50,11 +49,19 @@ pub fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slo
     Candidate { arrival: Arrival { message, queue, runnable }, ready, delivery: None, second_look: false }
 }
 
+/// The broker gave up on it: whatever the row says that it waits for, it ends.
+pub fn hopeless(message: Arc<TaskMessage>, queue: Arc<str>, failure: Failure) -> Candidate {
+    let arrival = Arrival { message, queue, runnable: Runnable::Never { failure } };
+    Candidate { arrival, ready: None, delivery: None, second_look: false }
+}
+
 fn here(message: &TaskMessage, runner: &dyn Runner) -> Runnable {
     Runnable::Here {
         version: runner.version().clone(),
         digest: runner.digest().clone(),
         max_attempts: message.max_attempts(Some(runner.retry().max_attempts)),
+        allowed: execute::allowed(message, runner) + execute::SETTLED_WITHIN,
+        lane: true, // as far as this one alone is concerned; see `claim`
     }
 }
 

@@ -5,9 +5,9 @@ use super::candidate::Candidate;
 use super::dead::Burial;
 use super::settle::End;
 use super::{Shared, batch, execute};
-use crate::broker::Delivery;
-use crate::db::{ClaimAnswer, Claimed};
-use crate::task::Arrival;
+use crate::broker::{Delivery, Receipt};
+use crate::db::{ClaimAnswer, Claimant, Claimed};
+use crate::task::{Arrival, Runnable, TaskId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -37,10 +37,25 @@ pub async fn run(
             },
             false => again.drain(..).collect(),
         };
-        let arrivals: Vec<Arrival> = batch.iter().map(|c| c.arrival.clone()).collect();
-        let host = shared.config.host;
+        let mut lanes = shared.room.free_lanes();
+        let mut arrival = |candidate: &Candidate| {
+            let mut arrival = candidate.arrival.clone();
+            if let Runnable::Here { lane, .. } = &mut arrival.runnable {
+                // Which of them are suspects only the database knows: no more than all of these may find the lane free.
+                *lane = lanes > 0;
+                lanes = lanes.saturating_sub(1);
+            }
+            arrival
+        };
+        let arrivals: Vec<Arrival> = batch.iter().map(&mut arrival).collect();
+        // What is claimed under a lease that has run out is anybody's: renewed first, then claimed.
+        tokio::select! {
+            () = shared.lease.valid() => {}
+            () = shared.hurry.cancelled() => continue,
+        }
+        let me = || Claimant { host: shared.config.host, steady: shared.lease.is_steady() };
         let db = &shared.parts.db;
-        let Some(answers) = batch::until_answered(&shared, "claim", || db.claim(host, &arrivals)).await else {
+        let Some(answers) = batch::until_answered(&shared, "claim", || db.claim(me(), &arrivals)).await else {
             continue; // Never claimed: still the broker's, or parked.
         };
         for (candidate, answer) in batch.into_iter().zip(answers) {
@@ -55,10 +70,10 @@ pub async fn run(
 async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer: ClaimAnswer) -> Option<Candidate> {
     let id = candidate.arrival.message.id;
     match answer {
-        ClaimAnswer::Run(claimed) => start(shared, ways, candidate, claimed),
+        ClaimAnswer::Run(claimed) => start(shared, ways, candidate, claimed).await,
         ClaimAnswer::Mine(claimed) => {
             let second_look = candidate.second_look;
-            match attach(shared, candidate) {
+            match attach(shared, ways, candidate).await {
                 None => tracing::debug!(task = %id, "a redelivery of what runs here: re-attached"),
                 Some(candidate) => {
                     // Its end may have been recorded between the claim's answer and now. Only if the database says the
@@ -66,7 +81,7 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer:
                     if !second_look {
                         return Some(Candidate { second_look: true, ..candidate });
                     }
-                    start(shared, ways, candidate, claimed);
+                    start(shared, ways, candidate, claimed).await;
                 }
             }
         }
@@ -91,9 +106,10 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer:
     None
 }
 
-fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claimed) {
+async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claimed) {
     let message = candidate.arrival.message;
     let receipt = candidate.delivery.map(|d| d.receipt);
+    let receipt = release(shared, ways, &candidate.arrival.queue, message.id, receipt).await;
     let stop = shared.flights.enter(message.id, claimed.fence, receipt);
     match candidate.ready {
         Some((runner, place)) => execute::spawn(shared, ways.ends.clone(), message, claimed, runner, place, stop),
@@ -108,12 +124,31 @@ fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claim
     }
 }
 
+/// On a queue that acknowledges when claimed, now is the time: the row has the payload. Otherwise the receipt is kept until
+/// the end is recorded.
+async fn release(shared: &Shared, ways: &Ways, queue: &str, id: TaskId, receipt: Option<Receipt>) -> Option<Receipt> {
+    if !shared.config.ack_when_claimed.contains(queue) {
+        return receipt;
+    }
+    if let Some(receipt) = receipt {
+        let _ = ways.acks.send(Done { id: Some(id), receipts: vec![receipt] }).await;
+    }
+    None
+}
+
 /// Add a redelivery's receipt to its flight. The candidate comes back if nothing is in flight under its id.
-fn attach(shared: &Shared, candidate: Candidate) -> Option<Candidate> {
+async fn attach(shared: &Shared, ways: &Ways, candidate: Candidate) -> Option<Candidate> {
     let id = candidate.arrival.message.id;
     let Some(Delivery { source, message, redelivered, receipt }) = candidate.delivery else {
         return shared.flights.attach(id, None).is_err().then_some(Candidate { delivery: None, ..candidate });
     };
-    let receipt = shared.flights.attach(id, Some(receipt)).err()??;
-    Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt }), ..candidate })
+    let kept = match shared.config.ack_when_claimed.contains(&*candidate.arrival.queue) {
+        true if shared.flights.attach(id, None).is_ok() => {
+            release(shared, ways, &candidate.arrival.queue, id, Some(receipt)).await;
+            return None;
+        }
+        true => receipt,
+        false => shared.flights.attach(id, Some(receipt)).err()??,
+    };
+    Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt: kept }), ..candidate })
 }

@@ -7,6 +7,7 @@ use crate::db::DeadLetter;
 use crate::task::{Rejection, TaskId};
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -44,10 +45,17 @@ impl Burial {
 
     /// The broker gave up on it.
     pub fn returned(delivery: Delivery, id: Option<TaskId>) -> Burial {
-        let why = delivery.message.headers.get("x-first-death-reason").and_then(Value::as_str).unwrap_or("unknown");
-        let detail = format!("the broker returned it: {why}");
+        let detail = format!("the broker returned it: {}", death(&delivery));
         Burial { delivery, reason: "returned".into(), detail, task_id: id, plugin: None }
     }
+}
+
+/// Why the broker gave up on a message, in its own word: `delivery_limit`, `expired`, `maxlen`, `rejected`
+/// (RabbitMQ, "Dead Letter Exchanges"; of several deaths the last).
+pub fn death(delivery: &Delivery) -> &str {
+    let headers = &delivery.message.headers;
+    let last = headers.get("x-death").and_then(|deaths| deaths.get(0)?.get("reason")?.as_str());
+    last.or_else(|| headers.get("x-first-death-reason")?.as_str()).unwrap_or("unknown")
 }
 
 /// Bury until nobody sends any more.
@@ -75,8 +83,14 @@ async fn bury(shared: &Shared, burial: Burial) -> Option<Done> {
         properties: delivery.message.properties(),
         redelivered: delivery.redelivered,
     };
-    let db = &shared.parts.db;
-    let recorded = batch::until_answered(shared, "record a dead letter", || db.record_dead(&letter)).await?;
+    // An answer that never came may have been a commit: what is tried again is to be recognised like a redelivery.
+    let tried = AtomicBool::new(false);
+    let record = || {
+        let redelivered = letter.redelivered | tried.swap(true, Ordering::Relaxed);
+        let (db, letter) = (&shared.parts.db, DeadLetter { redelivered, ..letter.clone() });
+        async move { db.record_dead(&letter).await }
+    };
+    let recorded = batch::until_answered(shared, "record a dead letter", record).await?;
     if !recorded.repeated {
         tracing::warn!(queue, reason, detail, task = task_id.map(tracing::field::display), "dead letter");
     }

@@ -16,6 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a run may outlive its time-out before it is given up: the sandbox should have ended it.
 const WEDGED: Duration = Duration::from_secs(10);
+/// How long an end that is known may take to be recorded while the database answers. With [`allowed`] it is the hard deadline
+/// of an attempt: past it the host is wedged, whatever its lease says.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// The longest that a run may take here before it is given up.
+pub fn allowed(message: &TaskMessage, runner: &dyn Runner) -> Duration {
+    let timeout = message.options.timeout_seconds.map(|s| Duration::from_secs(s.into()));
+    timeout.unwrap_or_else(|| runner.timeout()) + WEDGED
+}
 
 /// Run a claimed task on the guests' runtime.
 pub fn spawn(
@@ -29,19 +38,32 @@ pub fn spawn(
 ) {
     let shared = shared.clone();
     let guests = shared.parts.guests.clone();
+    let lane = claimed.standing.isolated.then(|| shared.room.try_lane());
     guests.spawn(async move {
         let job = job(&message, &claimed, stop);
-        let allowed = job.timeout.unwrap_or_else(|| runner.timeout()) + WEDGED;
+        let allowed = allowed(&message, &*runner);
+        // Two batches may have found the same place free: then the later one waits for it.
+        let lane = match lane {
+            Some(None) => Some(shared.room.lane().await),
+            Some(lane) => lane,
+            None => None,
+        };
+        let run = async {
+            match &lane {
+                Some(_) => shared.parts.isolation.run(&*runner, job).await,
+                None => runner.run(job).await,
+            }
+        };
         // The sandbox answers for everything a guest does and ends it in time. A panic, or a run that outlives its
         // time-out, is a defect of the host, and still this task's end alone.
-        let run = AssertUnwindSafe(runner.run(job)).catch_unwind();
+        let run = AssertUnwindSafe(run).catch_unwind();
         let report = match tokio::time::timeout(allowed, run).await {
             Ok(Ok(report)) => report,
             Ok(Err(panic)) => broken(format!("the host panicked while it ran the guest: {}", words(&*panic))),
             Err(_) => broken(format!("the run did not end within {allowed:?}, {WEDGED:?} past its time-out")),
         };
         // The guest's memory is gone: the next may start while this one is being recorded.
-        drop(place);
+        drop((place, lane));
         let reason = shared.flights.reason(message.id);
         let chance = (shared.parts.chance)();
         let max_snoozes = shared.config.max_snoozes;

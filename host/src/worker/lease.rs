@@ -10,15 +10,26 @@ use tokio_util::sync::CancellationToken;
 
 /// Renewals also bring news (cancelled tasks), which are to be heard within a second.
 const NEWS: Duration = Duration::from_millis(400);
+/// Longer than any process lives.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Whether this process may still act on what it claimed.
+/// What the keeper knows of the lease, by this process's own clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Valid until then.
+    until: Instant,
+    /// From then on this host has been in touch with the database for a whole lease time.
+    steady_from: Instant,
+}
+
+/// Whether this process may still act on what it claimed, and whether it may take over what others claimed.
 #[derive(Clone, Debug)]
-pub struct Lease(watch::Receiver<Instant>);
+pub struct Lease(watch::Receiver<Standing>);
 
 impl Lease {
-    /// A lease and what extends it. Valid until then, by this process's own clock.
-    pub fn new(until: Instant) -> (watch::Sender<Instant>, Lease) {
-        let (sender, receiver) = watch::channel(until);
+    /// A lease that is not valid yet, and what extends it.
+    pub fn new(now: Instant) -> (watch::Sender<Standing>, Lease) {
+        let (sender, receiver) = watch::channel(Standing { until: now, steady_from: now + FAR });
         (sender, Lease(receiver))
     }
 
@@ -26,12 +37,19 @@ impl Lease {
     pub async fn valid(&self) {
         let mut until = self.0.clone();
         // An error says that the keeper is gone: the process is ending, and the fence still protects every row.
-        let _ = until.wait_for(|until| *until > Instant::now()).await;
+        let _ = until.wait_for(|standing| standing.until > Instant::now()).await;
     }
 
     /// Whether it is valid now.
     pub fn is_valid(&self) -> bool {
-        *self.0.borrow() > Instant::now()
+        self.0.borrow().until > Instant::now()
+    }
+
+    /// Whether this host can tell the dead from the late. After an outage of the database every lease has lapsed, and whoever
+    /// comes back first would take over what all the others run; so claimants wait one lease time, in which the living
+    /// renew.
+    pub fn is_steady(&self) -> bool {
+        self.0.borrow().steady_from <= Instant::now()
     }
 }
 
@@ -44,7 +62,7 @@ pub struct Keeper {
     /// The lease's length.
     pub ttl: Duration,
     /// Extended at each renewal.
-    pub until: watch::Sender<Instant>,
+    pub until: watch::Sender<Standing>,
 }
 
 impl Keeper {
@@ -57,8 +75,19 @@ impl Keeper {
     pub async fn register(&self) -> Result<(), DbError> {
         let asked = Instant::now();
         self.db.register_host(&(self.record)(), self.ttl).await?;
-        self.until.send_replace(asked + Keeper::good_for(self.ttl));
+        self.renewed(asked);
         Ok(())
+    }
+
+    /// The database has answered a renewal that was asked for then.
+    fn renewed(&self, asked: Instant) {
+        self.until.send_modify(|standing| {
+            // It had run out, or is the first: how long the database was away, and for whom, nobody knows.
+            if standing.until <= asked {
+                standing.steady_from = Instant::now() + self.ttl;
+            }
+            standing.until = asked + Keeper::good_for(self.ttl);
+        });
     }
 
     /// Renew until told to end.
@@ -72,7 +101,7 @@ impl Keeper {
             let asked = Instant::now();
             match self.db.renew_lease(&(self.record)(), self.ttl).await {
                 Ok(renewal) => {
-                    self.until.send_replace(asked + Keeper::good_for(self.ttl));
+                    self.renewed(asked);
                     if renewal.lapsed {
                         tracing::warn!(
                             "the lease had lapsed: others may have taken over what runs here; the fence decides"

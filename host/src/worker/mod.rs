@@ -24,14 +24,17 @@ mod parked;
 mod receive;
 mod room;
 mod settle;
+pub mod spool;
 
 use crate::broker::{Broker, Source};
 use crate::db::Db;
-use crate::registry::Catalog;
+use crate::registry::{Catalog, Isolation};
 use crate::task::HostId;
 use crate::task::limits::MessageLimits;
 use crate::task::settle::StopReason;
 use lease::Lease;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -48,6 +51,8 @@ pub struct Parts {
     pub db: Arc<dyn Db>,
     /// Which plugins there are.
     pub catalog: Arc<dyn Catalog>,
+    /// Where tasks run that are suspected of killing their hosts.
+    pub isolation: Arc<dyn Isolation>,
     /// The runtime on which guests run, so that none of them holds up the host's own work.
     pub guests: tokio::runtime::Handle,
     /// Uniform in 0..1, for jitter.
@@ -63,12 +68,21 @@ pub struct WorkerConfig {
     pub queues: Vec<String>,
     /// Guests that may run at once.
     pub slots: u32,
+    /// Of these, at most so many for tasks of a queue: `[queues.NAME] slots`.
+    pub queue_slots: BTreeMap<String, u32>,
+    /// Tasks that may run in the isolation lane at once, each in a process of its own.
+    pub lanes: u32,
     /// What a message is checked against.
     pub message_limits: MessageLimits,
     /// Snoozes of a task before it fails.
     pub max_snoozes: u32,
     /// How long running guests may go on after a shutdown began.
     pub grace: Duration,
+    /// Queues whose deliveries are acknowledged once their tasks are claimed: `[queues.NAME] ack = "claimed"`. The row has the
+    /// payload then, and the lease tells of a crash.
+    pub ack_when_claimed: BTreeSet<String>,
+    /// Where results wait on disk while the database is away; `None`: in memory alone.
+    pub spool: Option<PathBuf>,
     /// Ticked after every settled batch, for those who wait for a task's end.
     pub settled: watch::Sender<u64>,
 }
@@ -76,8 +90,9 @@ pub struct WorkerConfig {
 impl WorkerConfig {
     /// Deliveries that may be unacknowledged at once: those that run, those being settled, and as many in hand. A memory
     /// bound too, since an AMQP client's buffer has none.
-    pub fn prefetch(&self) -> u16 {
-        u16::try_from(self.slots.saturating_mul(2)).unwrap_or(u16::MAX).max(2)
+    pub fn prefetch(&self, queue: &str) -> u16 {
+        let slots = self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots);
+        u16::try_from(slots.saturating_mul(2)).unwrap_or(u16::MAX).max(2)
     }
 }
 
@@ -123,7 +138,7 @@ pub(crate) struct Shared {
 pub enum Drained {
     /// Everything that ran was recorded and acknowledged.
     Cleanly,
-    /// Something could not be recorded; the broker will deliver it again.
+    /// Something could not be recorded: it is in the spool, and the broker will deliver it again.
     Dirtily {
         /// How many.
         unsettled: usize,
@@ -140,7 +155,7 @@ impl Worker {
     ) -> Result<Worker, crate::broker::BrokerError> {
         let shared = Arc::new(Shared {
             flights: flights::Flights::default(),
-            room: room::Room::new(config.slots, busy),
+            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy),
             closing: CancellationToken::new(),
             hurry: CancellationToken::new(),
             database_trouble: watch::Sender::new(None),
@@ -158,19 +173,20 @@ impl Worker {
         let (dead, to_bury) = mpsc::channel(depth);
 
         pipeline.spawn(claim::run(shared.clone(), to_claim, ends, acks.clone(), dead.clone()));
-        pipeline.spawn(settle::run(shared.clone(), to_settle, acks.clone()));
+        let spool = spool::Spool::new(shared.config.spool.clone(), shared.config.host);
+        pipeline.spawn(settle::run(shared.clone(), to_settle, acks.clone(), spool));
         pipeline.spawn(dead::run(shared.clone(), to_bury, acks));
         pipeline.spawn(acknowledge::run(shared.clone(), to_acknowledge));
 
         let mut consuming = Vec::new();
         for queue in shared.config.queues.clone() {
             let queue: Arc<str> = queue.into();
-            let prefetch = shared.config.prefetch();
+            let prefetch = shared.config.prefetch(&queue);
             let tasks = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), prefetch).await?;
             let returned = shared.parts.broker.subscribe(Source::Returned(queue.clone()), 16).await?;
             consuming.push((queue.to_string(), tasks.confirmed.clone()));
             receivers.spawn(receive::tasks(shared.clone(), tasks, claims.clone(), dead.clone()));
-            receivers.spawn(receive::returned(shared.clone(), returned, dead.clone()));
+            receivers.spawn(receive::returned(shared.clone(), returned, claims.clone(), dead.clone()));
         }
         receivers.spawn(parked::run(shared.clone(), claims));
         drop(dead);
@@ -208,7 +224,8 @@ impl Worker {
         }
         let stopped = shared.flights.stop_all(StopReason::Shutdown);
         tracing::info!(interrupted = stopped, "the grace period is over: interrupting what still runs");
-        // What the database does not take in this time is left to the broker, which delivers it again.
+        // What the database does not take in this time is in the spool, for the next process in this data folder; and the broker
+        // delivers it again to whoever comes.
         let flush = shared.config.grace.max(Duration::from_secs(5));
         if tokio::time::timeout(flush, &mut done).await.is_err() {
             shared.hurry.cancel();

@@ -34,8 +34,9 @@ async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), 
     if most == 0 || plugins.is_empty() {
         return Ok(());
     }
-    for task in shared.parts.db.parked(&plugins, most).await? {
-        let Some(slot) = shared.room.try_slot() else { break };
+    let lane = shared.room.free_lanes() > 0;
+    for task in shared.parts.db.parked(&plugins, lane, most).await? {
+        let Some(slot) = shared.room.try_slot(&task.queue) else { continue };
         let candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot);
         // Still not for us: its row says why already.
         if candidate.ready.is_some() {

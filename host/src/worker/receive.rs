@@ -1,13 +1,15 @@
 //! Receive: a delivery becomes an arrival, or a dead letter.
 
 use super::Shared;
-use super::candidate::{Candidate, consider};
-use super::dead::Burial;
-use crate::broker::{Delivery, Receipt, Subscription};
-use crate::task::TaskMessage;
+use super::candidate::{self, Candidate, consider};
+use super::dead::{Burial, death};
+use crate::broker::{Delivery, Flow, Receipt, Subscription};
 use crate::task::message::Envelope;
+use crate::task::{Failure, FailureKind, TaskMessage};
+use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Receive the tasks of one queue until the worker closes.
 pub async fn tasks(
@@ -16,6 +18,7 @@ pub async fn tasks(
     claims: mpsc::Sender<Candidate>,
     dead: mpsc::Sender<Burial>,
 ) {
+    let holding = hold(&shared, &subscription);
     while let Some(delivery) = next(&shared, &mut subscription).await {
         let message = match decode(&shared, &delivery) {
             Ok(message) => message,
@@ -27,23 +30,57 @@ pub async fn tasks(
         };
         // A slot first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
         let slot = tokio::select! {
-            slot = shared.room.slot() => slot,
+            slot = shared.room.slot(delivery.source.queue()) => slot,
             () = shared.closing.cancelled() => { give_back(&shared, vec![delivery.receipt]).await; break }
         };
         let queue = delivery.source.queue().clone();
         let candidate = consider(&shared, Arc::new(message), queue, slot).with(delivery);
         let _ = claims.send(candidate).await;
     }
-    leave(&shared, subscription).await;
+    leave(&shared, subscription, holding).await;
 }
 
-/// Receive what the broker itself gave up on (delivery limit, expiration): each is a dead letter with its reason.
-pub async fn returned(shared: Arc<Shared>, mut subscription: Subscription, dead: mpsc::Sender<Burial>) {
+/// Receive what the broker itself gave up on. What belongs to a task is settled; the rest is a dead letter with its reason.
+///
+/// One that came to its delivery limit was delivered to hosts that died or gave it back: the row knows what to think of that,
+/// so it is an arrival like any other. One that expired, or was thrown out, ends its task.
+pub async fn returned(
+    shared: Arc<Shared>,
+    mut subscription: Subscription,
+    claims: mpsc::Sender<Candidate>,
+    dead: mpsc::Sender<Burial>,
+) {
+    let holding = hold(&shared, &subscription);
     while let Some(delivery) = next(&shared, &mut subscription).await {
-        let id = decode(&shared, &delivery).map(|m| m.id_given.then_some(m.id)).unwrap_or_else(|r| r.id);
-        let _ = dead.send(Burial::returned(delivery, id)).await;
+        let (message, queue) = (decode(&shared, &delivery), delivery.source.queue().clone());
+        let message = match message {
+            Ok(message) if message.id_given => Arc::new(message),
+            Ok(_) => {
+                let _ = dead.send(Burial::returned(delivery, None)).await;
+                continue;
+            }
+            Err(rejection) => {
+                let _ = dead.send(Burial::returned(delivery, rejection.id)).await;
+                continue;
+            }
+        };
+        let candidate = match death(&delivery) {
+            "delivery_limit" => tokio::select! {
+                slot = shared.room.slot(&queue) => consider(&shared, message, queue, slot),
+                () = shared.closing.cancelled() => { give_back(&shared, vec![delivery.receipt]).await; break }
+            },
+            why => candidate::hopeless(message, queue, given_up(why)),
+        };
+        let _ = claims.send(candidate.with(delivery)).await;
     }
-    leave(&shared, subscription).await;
+    leave(&shared, subscription, holding).await;
+}
+
+/// What a task ends with that the broker threw out of its queue.
+fn given_up(why: &str) -> Failure {
+    let kind = if why == "expired" { FailureKind::Expired } else { FailureKind::Rejected };
+    Failure::fatal(kind, format!("the broker gave up on its message before it ran: {why}"))
+        .with_detail(json!({"reason": why}))
 }
 
 async fn next(shared: &Shared, subscription: &mut Subscription) -> Option<Delivery> {
@@ -54,9 +91,29 @@ async fn next(shared: &Shared, subscription: &mut Subscription) -> Option<Delive
     }
 }
 
+/// While the database is away nothing new is taken in, and what was handed over stays unacknowledged where it is: giving it
+/// back would count against its delivery limit, and bring it here again.
+fn hold(shared: &Arc<Shared>, subscription: &Subscription) -> JoinHandle<()> {
+    let (mut trouble, flow) = (shared.database_trouble.subscribe(), subscription.flow.clone());
+    tokio::spawn(async move {
+        loop {
+            let held = trouble.borrow_and_update().is_some();
+            flow.send_if_modified(|flow| {
+                let wanted = if held { Flow::Hold } else { Flow::Go };
+                std::mem::replace(flow, wanted) != wanted
+            });
+            if trouble.changed().await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
 /// Stop consuming; what was handed over and not started goes back at once, for others.
-async fn leave(shared: &Shared, mut subscription: Subscription) {
-    subscription.pause.send_replace(true);
+async fn leave(shared: &Shared, mut subscription: Subscription, holding: JoinHandle<()>) {
+    holding.abort();
+    let _ = holding.await; // aborted: from here on the flow is this one's to say
+    subscription.flow.send_replace(Flow::GiveBack);
     subscription.deliveries.close();
     let mut unstarted = Vec::new();
     while let Some(delivery) = subscription.deliveries.recv().await {

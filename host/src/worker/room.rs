@@ -1,6 +1,6 @@
-//! Room for guests: slots of the host, and of each plugin with a concurrency limit of its own.
+//! Room for guests: slots of the host, of each queue with a share of its own, and of each plugin with a concurrency limit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -8,15 +8,23 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 /// The slots.
 pub struct Room {
     slots: Arc<Semaphore>,
+    queues: HashMap<String, Arc<Semaphore>>,
+    lanes: Arc<Semaphore>,
     most: u32,
     busy: Arc<AtomicU32>,
     plugins: Arc<Mutex<HashMap<Arc<str>, u32>>>,
     freed: Arc<Notify>,
 }
 
-/// A slot of the host, and of its plugin. Dropped: free again.
+/// A slot of the host, and of its queue where that has a share. Dropped: free again.
+pub struct Slot {
+    _host: OwnedSemaphorePermit,
+    _queue: Option<OwnedSemaphorePermit>,
+}
+
+/// A slot, and its plugin's. Dropped: free again.
 pub struct Place {
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     busy: Arc<AtomicU32>,
     plugin: Option<Arc<str>>,
     plugins: Arc<Mutex<HashMap<Arc<str>, u32>>>,
@@ -24,10 +32,13 @@ pub struct Place {
 }
 
 impl Room {
-    /// So many slots. Guests that run are counted in `busy`.
-    pub fn new(slots: u32, busy: Arc<AtomicU32>) -> Room {
+    /// So many slots, and of these so many for tasks of each queue that is named. Guests that run are counted in `busy`.
+    pub fn new(slots: u32, queues: &BTreeMap<String, u32>, lanes: u32, busy: Arc<AtomicU32>) -> Room {
+        let share = |(queue, share): (&String, &u32)| (queue.clone(), Arc::new(Semaphore::new(*share as usize)));
         Room {
             slots: Arc::new(Semaphore::new(slots as usize)),
+            queues: queues.iter().map(share).collect(),
+            lanes: Arc::new(Semaphore::new(lanes as usize)),
             most: slots,
             busy,
             plugins: Arc::default(),
@@ -45,18 +56,38 @@ impl Room {
         &self.freed
     }
 
-    /// A slot of the host, as soon as one is free.
-    pub async fn slot(&self) -> OwnedSemaphorePermit {
-        // The semaphore is never closed; should it be, a permit of an endless one keeps the path going.
-        match self.slots.clone().acquire_owned().await {
-            Ok(permit) => permit,
-            Err(_) => std::future::pending().await,
-        }
+    /// Places in the isolation lane that are free now.
+    pub fn free_lanes(&self) -> usize {
+        self.lanes.available_permits()
     }
 
-    /// A slot of the host, if one is free now.
-    pub fn try_slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.slots.clone().try_acquire_owned().ok()
+    /// A place in the isolation lane, if one is free now.
+    pub fn try_lane(&self) -> Option<OwnedSemaphorePermit> {
+        self.lanes.clone().try_acquire_owned().ok()
+    }
+
+    /// A place in the isolation lane, as soon as one is free.
+    pub async fn lane(&self) -> OwnedSemaphorePermit {
+        free(&self.lanes).await
+    }
+
+    /// A slot for a task of this queue, as soon as one is free: first of the queue's share, so that a queue at its limit
+    /// holds none of the host's.
+    pub async fn slot(&self, queue: &str) -> Slot {
+        let queue = match self.queues.get(queue) {
+            Some(share) => Some(free(share).await),
+            None => None,
+        };
+        Slot { _host: free(&self.slots).await, _queue: queue }
+    }
+
+    /// A slot for a task of this queue, if one is free now.
+    pub fn try_slot(&self, queue: &str) -> Option<Slot> {
+        let queue = match self.queues.get(queue) {
+            Some(share) => Some(share.clone().try_acquire_owned().ok()?),
+            None => None,
+        };
+        Some(Slot { _host: self.slots.clone().try_acquire_owned().ok()?, _queue: queue })
     }
 
     /// Whether a plugin with this limit has room now.
@@ -65,7 +96,7 @@ impl Room {
     }
 
     /// Make a slot the place of a plugin. `None`: the plugin is at its limit, and the slot is free again.
-    pub fn place(&self, slot: OwnedSemaphorePermit, plugin: &Arc<str>, limit: Option<u32>) -> Option<Place> {
+    pub fn place(&self, slot: Slot, plugin: &Arc<str>, limit: Option<u32>) -> Option<Place> {
         let mut counted = None;
         if let Some(limit) = limit {
             let mut plugins = lock(&self.plugins);
@@ -103,6 +134,14 @@ impl Drop for Place {
     }
 }
 
+/// The semaphores are never closed; should one be, nothing more is let in.
+async fn free(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    match slots.clone().acquire_owned().await {
+        Ok(permit) => permit,
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// The map holds plain counts: a panic elsewhere leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,16 +153,29 @@ mod tests {
 
     #[test]
     fn a_plugin_at_its_limit_leaves_the_slot_to_others() {
-        let room = Room::new(2, Arc::default());
+        let room = Room::new(2, &BTreeMap::new(), 1, Arc::default());
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let first = room.place(room.try_slot().unwrap(), &a, Some(1)).unwrap();
+        let first = room.place(room.try_slot("q").unwrap(), &a, Some(1)).unwrap();
         assert!(!room.has_place("a", Some(1)) && room.has_place("b", Some(1)));
-        assert!(room.place(room.try_slot().unwrap(), &a, Some(1)).is_none());
-        let second = room.place(room.try_slot().unwrap(), &b, None).unwrap();
+        assert!(room.place(room.try_slot("q").unwrap(), &a, Some(1)).is_none());
+        let second = room.place(room.try_slot("q").unwrap(), &b, None).unwrap();
         assert_eq!((room.busy.load(Ordering::Relaxed), room.free()), (2, 0));
         drop(first);
         assert!(room.has_place("a", Some(1)));
         drop(second);
         assert_eq!((room.busy.load(Ordering::Relaxed), room.free()), (0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_queue_at_its_share_leaves_the_hosts_slots_to_other_queues() {
+        let room = Room::new(3, &BTreeMap::from([("small".to_owned(), 1)]), 1, Arc::default());
+        let held = room.slot("small").await;
+        assert!(room.try_slot("small").is_none(), "the share is taken");
+        assert_eq!(room.free(), 2, "and who waits for it holds none of the host's");
+        let others = [room.try_slot("large").unwrap(), room.try_slot("large").unwrap()];
+        drop(held);
+        assert!(room.try_slot("small").is_some());
+        drop(others);
+        assert_eq!(room.free(), 3);
     }
 }

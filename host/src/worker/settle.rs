@@ -1,11 +1,18 @@
 //! Settle: ends are recorded in batches, each under its fence. Only then may anybody hear of them.
+//!
+//! While the database is away, ends go to the [`spool`](super::spool), so that they survive this process as well, and are
+//! recorded from there when it answers.
 
 use super::acknowledge::Done;
+use super::spool::Spool;
 use super::{Shared, batch};
 use crate::db::{Claimed, SettleAnswer};
 use crate::task::settle::Usage;
 use crate::task::{Ended, Settlement, TaskMessage};
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// An attempt that has ended and is not recorded yet.
@@ -32,39 +39,132 @@ impl End {
     }
 }
 
+/// A batch that waits for the database.
+enum Waiting {
+    /// On disk.
+    Spooled(PathBuf),
+    /// In memory, because the disk did not take it or there is none.
+    Held(Vec<Settlement>),
+}
+
 /// Record until nobody sends any more.
-pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc::Sender<Done>) {
-    let host = shared.config.host;
+pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc::Sender<Done>, mut spool: Spool) {
     while let Some(batch) = batch::next(&mut ends).await {
-        let settlements: Vec<Settlement> = batch.into_iter().map(|end| end.settlement).collect();
-        // A host that could not renew its lease in time keeps its results to itself until it could: by then others may
-        // have taken over, and the fence decides.
+        let settlements = settlements(batch);
+        if !record(&shared, &settlements, &acks).await {
+            outlast(&shared, settlements, &mut ends, &acks, &mut spool).await;
+        }
+    }
+}
+
+fn settlements(batch: Vec<End>) -> Vec<Settlement> {
+    batch.into_iter().map(|end| end.settlement).collect()
+}
+
+/// Record a batch, if this host may and the database answers.
+async fn record(shared: &Shared, settlements: &[Settlement], acks: &mpsc::Sender<Done>) -> bool {
+    // A host that could not renew its lease in time keeps its results to itself until it could: by then others may have
+    // taken over, and the fence decides.
+    if !shared.lease.is_valid() || shared.hurry.is_cancelled() {
+        return false;
+    }
+    let result = shared.parts.db.settle(shared.config.host, settlements).await;
+    let Some(answers) = batch::told(shared, "settle", result) else { return false };
+    shared.config.settled.send_modify(|n| *n += 1);
+    for (settlement, answer) in settlements.iter().zip(answers) {
+        let Settlement { id, fence, attempt, ref ended, .. } = *settlement;
+        match answer {
+            SettleAnswer::Settled => {
+                tracing::debug!(task = %id, attempt, event = %ended.event(), "settled");
+            }
+            SettleAnswer::Fenced => {
+                tracing::warn!(task = %id, fence, "fenced: another host has taken this task over; the result is dropped");
+            }
+            SettleAnswer::Refused => {
+                tracing::error!(task = %id, "the database refuses this result; recorded as failed(internal)");
+            }
+        }
+        let receipts = shared.flights.leave(id, fence);
+        if !receipts.is_empty() {
+            let _ = acks.send(Done { id: Some(id), receipts }).await;
+        }
+    }
+    true
+}
+
+/// Until everything is recorded, or a shutdown cannot wait: then it is on disk, and unacknowledged at the broker as well.
+async fn outlast(
+    shared: &Shared,
+    first: Vec<Settlement>,
+    ends: &mut mpsc::Receiver<End>,
+    acks: &mpsc::Sender<Done>,
+    spool: &mut Spool,
+) {
+    let mut waiting = VecDeque::from([keep(spool, first).await]);
+    let mut pause = Duration::from_millis(50);
+    let mut more = true;
+    while !waiting.is_empty() {
+        let jittered = pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
         tokio::select! {
-            () = shared.lease.valid() => {}
-            () = shared.hurry.cancelled() => continue,
-        }
-        let db = &shared.parts.db;
-        let Some(answers) = batch::until_answered(&shared, "settle", || db.settle(host, &settlements)).await else {
-            continue; // Not recorded: unacknowledged, so the broker delivers it again.
-        };
-        shared.config.settled.send_modify(|n| *n += 1);
-        for (settlement, answer) in settlements.into_iter().zip(answers) {
-            let Settlement { id, fence, attempt, ended, .. } = settlement;
-            match answer {
-                SettleAnswer::Settled => {
-                    tracing::debug!(task = %id, attempt, event = %ended.event(), "settled");
-                }
-                SettleAnswer::Fenced => {
-                    tracing::warn!(task = %id, fence, "fenced: another host has taken this task over; the result is dropped");
-                }
-                SettleAnswer::Refused => {
-                    tracing::error!(task = %id, "the database refuses this result; recorded as failed(internal)");
+            biased;
+            batch = batch::next(ends), if more => match batch {
+                Some(batch) => waiting.push_back(keep(spool, settlements(batch)).await),
+                None => more = false,
+            },
+            () = shared.hurry.cancelled() => return,
+            () = again(shared, jittered) => {
+                pause = (pause * 2).min(Duration::from_secs(2));
+                while let Some(batch) = waiting.pop_front() {
+                    if let Some(batch) = retry(shared, batch, acks).await {
+                        waiting.push_front(batch);
+                        break;
+                    }
                 }
             }
-            let receipts = shared.flights.leave(id, fence);
-            if !receipts.is_empty() {
-                let _ = acks.send(Done { id: Some(id), receipts }).await;
-            }
         }
+    }
+    tracing::info!("everything that had to wait for the database is recorded");
+}
+
+/// When another attempt may succeed.
+async fn again(shared: &Shared, pause: Duration) {
+    tokio::time::sleep(pause).await;
+    shared.lease.valid().await;
+}
+
+async fn keep(spool: &mut Spool, batch: Vec<Settlement>) -> Waiting {
+    let count = batch.len();
+    match spool.keep(batch).await {
+        (_, Ok(Some(file))) => {
+            tracing::warn!(count, file = %file.display(), "results wait for the database in the spool");
+            Waiting::Spooled(file)
+        }
+        (batch, Ok(None)) => Waiting::Held(batch),
+        (batch, Err(error)) => {
+            tracing::error!(%error, count, "results cannot be spooled and wait in memory; free space in data.dir");
+            Waiting::Held(batch)
+        }
+    }
+}
+
+/// Try once more. The batch comes back if it still has to wait.
+async fn retry(shared: &Shared, waiting: Waiting, acks: &mpsc::Sender<Done>) -> Option<Waiting> {
+    match waiting {
+        Waiting::Held(batch) => match record(shared, &batch, acks).await {
+            true => None,
+            false => Some(Waiting::Held(batch)),
+        },
+        Waiting::Spooled(file) => match Spool::load(file.clone()).await {
+            Ok((_, batch)) if record(shared, &batch, acks).await => {
+                Spool::done(file).await;
+                None
+            }
+            Ok(_) => Some(Waiting::Spooled(file)),
+            Err(error) => {
+                // Unacknowledged all the same: once this process ends, the broker delivers those again.
+                tracing::error!(%error, file = %file.display(), "a spooled result cannot be read back");
+                None
+            }
+        },
     }
 }

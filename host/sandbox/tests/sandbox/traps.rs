@@ -33,7 +33,7 @@ async fn a_trap_tells_its_frames_and_the_end_of_standard_error() {
     assert_eq!(fault.detail["frames"], serde_json::json!(["core::panicking::panic", "handle"]));
     assert_eq!(fault.detail["stderr_tail"], "panicked at main.rs");
     assert_eq!(fault.detail["exit_code"], serde_json::Value::Null);
-    assert!(fault.message.contains("unreachable"), "{fault:?}");
+    assert!(fault.message.starts_with("panicked at main.rs (") && fault.message.contains("unreachable"), "{fault:?}");
 }
 
 #[tokio::test]
