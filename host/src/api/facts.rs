@@ -6,9 +6,11 @@ use super::tasks::{LONGEST_PAGE, PAGE};
 use super::{ApiState, respond};
 use crate::broker::Source;
 use crate::db::DeadFilter;
+use crate::task::span;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use chrono::Utc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,11 +91,13 @@ async fn facts(state: &ApiState, source: Source) -> Result<(u32, u32), String> {
 
 /// `GET /v1/dead`
 pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
-    let params = params.only(&["reason", "queue", "limit", "cursor"])?;
+    let params = params.only(&["reason", "queue", "since", "waiting", "limit", "cursor"])?;
     let limit = params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE);
     let filter = DeadFilter {
         reason: params.text("reason").map(str::to_owned),
         queue: params.text("queue").map(str::to_owned),
+        since: params.read("since", span::SINCE, |text| span::since(text, Utc::now()))?,
+        waiting: params.read("waiting", "true or false", |text| text.parse().ok())?.unwrap_or(false),
         before: params.number("cursor", 1..=i64::MAX)?,
         limit: limit + 1,
     };

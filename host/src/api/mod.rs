@@ -1,15 +1,18 @@
-//! The HTTP API: submit, read, wait, call off; what is installed, who is alive, what waits.
+//! The HTTP API: submit, read, wait, call off, retry, forget; what is installed, who is alive, what waits.
 //!
 //! Every answer is JSON, every error a problem document with a stable code ([`problem`]). Operations of the database run
 //! on tasks of their own: a client that hangs up must not leave one half done.
 
+mod erase;
 mod facts;
 mod follow;
 mod guard;
 mod params;
 mod problem;
 pub mod readiness;
+mod redrive;
 mod render;
+mod retry;
 mod submit;
 mod tasks;
 mod tokens;
@@ -27,7 +30,7 @@ use crate::task::limits::MessageLimits;
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt;
 use std::future::Future;
 use std::io;
@@ -129,7 +132,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/tasks/{id}/logs", get(tasks::logs))
         .route("/v1/tasks/{id}/attempts", get(tasks::attempts))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/tasks/{id}/retry", post(retry::retry))
+        .route("/v1/tasks/{id}/data", delete(erase::erase))
         .route("/v1/dead", get(facts::dead))
+        .route("/v1/dead/redrive", post(redrive::redrive))
         .route("/v1/plugins", get(facts::plugins))
         .route("/v1/plugins/{name}", get(facts::plugin))
         .route("/v1/hosts", get(facts::hosts))

@@ -34,6 +34,7 @@ pub(super) struct TaskJson<'a> {
     deadline: Option<DateTime<Utc>>,
     retry_of: Option<TaskId>,
     traceparent: Option<&'a str>,
+    erased_at: Option<DateTime<Utc>>,
 }
 
 /// Stored JSON text, embedded as it is.
@@ -71,6 +72,7 @@ impl<'a> TaskJson<'a> {
             deadline: row.deadline,
             retry_of: row.retry_of,
             traceparent: row.traceparent.as_deref(),
+            erased_at: row.erased_at,
         }
     }
 }
@@ -111,6 +113,7 @@ mod tests {
             deadline: None,
             retry_of: None,
             traceparent: None,
+            erased_at: None,
         }
     }
 

@@ -119,7 +119,7 @@ pub(super) async fn batch(
 }
 
 /// The whole body, within the limit and in time.
-async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+pub(super) async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
     if let Some(value) = headers.get(header::CONTENT_TYPE) {
         let text = value.to_str().unwrap_or("?");
         let essence = text.split(';').next().unwrap_or_default().trim();
@@ -167,13 +167,13 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-fn text(body: &[u8]) -> Result<&str, Problem> {
+pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body)
         .map_err(|e| Problem::bad("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))
 }
 
 /// Read a JSON object. serde would take an array for a struct, field by field.
-fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Problem> {
+pub(super) fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Problem> {
     match text.trim_start_matches([' ', '\n', '\r', '\t']).as_bytes().first() {
         Some(b'{') => serde_json::from_str(text).map_err(|e| match e.classify() {
             serde_json::error::Category::Data => Problem::bad("bad_message", format!("{what}: {e}")),
@@ -225,7 +225,7 @@ fn parse(
 }
 
 /// The id that stands for an `Idempotency-Key`. A repeat is then recognised as any other message that comes twice.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<TaskId>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<TaskId>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     match key.as_bytes().len() {
         1..=255 => Ok(Some(TaskId::new_v5(&KEYS, key.as_bytes()))),
@@ -247,7 +247,7 @@ fn is_traceparent(text: &str) -> bool {
 
 /// The live hosts, read at most once for a request.
 #[derive(Default)]
-struct Hosts(Option<Vec<HostRow>>);
+pub(super) struct Hosts(Option<Vec<HostRow>>);
 
 impl Hosts {
     async fn live(&mut self, state: &ApiState) -> Result<&[HostRow], Problem> {
@@ -261,7 +261,7 @@ impl Hosts {
 }
 
 /// Accept a task if some live host can run it, now or once its plugin is mended.
-async fn admit(
+pub(super) async fn admit(
     state: &ApiState,
     hosts: &mut Hosts,
     message: TaskMessage,

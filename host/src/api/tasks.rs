@@ -5,10 +5,11 @@ use super::problem::Problem;
 use super::render::TaskJson;
 use super::{ApiState, follow, respond, task_response};
 use crate::db::{CancelAnswer, Fields, TaskFilter, TaskRow};
-use crate::task::{PluginRef, State as TaskState, TaskId};
+use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId, span};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use chrono::Utc;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,9 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> 
 }
 
 fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
-    let params = params.only(&["state", "plugin", "queue", "label", "limit", "cursor", "fields"])?;
+    let params = params
+        .only(&["state", "plugin", "queue", "label", "kind", "since", "retry_of", "limit", "cursor", "fields"])?;
+    let kinds = FailureKind::ALL.map(FailureKind::as_str).join(", ");
     let states = TaskState::ALL.map(TaskState::as_str).join(", ");
     let fields = params.read("fields", "input, output or both, separated by a comma", |text| {
         text.split(',').try_fold(Fields::default(), |fields, part| match part.trim() {
@@ -95,6 +98,9 @@ fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
         label: params.read("label", "KEY=VALUE", |text| {
             text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
         })?,
+        kind: params.read("kind", &format!("one of {kinds}"), FailureKind::parse)?,
+        since: params.read("since", span::SINCE, |text| span::since(text, Utc::now()))?,
+        retry_of: params.read("retry_of", "the id of a task", |text| text.parse().ok())?,
         before: params.read("cursor", "the next_cursor of another page", |text| text.parse().ok())?,
         limit: params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE),
     };
@@ -207,6 +213,9 @@ mod tests {
             ("label=team", "it takes KEY=VALUE"),
             ("fields=logs", "it takes input, output or both"),
             ("cursor=x", "it takes the next_cursor of another page"),
+            ("kind=crash", "it takes one of plugin_error, trap"),
+            ("since=yesterday", "or a duration such as 1h"),
+            ("retry_of=x", "it takes the id of a task"),
             ("plugin=No", "it takes the name of a plugin"),
         ] {
             let told = format!("{:?}", read(query).await.unwrap_err());

@@ -51,6 +51,11 @@ impl Client {
         self.ask(Method::POST, path, Some(body), PATIENCE).await?.map_err(refused)
     }
 
+    /// Take something away.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failed> {
+        self.ask(Method::DELETE, path, None, PATIENCE).await?.map_err(refused)
+    }
+
     /// The answer, or the refusal.
     pub async fn ask(
         &self,

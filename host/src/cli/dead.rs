@@ -2,14 +2,25 @@
 
 use super::client::{Client, encode};
 use super::output::{self, field};
+use super::pace::{Pace, Rate};
 use super::task::rows;
 use super::{Failed, Server};
+use crate::task::span;
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+/// Letters of one request.
+const CHUNK: u64 = 100;
+/// What is shown of a letter.
+const NAMES: [&str; 8] = ["id", "at", "queue", "reason", "task_id", "redriven_at", "redriven_as", "detail"];
 
 /// Messages that could not be used.
 #[derive(clap::Subcommand)]
 pub enum Dead {
     /// The newest first, with the reason.
     List(List),
+    /// Deliver them again, each under a new id. What was redriven before is left alone.
+    Redrive(Redrive),
 }
 
 /// Which.
@@ -21,6 +32,9 @@ pub struct List {
     /// Only from this queue.
     #[arg(long)]
     queue: Option<String>,
+    /// Only those recorded since: a time, or a duration such as 1h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// At most so many, up to 500.
     #[arg(long, default_value_t = 50)]
     limit: u32,
@@ -33,9 +47,14 @@ pub struct List {
 
 impl Dead {
     pub async fn run(self) -> Result<(), Failed> {
-        let Dead::List(list) = self;
+        let list = match self {
+            Dead::List(list) => list,
+            Dead::Redrive(redrive) => return redrive.run().await,
+        };
         let mut path = format!("/v1/dead?limit={}", list.limit);
-        for (name, value) in [("reason", &list.reason), ("queue", &list.queue), ("cursor", &list.cursor)] {
+        for (name, value) in
+            [("reason", &list.reason), ("queue", &list.queue), ("since", &list.since), ("cursor", &list.cursor)]
+        {
             if let Some(value) = value {
                 path += &format!("&{name}={}", encode(value));
             }
@@ -44,14 +63,126 @@ impl Dead {
         if list.server.json {
             return output::json(&answer);
         }
-        let lines: Vec<_> = rows(&answer, "dead")
-            .iter()
-            .map(|letter| ["id", "at", "queue", "reason", "task_id", "detail"].map(|name| field(letter, name)).to_vec())
-            .collect();
-        output::data(&output::table(&["id", "at", "queue", "reason", "task", "detail"], &lines))?;
+        let lines: Vec<_> =
+            rows(&answer, "dead").iter().map(|letter| NAMES.map(|name| field(letter, name)).to_vec()).collect();
+        output::data(&output::table(&["id", "at", "queue", "reason", "task", "redriven", "as", "detail"], &lines))?;
         if !answer["next_cursor"].is_null() {
             output::say(&format!("more: --cursor {}", field(&answer, "next_cursor")));
         }
         Ok(())
     }
+}
+
+/// Which, and how.
+#[derive(clap::Args)]
+pub struct Redrive {
+    /// Their ids; without any: those that the filters match.
+    ids: Vec<i64>,
+    /// Only with this reason.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only from this queue.
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only those recorded since: a time, or a duration such as 1h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// All of them, without any filter.
+    #[arg(long)]
+    all: bool,
+    /// Those that are named once more, if they were redriven before.
+    #[arg(long, requires = "ids")]
+    again: bool,
+    /// At most so many.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Not faster than this, such as 50/s.
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// Say which it would be, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Redrive {
+    async fn run(self) -> Result<(), Failed> {
+        let filtered = self.reason.is_some() || self.queue.is_some() || self.since.is_some() || self.all;
+        match (self.ids.is_empty(), filtered) {
+            (true, false) => Err(Failed::usage(
+                "dead redrive takes ids, or a filter such as --reason not_json or --since 1h, or --all for every letter",
+            )),
+            (false, true) => Err(Failed::usage("ids and filters exclude each other")),
+            _ => {
+                let mut letters = Vec::new();
+                let end = self.collect(&mut letters).await;
+                output::progress("");
+                // What was done is told, however it ended.
+                self.tell(&letters)?;
+                end?;
+                match count(&letters, &["failed", "unknown", "erased"]) {
+                    0 => Ok(()),
+                    failed => Err(Failed::usage(format!("{failed} could not be redriven"))),
+                }
+            }
+        }
+    }
+
+    /// Chunk by chunk, the newest first; with a rate one by one.
+    async fn collect(&self, letters: &mut Vec<Value>) -> Result<(), Failed> {
+        let client = Client::new(&self.server)?;
+        let mut pace = Pace::new(self.rate);
+        let since = match &self.since {
+            None => None,
+            Some(text) => {
+                let at = span::since(text, Utc::now());
+                let at = at.ok_or_else(|| Failed::usage(format!("--since is {text:?}; it takes {}", span::SINCE)))?;
+                Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
+            }
+        };
+        let chunk = if self.rate.is_some() && !self.dry_run { 1 } else { CHUNK };
+        let (mut named, mut before) = (self.ids.chunks(chunk as usize), Value::Null);
+        loop {
+            let limit = self.limit.map_or(chunk, |limit| limit.saturating_sub(letters.len() as u64).min(chunk));
+            if limit == 0 {
+                return Ok(());
+            }
+            let body = if self.ids.is_empty() {
+                json!({
+                    "reason": self.reason, "queue": self.queue, "since": since, "before": before, "limit": limit,
+                    "dry_run": self.dry_run,
+                })
+            } else {
+                let Some(ids) = named.next() else { return Ok(()) };
+                let ids = &ids[..ids.len().min(limit as usize)];
+                json!({"ids": ids, "again": self.again, "dry_run": self.dry_run})
+            };
+            pace.wait().await;
+            let answer = client.post("/v1/dead/redrive", body.to_string()).await?;
+            letters.extend_from_slice(rows(&answer, "letters"));
+            output::progress(&format!("{} letters", letters.len()));
+            before = answer["next_before"].clone();
+            if self.ids.is_empty() && before.is_null() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&self, letters: &[Value]) -> Result<(), Failed> {
+        if self.server.json {
+            return output::json(&json!({
+                "dry_run": self.dry_run, "letters": letters, "redriven": count(letters, &["redriven"]),
+            }));
+        }
+        let lines: Vec<_> = letters
+            .iter()
+            .map(|letter| ["id", "outcome", "task_id", "detail"].map(|name| field(letter, name)).to_vec())
+            .collect();
+        output::data(&output::table(&["id", "outcome", "task", "detail"], &lines))
+    }
+}
+
+fn count(letters: &[Value], outcomes: &[&str]) -> usize {
+    letters.iter().filter(|letter| letter["outcome"].as_str().is_some_and(|o| outcomes.contains(&o))).count()
 }

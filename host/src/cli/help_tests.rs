@@ -7,7 +7,8 @@ use std::fmt::Write;
 fn tell(command: &mut Command, path: &str, into: &mut String) {
     // Writing to a text does not fail.
     let _ = writeln!(into, "$ {path} --help\n{}", command.render_long_help());
-    let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
+    let names: Vec<String> = shown.map(|c| c.get_name().to_owned()).collect();
     for name in names.iter().filter(|name| *name != "help") {
         if let Some(below) = command.find_subcommand_mut(name) {
             tell(below, &format!("{path} {name}"), into);
@@ -28,6 +29,7 @@ fn help_is_what_it_was() {
 fn only_what_is_built_is_listed() {
     let mut command = super::command();
     command.build();
-    let names: Vec<&str> = command.get_subcommands().map(Command::get_name).filter(|n| *n != "help").collect();
-    assert_eq!(names, ["up", "run", "submit", "task", "plugin", "host", "dead", "migrate", "config"]);
+    let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
+    let names: Vec<&str> = shown.map(Command::get_name).filter(|n| *n != "help").collect();
+    assert_eq!(names, ["up", "run", "submit", "task", "plugin", "host", "dead", "prune", "migrate", "config"]);
 }

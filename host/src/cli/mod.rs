@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (for `run` and `submit --wait`: completed) · 1 the task failed or was cancelled · 2 usage or
 //! configuration · 3 the service could not be reached · 4 the schema does not fit · 5 drained dirtily.
 
+mod bulk;
 mod client;
 mod config;
 mod dead;
@@ -11,9 +12,12 @@ mod escape;
 mod help_tests;
 mod host;
 mod input;
+mod isolate;
 mod migrate;
 mod output;
+mod pace;
 mod plugin;
+mod prune;
 mod run;
 mod submit;
 mod task;
@@ -41,11 +45,14 @@ struct Agentry {
 enum Command {
     /// The daemon: takes tasks, runs them, serves the API.
     Up(up::Up),
+    /// One attempt in a process of its own, for a daemon that started it.
+    #[command(hide = true)]
+    Isolate(isolate::Isolate),
     /// One task, here and now: same sandbox, limits and grants; nothing needed around it.
     Run(run::Run),
     /// Hand a task to a daemon.
     Submit(submit::Submit),
-    /// What became of tasks.
+    /// What became of tasks; and what is to become of them.
     #[command(subcommand)]
     Task(task::Task),
     /// Which plugins a daemon serves.
@@ -57,6 +64,8 @@ enum Command {
     /// Messages that could not be used.
     #[command(subcommand)]
     Dead(dead::Dead),
+    /// Forget what is past its time.
+    Prune(prune::Prune),
     /// Bring the database's schema up to date.
     Migrate(migrate::Migrate),
     /// The settings: check them, or show each with where it came from.
@@ -121,12 +130,14 @@ pub fn main() -> ExitCode {
     };
     let done = match command {
         Command::Up(up) => up.run(config),
+        Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),
         Command::Submit(submit) => wait(submit.run()),
         Command::Task(task) => wait(task.run()),
         Command::Plugin(plugin) => wait(plugin.run()),
         Command::Host(host) => wait(host.run()),
         Command::Dead(dead) => wait(dead.run()),
+        Command::Prune(prune) => wait(prune.run(config)),
         Command::Migrate(migrate) => wait(migrate.run(config)),
         Command::Config(command) => command.run(config),
     };

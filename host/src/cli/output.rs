@@ -2,7 +2,7 @@
 
 use super::Failed;
 use serde_json::Value;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// Lines for a person or a program, on standard output.
 pub fn data(text: &str) -> Result<(), Failed> {
@@ -27,6 +27,14 @@ pub fn json(value: &Value) -> Result<(), Failed> {
 /// A line on standard error. Nobody there to read it is no reason to stop.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// How far it is, on a terminal alone: each line takes the place of the one before; an empty one clears it.
+pub fn progress(line: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        let _ = write!(err, "\r\x1b[K{line}").and_then(|()| err.flush());
+    }
 }
 
 /// Columns, aligned, two spaces apart; nothing for no rows but the heading.

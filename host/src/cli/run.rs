@@ -69,6 +69,7 @@ impl Run {
             Verdict::Snooze { message, after } => {
                 Err(Failed::task(format!("snoozed for {after:?}: {}", escape::line(&message))))
             }
+            Verdict::ChildDied { message } => Err(Failed::task(message)),
             Verdict::Stopped => Err(Failed::task("interrupted")),
         }
     }

@@ -1,5 +1,6 @@
 //! `agentry task …`.
 
+use super::bulk::{Bulk, Verb};
 use super::client::{Client, encode};
 use super::{Failed, Server, output, submit, timeline};
 use serde_json::{Value, json};
@@ -18,8 +19,12 @@ pub enum Task {
     Logs(One),
     /// Until it has ended; exit code 1 if it did not complete.
     Wait(Wait),
-    /// Call it off; a running guest stops within a second.
-    Cancel(One),
+    /// Call tasks off; a running guest stops within a second.
+    Cancel(Bulk),
+    /// Ask ended tasks again, each as a new task. One that only matches a filter is retried once.
+    Retry(Bulk),
+    /// Take away what an ended task holds: input, output, logs, the words of its failures. The task stays.
+    Erase(One),
 }
 
 /// One task.
@@ -46,6 +51,15 @@ pub struct List {
     /// Only with this label.
     #[arg(long, value_name = "KEY=VALUE")]
     label: Option<String>,
+    /// Only whose last failure is of this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only those that ended since (of those that have not ended: that were made since): a time, or a duration such as 1h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only retries of this task.
+    #[arg(long, value_name = "ID")]
+    retry_of: Option<String>,
     /// At most so many, up to 500.
     #[arg(long, default_value_t = 50)]
     limit: u32,
@@ -81,11 +95,13 @@ impl Task {
                 let answer = one.get("/logs").await?;
                 one.print(&answer, |answer| rows(answer, "logs").iter().map(timeline::log).collect())
             }
-            Task::Cancel(one) => {
-                let path = format!("/v1/tasks/{}/cancel", encode(&one.id));
-                let answer = Client::new(&one.server)?.post(&path, String::new()).await?;
+            Task::Cancel(bulk) => bulk.run(Verb::Cancel).await,
+            Task::Retry(bulk) => bulk.run(Verb::Retry).await,
+            Task::Erase(one) => {
+                let path = format!("/v1/tasks/{}/data", encode(&one.id));
+                let answer = Client::new(&one.server)?.delete(&path).await?;
                 one.print(&answer, |answer| {
-                    format!("{} {}", output::field(answer, "id"), output::field(answer, "state"))
+                    format!("{} erased {}", output::field(answer, "id"), output::field(answer, "erased_at"))
                 })
             }
             Task::Wait(wait) => {
@@ -152,6 +168,9 @@ impl List {
             ("plugin", &self.plugin),
             ("queue", &self.queue),
             ("label", &self.label),
+            ("kind", &self.kind),
+            ("since", &self.since),
+            ("retry_of", &self.retry_of),
             ("cursor", &self.cursor),
         ];
         for (name, value) in filters {

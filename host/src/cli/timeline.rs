@@ -25,7 +25,7 @@ pub fn record(task: &Value) -> String {
     row("plugin", format!("{}{version}", field(task, "plugin")));
     row("queue", field(task, "queue"));
     row("attempt", format!("{} of {}", field(task, "attempt"), field(task, "max_attempts")));
-    for name in ["created_at", "run_at", "started_at", "finished_at", "deadline", "host", "retry_of"] {
+    for name in ["created_at", "run_at", "started_at", "finished_at", "deadline", "host", "retry_of", "erased_at"] {
         if !task[name].is_null() {
             row(name.trim_end_matches("_at"), field(task, name));
         }

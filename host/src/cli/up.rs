@@ -1,10 +1,10 @@
 //! `agentry up`.
 
 use super::{Failed, settings};
-use crate::config::{FlagValue, Log, LogFormat};
-use crate::daemon;
+use crate::config::{FlagValue, Log, LogFormat, Settings};
+use crate::daemon::{self, isolation::Again};
 use crate::telemetry::Telemetry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The daemon. Without broker and database it works alone, on a SQLite file and a durable queue of its own.
 #[derive(clap::Args)]
@@ -50,7 +50,34 @@ impl Up {
         ]
     }
 
+    /// The command that this process starts for a task in the isolation lane: the same settings, from the same places.
+    /// Addresses may hold passwords, so they go into the environment and never into an argument list.
+    fn again(&self, file: Option<&Path>) -> Again {
+        let mut again = Again::default();
+        if let Some(file) = file {
+            again.arguments.extend(["--config".into(), file.into()]);
+        }
+        again.arguments.push("isolate".into());
+        for FlagValue { key, flag, values } in self.flags() {
+            match key {
+                "broker.url" | "database.url" => {
+                    let name = format!("AGENTRY_{}", key.replace('.', "_").to_uppercase());
+                    again.environment.extend(values.into_iter().map(|value| (name.clone(), value)));
+                }
+                "database.migrate" => {}
+                _ => again.arguments.extend(values.into_iter().map(|value| format!("{flag}={value}").into())),
+            }
+        }
+        again
+    }
+
+    /// The settings of this command line.
+    pub(super) fn settings(&self, file: Option<PathBuf>) -> Result<Settings, Failed> {
+        settings(file, self.flags())
+    }
+
     pub fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
+        let again = self.again(file.as_deref());
         let settings = settings(file, self.flags())?;
         let Log { level, directives, format } = &settings.log;
         let _log = Telemetry::start(level, directives.as_deref(), *format == LogFormat::Json).map_err(Failed::usage)?;
@@ -59,7 +86,7 @@ impl Up {
             .enable_all()
             .build()
             .map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?;
-        let ended = runtime.block_on(daemon::run(settings));
+        let ended = runtime.block_on(daemon::run(settings, again));
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
         ended.map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })
     }

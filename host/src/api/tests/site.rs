@@ -26,6 +26,10 @@ pub struct Site {
     pub shutdown: CancellationToken,
     pub stopped: Arc<std::sync::Mutex<Vec<TaskId>>>,
     pub waiters: Arc<waiters::Waiters>,
+    /// What went to the broker.
+    pub published: Arc<std::sync::Mutex<Vec<Publication>>>,
+    /// How the next publications end instead.
+    pub refusals: Arc<std::sync::Mutex<Vec<PublishError>>>,
     pub served: tokio::task::JoinHandle<io::Result<()>>,
     _folder: tempfile::TempDir,
 }
@@ -44,10 +48,12 @@ impl Site {
         let (readiness, ready) = watch::channel(Readiness { ready: true, reasons: vec![] });
         let (outbox, settled, shutdown) = (Arc::new(Notify::new()), watch::Sender::new(0), CancellationToken::new());
         let stopped = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let counting = Counting::default();
+        let (published, refusals) = (counting.published.clone(), counting.refusals.clone());
         let state = ApiState::new(Parts {
             db: db.clone(),
             catalog: Arc::new(OnePlugin),
-            broker: Arc::new(Counting),
+            broker: Arc::new(counting),
             readiness: ready,
             queues: vec!["default".into()],
             message_limits: MessageLimits { timeout_seconds: 900, body_bytes: 64 * 1_024 },
@@ -65,7 +71,22 @@ impl Site {
         let served = tokio::spawn(serve(listener, state, shutdown.clone().cancelled_owned()));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Site { base, http, db, host, readiness, outbox, settled, shutdown, stopped, waiters, served, _folder: folder }
+        Site {
+            base,
+            http,
+            db,
+            host,
+            readiness,
+            outbox,
+            settled,
+            shutdown,
+            stopped,
+            waiters,
+            published,
+            refusals,
+            served,
+            _folder: folder,
+        }
     }
 
     pub async fn ask(
@@ -116,9 +137,16 @@ impl Site {
             crate::task::Options::default(),
             &MessageLimits::default(),
         );
-        let runnable = Runnable::Here { version: "0.1.0".into(), digest: "sha256:ab".into(), max_attempts: 3 };
+        let runnable = Runnable::Here {
+            version: "0.1.0".into(),
+            digest: "sha256:ab".into(),
+            max_attempts: 3,
+            allowed: Duration::from_secs(600),
+            lane: true,
+        };
         let arrival = Arrival { message: Arc::new(message.unwrap()), queue: "default".into(), runnable };
-        match self.db.claim(self.host, &[arrival]).await.unwrap().remove(0) {
+        match self.db.claim(crate::db::Claimant { host: self.host, steady: true }, &[arrival]).await.unwrap().remove(0)
+        {
             ClaimAnswer::Run(claimed) => claimed,
             other => panic!("{other:?}"),
         }
@@ -210,6 +238,10 @@ impl Runner for WordCount {
     fn timeout(&self) -> Duration {
         Duration::from_secs(1)
     }
+    fn place(&self) -> &std::path::Path {
+        std::path::Path::new(".")
+    }
+
     fn memory_reserve(&self) -> u64 {
         0
     }
@@ -218,8 +250,12 @@ impl Runner for WordCount {
     }
 }
 
-/// A broker that only counts.
-struct Counting;
+/// A broker that only counts, and keeps what is published.
+#[derive(Default)]
+struct Counting {
+    published: Arc<std::sync::Mutex<Vec<Publication>>>,
+    refusals: Arc<std::sync::Mutex<Vec<PublishError>>>,
+}
 
 #[async_trait]
 impl Broker for Counting {
@@ -235,8 +271,15 @@ impl Broker for Counting {
     async fn give_back(&self, _: Vec<Receipt>) -> Acknowledged {
         panic!("the API gives nothing back")
     }
-    async fn publish(&self, _: Vec<Publication>) -> Vec<Result<(), PublishError>> {
-        panic!("the API publishes nothing: the relay does")
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
+        let publish = |publication| match self.refusals.lock().unwrap().pop() {
+            Some(refusal) => Err(refusal),
+            None => {
+                self.published.lock().unwrap().push(publication);
+                Ok(())
+            }
+        };
+        batch.into_iter().map(publish).collect()
     }
     async fn facts(&self, source: Source) -> Result<QueueFacts, BrokerError> {
         match source {

@@ -1,0 +1,25 @@
+//! `DELETE /v1/tasks/{id}/data`: the task stays, what it holds of its producer and its guest goes.
+
+use super::params::{OfTask, Params};
+use super::problem::Problem;
+use super::retry::not_ended;
+use super::tasks::{find, no_such_task};
+use super::{ApiState, task_response};
+use crate::db::{EraseAnswer, Fields};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use std::sync::Arc;
+
+pub(super) async fn erase(
+    State(state): State<Arc<ApiState>>,
+    OfTask(id): OfTask,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&[])?;
+    match state.db(move |db| async move { db.erase(id).await }).await? {
+        EraseAnswer::Unknown => Err(no_such_task(id)),
+        EraseAnswer::NotEnded(now) => Err(not_ended(id, now)),
+        EraseAnswer::Erased(_) => Ok(task_response(StatusCode::OK, &find(&state, id, Fields::ALL).await?)),
+    }
+}

@@ -1,0 +1,166 @@
+//! `POST /v1/dead/redrive`: dead letters are delivered again, under new ids.
+//!
+//! Three steps for each, in this order: [`record`], [`publish`], [`mark`]. A redrive that dies between two of them and is
+//! begun again publishes the same id, which the claim recognises.
+
+use super::problem::Problem;
+use super::submit::{object, read, text};
+use super::tasks::LONGEST_PAGE;
+use super::{ApiState, respond};
+use crate::broker::{Publication, PublishError, Target};
+use crate::db::{DeadFilter, Redrive, RedriveAnswer};
+use crate::task::{TaskId, span};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+mod letter;
+
+/// Letters of one request, unless asked otherwise.
+const LETTERS: u32 = 100;
+/// The fastest that can be asked for.
+const FASTEST: u32 = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    ids: Option<Vec<i64>>,
+    reason: Option<String>,
+    queue: Option<String>,
+    since: Option<String>,
+    /// Below this letter: where an earlier request ended.
+    before: Option<i64>,
+    limit: Option<u32>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    again: bool,
+    rate_per_second: Option<u32>,
+}
+
+/// What became of one letter.
+#[derive(Serialize)]
+struct Told {
+    id: i64,
+    task_id: Option<TaskId>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+pub(super) async fn redrive(
+    State(state): State<Arc<ApiState>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read(&state, &headers, body).await?;
+    let request: Request = object("the request", text(&body)?)?;
+    let (letters, next) = which(&state, &request).await?;
+    let pause = request.rate_per_second.map(|rate| Duration::from_secs(1) / rate.max(1));
+    let mut told = Vec::with_capacity(letters.len());
+    for id in letters {
+        if request.dry_run {
+            told.push(Told { id, task_id: None, outcome: "would_redrive", detail: None });
+            continue;
+        }
+        if let Some(pause) = pause.filter(|_| !told.is_empty()) {
+            tokio::time::sleep(pause).await;
+        }
+        told.push(one(&state, id, request.again).await?);
+    }
+    Ok(respond(StatusCode::OK, &serde_json::json!({"letters": told, "next_before": next})))
+}
+
+/// The letters that are meant, and where the next request goes on.
+async fn which(state: &ApiState, request: &Request) -> Result<(Vec<i64>, Option<i64>), Problem> {
+    let out_of = |name: &str, value: u32, most: u32| {
+        Problem::bad("bad_request", format!("{name} is {value}; it takes a number from 1 to {most}"))
+    };
+    let limit = request.limit.unwrap_or(LETTERS);
+    if !(1..=LONGEST_PAGE).contains(&limit) {
+        return Err(out_of("limit", limit, LONGEST_PAGE));
+    }
+    if let Some(rate) = request.rate_per_second.filter(|rate| !(1..=FASTEST).contains(rate)) {
+        return Err(out_of("rate_per_second", rate, FASTEST));
+    }
+    let filtered = request.reason.is_some() || request.queue.is_some() || request.since.is_some();
+    if let Some(ids) = &request.ids {
+        if filtered || request.before.is_some() {
+            let detail = "ids and filters (reason, queue, since, before) exclude each other";
+            return Err(Problem::bad("bad_request", detail));
+        }
+        if ids.len() > LONGEST_PAGE as usize {
+            let detail = format!("ids has {} entries; allowed are {LONGEST_PAGE}", ids.len());
+            return Err(Problem::bad("bad_request", detail));
+        }
+        return Ok((ids.clone(), None));
+    }
+    if request.again {
+        let detail = "again delivers once more what was redriven before; name the letters: ids";
+        return Err(Problem::bad("bad_request", detail));
+    }
+    let since = match &request.since {
+        None => None,
+        Some(text) => Some(
+            span::since(text, Utc::now())
+                .ok_or_else(|| Problem::bad("bad_request", format!("since is {text:?}; it takes {}", span::SINCE)))?,
+        ),
+    };
+    let filter = DeadFilter {
+        reason: request.reason.clone(),
+        queue: request.queue.clone(),
+        since,
+        waiting: true,
+        before: request.before,
+        limit: limit + 1,
+    };
+    let rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    let mut ids: Vec<i64> = rows.into_iter().map(|row| row.id).collect();
+    let more = ids.len() > limit as usize;
+    ids.truncate(limit as usize);
+    Ok((ids.clone(), ids.last().copied().filter(|_| more)))
+}
+
+async fn one(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {
+    let told = |task_id, outcome, detail| Told { id, task_id, outcome, detail };
+    let redrive = match record(state, id, again).await? {
+        RedriveAnswer::Begun(redrive) => redrive,
+        RedriveAnswer::Unknown => return Ok(told(None, "unknown", None)),
+        RedriveAnswer::Erased => return Ok(told(None, "erased", None)),
+        RedriveAnswer::Redriven(task) => return Ok(told(Some(task), "skipped", Some("redriven before".into()))),
+    };
+    let task = redrive.id;
+    match publish(state, redrive).await? {
+        Ok(()) => {
+            mark(state, id, task).await?;
+            tracing::info!(letter = id, %task, "dead letter redriven");
+            Ok(told(Some(task), "redriven", None))
+        }
+        Err(error) => Ok(told(Some(task), "failed", Some(error.to_string()))),
+    }
+}
+
+/// The new id is written down.
+async fn record(state: &ApiState, letter: i64, again: bool) -> Result<RedriveAnswer, Problem> {
+    state.db(move |db| async move { db.begin_redrive(letter, again).await }).await
+}
+
+/// The broker has confirmed it, or says why not.
+async fn publish(state: &ApiState, redrive: Redrive) -> Result<Result<(), PublishError>, Problem> {
+    let publication = Publication { target: Target::Tasks(redrive.queue.clone()), message: letter::message(&redrive) };
+    let broker = state.parts.broker.clone();
+    // On a task of its own: a client that hangs up must not leave a publication half done.
+    let answers = tokio::spawn(async move { broker.publish(vec![publication]).await }).await;
+    let answer = answers.map_err(|e| Problem::internal(&e))?.pop();
+    answer.ok_or_else(|| Problem::internal(&"a publication was not answered"))
+}
+
+/// The letter is done with.
+async fn mark(state: &ApiState, letter: i64, task: TaskId) -> Result<(), Problem> {
+    state.db(move |db| async move { db.end_redrive(letter, task).await }).await
+}
