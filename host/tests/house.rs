@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the top; a module may import only what stands below it. Modules of one row do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["main"],
+    &["main", "bin"],
     &["cli"],
     &["daemon"],
-    &["telemetry", "shutdown"],
     &["config"],
+    &["failpoints"],
+    &["telemetry", "shutdown"],
     &["worker", "maintenance", "api"],
     &["registry"],
     &["broker"],
