@@ -9,8 +9,6 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 
-use crate::variables;
-
 /// A connection with a channel whose publishes are confirmed.
 pub struct Amqp {
     connection: Connection,
@@ -73,10 +71,10 @@ impl Taken {
 }
 
 impl Amqp {
-    /// Connects to the tests' broker.
-    pub async fn connect() -> Self {
-        let connection = Connection::connect(&variables::amqp(), ConnectionProperties::default()).await;
-        let connection = connection.expect("the broker of AGENTRY_TEST_AMQP answers");
+    /// Connects to a broker.
+    pub async fn connect(url: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await;
+        let connection = connection.expect("the broker answers");
         let publisher = connection.create_channel().await.expect("a channel");
         publisher.confirm_select(ConfirmSelectOptions::default()).await.expect("publisher confirms");
         Self { connection, publisher }
@@ -95,6 +93,35 @@ impl Amqp {
             assert!(confirm.is_ack(), "the broker refused a message for {exchange}/{key}");
             assert!(confirm.take_message().is_none(), "no queue is bound for {exchange}/{key}");
         }
+    }
+
+    /// Whether a message for this key would reach a queue: publishes it, and says what came of it.
+    pub async fn is_routed(&self, exchange: &str, key: &str, message: Outgoing) -> Result<(), String> {
+        // A channel of its own: a missing exchange closes it.
+        let channel = self.connection.create_channel().await.map_err(|error| error.to_string())?;
+        let confirms = ConfirmSelectOptions::default();
+        channel.confirm_select(confirms).await.map_err(|error| error.to_string())?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let Outgoing { body, properties } = message;
+        let publish = channel.basic_publish(exchange.into(), key.into(), options, &body, properties).await;
+        let confirm = publish.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
+        let routed = confirm.is_ack() && confirm.take_message().is_none();
+        let _ = channel.close(200, "done".into()).await; // the connection ends soon anyway
+        if routed { Ok(()) } else { Err("it came back".to_owned()) }
+    }
+
+    /// Takes away the binding of a queue.
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let unbind = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        unbind.await.expect("the binding is gone");
+    }
+
+    /// Deletes an exchange.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let delete = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
+        delete.await.expect("the exchange is gone");
     }
 
     /// Messages that are ready, and consumers; `Err` if there is no such queue.

@@ -25,6 +25,7 @@ pub struct Setup {
     settings: BTreeMap<String, Value>,
     arguments: Vec<String>,
     environment: Vec<(String, OsString)>,
+    binary: PathBuf,
 }
 
 impl Setup {
@@ -36,6 +37,7 @@ impl Setup {
             settings: BTreeMap::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            binary: variables::binary(),
         }
         .set("data.dir", folder.join(name).to_string_lossy().into_owned())
         .set("log.level", "debug")
@@ -76,6 +78,27 @@ impl Setup {
         self
     }
 
+    /// The same without a variable.
+    #[must_use]
+    pub fn without_variable(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// The same with the binary that has faults on demand.
+    #[must_use]
+    pub fn faulty(mut self) -> Self {
+        self.binary = variables::faulty_binary();
+        self
+    }
+
+    /// The same with another build of the binary.
+    #[must_use]
+    pub fn binary(mut self, binary: PathBuf) -> Self {
+        self.binary = binary;
+        self
+    }
+
     /// Starts it and waits until it says that it is ready.
     pub async fn start(self) -> Daemon {
         let mut daemon = self.spawn();
@@ -107,7 +130,7 @@ impl Setup {
             let _ = writeln!(text, "{key} = {}", toml(value)); // writing to a text does not fail
         }
         std::fs::write(&settings, text).expect("the settings are written");
-        let mut command = command(&self.folder);
+        let mut command = command_of(&self.binary, &self.folder);
         command.arg("up").arg("--config").arg(settings).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -118,13 +141,17 @@ impl Setup {
 /// The binary in an empty environment, with `folder` as its current one. Where the system can, it dies with the thread
 /// that starts it: the test's.
 pub fn command(folder: &Path) -> Command {
+    command_of(&variables::binary(), folder)
+}
+
+fn command_of(binary: &Path, folder: &Path) -> Command {
     let setpriv = Path::new("/usr/bin/setpriv");
     let mut command = if setpriv.exists() {
         let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", "KILL", "--"]).arg(variables::binary());
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
         command
     } else {
-        Command::new(variables::binary())
+        Command::new(binary)
     };
     command.env_clear().current_dir(folder).stdin(Stdio::null());
     if let Some(path) = std::env::var_os("PATH") {
@@ -260,6 +287,11 @@ impl Daemon {
         self.ready().await;
     }
 
+    /// Changes what it is started with from now on.
+    pub fn change(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+    }
+
     /// Waits until it has ended.
     pub async fn exited(&mut self) -> ExitStatus {
         exited(&mut self.child, &self.said).await
@@ -283,6 +315,11 @@ impl Drop for Daemon {
             eprintln!("--- the daemon {} said, at the end:\n{}\n---", self.setup.name, tail.join("\n"));
         }
     }
+}
+
+/// Waits until a program that says nothing here has ended.
+pub(crate) async fn exited_quietly(child: &mut Child) -> ExitStatus {
+    exited(child, &Said::default()).await
 }
 
 async fn exited(child: &mut Child, said: &Said) -> ExitStatus {

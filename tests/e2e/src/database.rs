@@ -115,6 +115,19 @@ impl Database {
         rows[0][0].parse().expect("a number")
     }
 
+    /// One number that a statement of Postgres asks for.
+    pub async fn number(&self, statement: &str) -> Result<i64, String> {
+        let Self::Postgres(pool) = self else { return Err("only of Postgres".to_owned()) };
+        let asked = sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_one(pool).await;
+        asked.map_err(|error| error.to_string())
+    }
+
+    /// Rows of texts that a statement of Postgres asks for.
+    pub async fn texts(&self, statement: &'static str) -> Vec<Vec<String>> {
+        assert!(matches!(self, Self::Postgres(_)), "only of Postgres");
+        self.rows(statement, "").await
+    }
+
     /// Rows of texts; a missing value is an empty text.
     async fn rows(&self, postgres: &'static str, sqlite: &'static str) -> Vec<Vec<String>> {
         macro_rules! texts {
@@ -150,28 +163,33 @@ fn is_sqlite(file: &Path) -> bool {
 
 /// The URL of a database on the tests' server.
 pub fn url(name: &str) -> reqwest::Url {
-    let mut url = variables::postgres();
+    url_on(&variables::postgres(), name)
+}
+
+/// The URL of a database on a server.
+pub fn url_on(server: &reqwest::Url, name: &str) -> reqwest::Url {
+    let mut url = server.clone();
     url.set_path(name);
     url
 }
 
 /// Makes a database.
-pub async fn create(name: &str) {
-    let mut connection = admin().await;
+pub async fn create(server: &reqwest::Url, name: &str) {
+    let mut connection = admin(server).await;
     let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::raw_sql(create).execute(&mut connection).await.expect("a database is created");
     let _ = connection.close().await; // the server forgets it anyway
 }
 
 /// Deletes a database, whoever is connected.
-pub async fn delete(name: &str) {
-    let mut connection = admin().await;
+pub async fn delete(server: &reqwest::Url, name: &str) {
+    let mut connection = admin(server).await;
     let delete = AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
     sqlx::raw_sql(delete).execute(&mut connection).await.expect("a database is deleted");
     let _ = connection.close().await;
 }
 
-async fn admin() -> PgConnection {
-    let options = PgConnectOptions::from_url(&variables::postgres()).expect("AGENTRY_TEST_POSTGRES holds a URL");
-    PgConnection::connect_with(&options).await.expect("the server of AGENTRY_TEST_POSTGRES answers")
+async fn admin(server: &reqwest::Url) -> PgConnection {
+    let options = PgConnectOptions::from_url(server).expect("a server's URL");
+    PgConnection::connect_with(&options).await.expect("the server answers")
 }

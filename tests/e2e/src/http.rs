@@ -71,6 +71,12 @@ impl Http {
         self.post_text(path, body.to_string(), &[]).await
     }
 
+    /// The same, where the daemon may be gone or go.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, reqwest::Error> {
+        let request = self.client.post(format!("{}{path}", self.base)).header("content-type", "application/json");
+        answer(request.body(body.to_string())).await
+    }
+
     /// `POST path` with a body as it is, and headers.
     pub async fn post_text(&self, path: &str, body: String, headers: &[(&str, &str)]) -> Answer {
         let mut request = self.client.post(format!("{}{path}", self.base)).header("content-type", "application/json");

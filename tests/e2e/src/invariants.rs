@@ -105,7 +105,8 @@ fn next(from: Option<&str>, event: &str) -> Option<&'static str> {
     }
 }
 
-fn check_history(history: &[(i64, String)], state: &str, expected: Expected) -> Result<(), String> {
+/// Whether a history is gapless, possible, and folds to its state.
+pub(crate) fn check_history(history: &[(i64, String)], state: &str, expected: Expected) -> Result<(), String> {
     let mut at: Option<&str> = None;
     for (place, (seq, event)) in (1..).zip(history) {
         if *seq != place {

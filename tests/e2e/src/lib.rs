@@ -17,13 +17,16 @@
 )]
 
 pub mod amqp;
+pub mod chaos;
 pub mod daemon;
 pub mod database;
 pub mod forward;
 pub mod http;
 pub mod invariants;
+pub mod ledger;
 pub mod patience;
 pub mod plugin;
+pub mod private;
 pub mod probe;
 pub mod site;
 pub mod task;

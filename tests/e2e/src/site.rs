@@ -29,21 +29,34 @@ pub struct Site {
     name: String,
     folder: tempfile::TempDir,
     amqp: Option<Amqp>,
+    broker: String,
+    server: reqwest::Url,
+    /// Whether its broker goes with the test, with everything in it.
+    private: bool,
 }
 
 impl Site {
     /// A new place.
     pub async fn new(mode: Mode) -> Self {
+        Self::with(mode, variables::amqp(), variables::postgres(), false).await
+    }
+
+    /// A new place on a broker, and on a database server, of the test's own.
+    pub async fn private(broker: &str, server: &reqwest::Url) -> Self {
+        Self::with(Mode::Services, broker.to_owned(), server.clone(), true).await
+    }
+
+    async fn with(mode: Mode, broker: String, server: reqwest::Url, private: bool) -> Self {
         let name = format!("e2e_{}", Uuid::new_v4().simple());
         let folder = tempfile::Builder::new().prefix("agentry-e2e-").tempdir().expect("a temporary folder");
         let amqp = match mode {
             Mode::Services => {
-                database::create(&name).await;
-                Some(Amqp::connect().await)
+                database::create(&server, &name).await;
+                Some(Amqp::connect(&broker).await)
             }
             Mode::Embedded => None,
         };
-        Self { mode, name, folder, amqp }
+        Self { mode, name, folder, amqp, broker, server, private }
     }
 
     /// Its folder.
@@ -63,12 +76,22 @@ impl Site {
 
     /// The URL of its database.
     pub fn database_url(&self) -> String {
-        database::url(&self.name).to_string()
+        database::url_on(&self.server, &self.name).to_string()
     }
 
     /// A client of the broker.
     pub fn amqp(&self) -> &Amqp {
         self.amqp.as_ref().expect("only over services is there a broker")
+    }
+
+    /// The URL of its broker.
+    pub fn broker_url(&self) -> &str {
+        &self.broker
+    }
+
+    /// Connects its client again, after the broker ended the connection.
+    pub async fn reconnect(&mut self) {
+        self.amqp = Some(Amqp::connect(&self.broker).await);
     }
 
     /// The folder of the data of the daemon called `name`.
@@ -89,7 +112,7 @@ impl Site {
             .set("worker.slots", 4);
         match self.mode {
             Mode::Services => setup
-                .set("broker.url", variables::amqp())
+                .set("broker.url", self.broker_url())
                 .set("broker.prefix", self.prefix())
                 .set("database.url", self.database_url()),
             Mode::Embedded => setup,
@@ -166,14 +189,17 @@ impl Drop for Site {
             return;
         }
         self.amqp = None;
-        let name = self.name.clone();
+        let (name, broker, server, private) =
+            (self.name.clone(), self.broker.clone(), self.server.clone(), self.private);
         // The test's own runtime cannot be waited for in a drop.
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let queues = ["default", "second"].map(str::to_owned);
-                Amqp::connect().await.delete(&name, &queues).await;
-                database::delete(&name).await;
+                if !private {
+                    Amqp::connect(&broker).await.delete(&name, &queues).await;
+                }
+                database::delete(&server, &name).await;
             });
         });
         let cleaned = cleaning.join();

@@ -7,6 +7,16 @@ pub fn binary() -> PathBuf {
     required("AGENTRY_TEST_BIN").into()
 }
 
+/// The daemon of an earlier version; nothing where it could not be built.
+pub fn previous_binary() -> Option<PathBuf> {
+    std::env::var_os("AGENTRY_TEST_PREVIOUS_BIN").map(PathBuf::from)
+}
+
+/// The daemon's binary with faults on demand.
+pub fn faulty_binary() -> PathBuf {
+    required("AGENTRY_TEST_FAULTY_BIN").into()
+}
+
 /// The folder of the example plugins, built.
 pub fn plugins() -> PathBuf {
     required("AGENTRY_TEST_PLUGINS").into()

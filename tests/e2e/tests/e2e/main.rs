@@ -3,14 +3,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod bad_messages;
+mod broker_faults;
+mod chaos;
 mod command_line;
+mod crash_matrix;
+mod database_faults;
 mod duplicates;
 mod failures;
+mod hosts;
+mod isolation;
+mod operators;
 mod outages;
 mod path;
 mod plugins;
 mod reading;
 mod restarts;
+mod returned;
 mod sharing;
+mod shipping;
 mod start_up;
 mod unknown_plugins;
+mod upgrade;

@@ -93,7 +93,7 @@ async fn a_task_is_written_with_the_names_of_the_contract(mode: Mode) {
     let ended = daemon.http().ended(asked.id).await;
     let names: BTreeSet<_> = ended.as_object().expect("an object").keys().map(String::as_str).collect();
     let contract = "id plugin version digest queue state waiting_for input output failure attempt max_attempts host labels \
-         created_at run_at started_at finished_at deadline retry_of traceparent";
+         created_at run_at started_at finished_at deadline retry_of traceparent erased_at";
     assert_eq!(names, contract.split_whitespace().collect());
     assert_eq!((&ended["labels"], &ended["input"]), (&json!({"team": "search"}), &json!({"text": "x"})));
     let events = daemon.http().events(asked.id).await;

@@ -74,3 +74,41 @@ async fn every_consumer_has_a_name_and_a_row() {
     two.stop().await;
     invariants::hold(&site, one, &[], Expected::default()).await;
 }
+
+#[tokio::test]
+async fn three_daemons_with_a_plugin_each_run_what_is_theirs() {
+    let site = Site::new(Mode::Services).await;
+    let mut daemons = Vec::new();
+    for plugin in ["word-count", "outline", "probe"] {
+        let folder = site.folder().join(format!("only-{plugin}"));
+        e2e::plugin::install(plugin, &folder);
+        daemons.push((plugin, site.setup_named(plugin).plugins([folder]).start().await));
+    }
+    let tasks: Vec<_> = (0..60)
+        .map(|n| match n % 3 {
+            0 => e2e::Task::new("word-count", serde_json::json!({"text": format!("{n}")})),
+            1 => e2e::Task::new("outline", serde_json::json!({"markdown": format!("# {n}\n")})),
+            _ => probe::sleep(30),
+        })
+        .collect();
+    site.publish(&tasks).await;
+    let ids = task::ids(&tasks);
+    site.at_rest(&ids).await;
+    let rows = site.database().await.tasks().await;
+    assert!(rows.values().all(|row| row.state == "completed"), "{rows:?}");
+    let (_, last) = daemons.pop().expect("three daemons");
+    let hosts = last.http().get("/v1/hosts").await.expect(200);
+    assert_eq!(hosts["hosts"].as_array().map(Vec::len), Some(3), "{hosts}");
+    let mut ran: BTreeMap<String, std::collections::BTreeSet<String>> = BTreeMap::new();
+    for task in &tasks {
+        let attempts = last.http().attempts(task.id).await;
+        assert_eq!(attempts.len(), 1, "{} ran once: {attempts:?}", task.id);
+        ran.entry(task.plugin.clone()).or_default().insert(attempts[0]["host"].to_string());
+    }
+    assert!(ran.values().all(|hosts| hosts.len() == 1), "each plugin has one host: {ran:?}");
+    assert_eq!(ran.values().flatten().collect::<std::collections::BTreeSet<_>>().len(), 3, "three hosts: {ran:?}");
+    for (_, daemon) in daemons {
+        daemon.stop().await;
+    }
+    invariants::hold(&site, last, &ids, Expected::default()).await;
+}

@@ -1,0 +1,137 @@
+//! A RabbitMQ of one's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use lapin::{Connection, ConnectionProperties};
+
+use super::{command, find, folder, free_port, spawn};
+use crate::daemon::run_command;
+use crate::patience::eventually;
+
+/// It runs, unless it was killed. Dropped: gone.
+pub struct Broker {
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    /// AMQP, Erlang distribution, Erlang's port mapper.
+    ports: [u16; 3],
+    mapper: Child,
+    node: Child,
+}
+
+impl Broker {
+    /// Starts one. `terms` are Erlang's for the application `rabbit`, such as `{consumer_timeout, 5000}`.
+    pub async fn start(terms: &str) -> Self {
+        let folder = folder("rabbitmq", None);
+        let programs = find(
+            ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"].map(PathBuf::from),
+            &["rabbitmq-server", "rabbitmqctl"],
+        );
+        let ports = [free_port(), free_port(), free_port()];
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).expect("a setting is written");
+        };
+        write("rabbitmq.conf", &format!("listeners.tcp.1 = 127.0.0.1:{}\n", ports[0]));
+        write("advanced.config", &format!("[{{rabbit, [{terms}]}}].\n"));
+        write("rabbitmq-env.conf", "");
+        write("plugins", "[].\n");
+        // In the foreground, so that it ends: the node would start one that stays.
+        let mut mapper = command(&find([], &["epmd"]).join("epmd"), None);
+        mapper.args(["-address", "127.0.0.1", "-port", &ports[2].to_string()]);
+        let mapper = spawn(mapper, &folder.path().join("mapper.log"));
+        let node = spawn(node(&programs, folder.path(), ports), &folder.path().join("server.log"));
+        let broker = Self { folder, programs, ports, mapper, node };
+        broker.answers().await;
+        broker
+    }
+
+    /// Its URL, as its administrator.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports[0])
+    }
+
+    /// SIGKILL, and it is gone; what it has on disk stays.
+    pub fn kill(&mut self) {
+        let _ = self.node.kill(); // it may have ended
+        let _ = self.node.wait();
+    }
+
+    /// Starts it again, after [`Broker::kill`].
+    pub async fn start_again(&mut self) {
+        self.node = spawn(node(&self.programs, self.folder.path(), self.ports), &self.folder.path().join("server.log"));
+        self.answers().await;
+    }
+
+    /// `rabbitmqctl`, which must succeed; what it says.
+    pub async fn control(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(self.programs.join("rabbitmqctl"));
+        environment(&mut command, self.folder.path(), self.ports);
+        command.arg("-n").arg(name(self.ports)).args(arguments);
+        let ended = run_command(&mut command).await;
+        assert_eq!(ended.code, Some(0), "rabbitmqctl {arguments:?}: {ended:?}");
+        ended.stdout
+    }
+
+    async fn answers(&self) {
+        eventually("the private broker answers", async || {
+            let connection = Connection::connect(&self.url(), ConnectionProperties::default()).await;
+            let connection = connection.map_err(|error| {
+                let log = std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
+                format!("{error}; {}", log.lines().rev().take(5).collect::<Vec<_>>().join(" | "))
+            })?;
+            let _ = connection.close(200, "done".into()).await; // it ends anyway
+            Ok(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        for child in [&mut self.node, &mut self.mapper] {
+            let _ = child.kill(); // it may have ended
+            let _ = child.wait();
+        }
+    }
+}
+
+fn name(ports: [u16; 3]) -> String {
+    format!("agentry-{}@localhost", ports[0])
+}
+
+fn node(programs: &Path, folder: &Path, ports: [u16; 3]) -> Command {
+    let mut command = command(&programs.join("rabbitmq-server"), None);
+    environment(&mut command, folder, ports);
+    command.current_dir(folder);
+    command
+}
+
+/// Everything that makes it private.
+fn environment(command: &mut Command, folder: &Path, ports: [u16; 3]) {
+    let [amqp, distribution, mapper] = ports.map(|port| port.to_string());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    for (name, file) in [
+        ("HOME", ""), // where Erlang keeps its cookie, and makes it if it is missing
+        ("RABBITMQ_MNESIA_BASE", "mnesia"),
+        ("RABBITMQ_LOG_BASE", "log"),
+        ("RABBITMQ_CONFIG_FILE", "rabbitmq"),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", "advanced.config"),
+        ("RABBITMQ_CONF_ENV_FILE", "rabbitmq-env.conf"),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", "plugins"),
+        ("RABBITMQ_GENERATED_CONFIG_DIR", "generated"),
+    ] {
+        command.env(name, folder.join(file));
+    }
+    command.envs([
+        ("LANG", "C.UTF-8"),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1"),
+        ("ERL_EPMD_PORT", &mapper),
+        ("RABBITMQ_NODENAME", &name(ports)),
+        ("RABBITMQ_NODE_PORT", &amqp),
+        ("RABBITMQ_DIST_PORT", &distribution),
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}"),
+        ("RABBITMQ_CTL_ERL_ARGS", "-start_epmd false"),
+        // The script becomes the server instead of waiting for it, so that a signal reaches it.
+        ("RUNNING_UNDER_SYSTEMD", "true"),
+    ]);
+}

@@ -1,0 +1,84 @@
+//! Services of a test's own, which it may kill, restart, starve: they listen on loopback, on ports of their own, share nothing
+//! with a system's, and end with the thread that started them.
+
+mod broker;
+mod server;
+
+pub use broker::Broker;
+pub use server::{Server, Stop};
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::daemon::run_command;
+
+/// Ports are looked for here: below the range that Linux takes those of outgoing connections from. A client that tries a
+/// port of that range on its own machine again and again, while nobody listens, connects to itself in the end.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let width = u64::from(PORTS.end - PORTS.start);
+    let start = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8) % width;
+    let candidates = (0..width).filter_map(|step| u16::try_from((start + step) % width).ok());
+    let mut free = candidates.map(|offset| PORTS.start + offset);
+    free.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
+}
+
+/// A folder that the service's user can reach, and which is his.
+fn folder(service: &str, user: Option<User>) -> tempfile::TempDir {
+    let builder = || tempfile::Builder::new();
+    let made = builder().prefix(&format!("agentry-private-{service}-")).tempdir_in("/tmp");
+    let folder = made.expect("a folder in /tmp");
+    if let Some(user) = user {
+        chown(folder.path(), Some(user.id), Some(user.group)).expect("the folder is given away");
+    }
+    folder
+}
+
+/// A user, by number.
+#[derive(Clone, Copy)]
+struct User {
+    id: u32,
+    group: u32,
+}
+
+/// The user that a service's package made, where the tests run as root; else `None`: as you are.
+async fn user_of(service: &str) -> Option<User> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let number = async |what| {
+        let ended = run_command(Command::new("id").args([what, service])).await;
+        ended.stdout.trim().parse().unwrap_or_else(|_| panic!("there is no user {service}: {ended:?}"))
+    };
+    Some(User { id: number("-u").await, group: number("-g").await })
+}
+
+/// `program` as that user, ending with the thread that starts it.
+fn command(program: &Path, user: Option<User>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if let Some(user) = user {
+        command.arg(format!("--reuid={}", user.id)).arg(format!("--regid={}", user.group)).arg("--clear-groups");
+    }
+    command.arg("--").arg(program).stdin(Stdio::null());
+    command
+}
+
+/// Starts it, with what it says at the end of `log`.
+fn spawn(mut command: Command, log: &Path) -> Child {
+    let log = std::fs::File::options().append(true).create(true).open(log).expect("a log file");
+    let errors = log.try_clone().expect("a log file");
+    command.stdout(log).stderr(errors).spawn().expect("setpriv (util-linux) is installed, and so is the service")
+}
+
+/// The first folder of these that has all these programs.
+fn find(folders: impl IntoIterator<Item = PathBuf>, programs: &[&str]) -> PathBuf {
+    let in_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
+    let mut all = folders.into_iter().chain(in_path);
+    let found = all.find(|folder| programs.iter().all(|program| folder.join(program).is_file()));
+    found.unwrap_or_else(|| panic!("{programs:?} are not installed"))
+}
