@@ -11,6 +11,9 @@ use crate::workspace::{self, Artifact, Workspace};
 /// The daemon.
 pub const BINARY: &str = "agentry";
 
+/// The daemon with faults on demand, for tests.
+pub const FAULTY: &str = "agentry-faulty";
+
 /// Whether the daemon was ever built.
 pub fn was_built() -> anyhow::Result<bool> {
     Ok(Workspace::read()?.target.join("debug").join(BINARY).exists())
@@ -18,9 +21,15 @@ pub fn was_built() -> anyhow::Result<bool> {
 
 /// Builds a program of the workspace, such as [`BINARY`], and says where it is.
 pub fn build(name: &str) -> anyhow::Result<PathBuf> {
+    build_with(name, &[])
+}
+
+/// The same with features of packages, `package/feature`.
+pub fn build_with(name: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
     // The same selection of packages as for the tests, so that both share every compiled dependency.
     let mut command = workspace::cargo(&["build", "--bin", name, "--message-format=json-render-diagnostics"]);
     command.args(Workspace::read()?.native_selection());
+    command.args(features.iter().map(|feature| format!("--features={feature}")));
     if !talk::watched() {
         command.arg("--quiet");
     }

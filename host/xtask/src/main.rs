@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ─▶ demo ─▶ guests, host, services
+//!      ├▶ chaos ─▶ guests, host (and the driver in tests/e2e)
 //!      └▶ test ─▶ lint, guests, host ─▶ process ─▶ guard (a child of its own, which cleans up)
 //!           └───▶ services ─▶ postgres, rabbitmq | docker ─▶ process
 //! ```
@@ -11,6 +12,7 @@
 
 #![allow(clippy::print_stdout, reason = "everything this program prints is for the person who typed the command")]
 
+mod chaos;
 mod demo;
 mod guard;
 mod guests;
@@ -34,6 +36,8 @@ enum Command {
     Demo(demo::Args),
     /// Run every test, against a private RabbitMQ and PostgreSQL that are started for it and removed after it.
     Test(test::Args),
+    /// Let three daemons work under load while everything fails at random, and prove that nothing is lost or doubled.
+    Chaos(chaos::Args),
     /// Check formatting and lints of the whole workspace.
     Lint,
     /// Build the example plugins and the test guests, and put each component beside its plugin.toml.
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
     let done = signals::catch().and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Lint => lint::run(),
         Command::Plugins(args) => guests::run(&args),
         Command::Services(command) => services::developer::run(&command),

@@ -121,7 +121,12 @@ impl Drop for Guarded {
 
 /// Runs `command` to its end, with xtask's own output.
 pub fn run(command: &Command) -> anyhow::Result<ExitStatus> {
-    Guarded::start(command, &Terms::default(), Stdio::inherit(), Stdio::inherit())?.wait_in_foreground()
+    run_on(command, &Terms::default())
+}
+
+/// The same, on other terms.
+pub fn run_on(command: &Command, terms: &Terms) -> anyhow::Result<ExitStatus> {
+    Guarded::start(command, terms, Stdio::inherit(), Stdio::inherit())?.wait_in_foreground()
 }
 
 /// Which of a program's streams are read.

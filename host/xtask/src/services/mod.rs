@@ -120,6 +120,11 @@ impl Services {
 }
 
 impl Found {
+    /// Whether both are installed here, none in Docker.
+    pub fn is_installed(&self) -> bool {
+        matches!((&self.postgres, &self.rabbitmq), (Source::Installed(_), Source::Installed(_)))
+    }
+
     /// Starts both in temporary folders, at the same time.
     pub fn start(&self) -> anyhow::Result<Services> {
         self.start_in(|_| Ok(Place::Temporary))

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that the tests need, the tests, and a line that says how they went.
 
+mod previous;
 mod tally;
 
 use std::path::{Path, PathBuf};
@@ -37,13 +38,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let workspace = Workspace::read()?;
     let components = || guests::build(&[]);
     talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
+    let previous = if args.full { previous::build(&workspace)? } else { None }; // first: it is built over today's
     let build = || host::build(host::BINARY);
     let binary = talk::phase("build", "the daemon", build, |binary| binary.display().to_string())?;
+    let build = || host::build_with(host::FAULTY, &["agentry/failpoints"]);
+    let faulty =
+        talk::phase("build", "the daemon with faults on demand", build, |binary| binary.display().to_string())?;
     talk::phase("build", "the tests", || build_tests(&workspace), |()| "done".to_owned())?;
     let tally = talk::phase(
         "tests",
         "running",
-        || run_tests(args, &workspace, &services, &binary),
+        || run_tests(args, &workspace, &services, &[&binary, &faulty], previous.as_deref()),
         |tally| format!("{} programs", tally.programs()),
     );
     drop(services);
@@ -67,8 +72,14 @@ fn build_tests(workspace: &Workspace) -> anyhow::Result<()> {
     }
 }
 
-fn run_tests(args: &Args, workspace: &Workspace, services: &Services, binary: &Path) -> anyhow::Result<Tally> {
-    let (folder, binary) = hold(binary, &workspace.target)?;
+fn run_tests(
+    args: &Args,
+    workspace: &Workspace,
+    services: &Services,
+    binaries: &[&Path; 2],
+    previous: Option<&Path>,
+) -> anyhow::Result<Tally> {
+    let (folder, [binary, faulty]) = hold(binaries, &workspace.target)?;
     let root = workspace::root();
     let mut command = workspace::cargo(&["test", "--no-fail-fast"]);
     command.args(workspace.native_selection());
@@ -82,6 +93,10 @@ fn run_tests(args: &Args, workspace: &Workspace, services: &Services, binary: &P
     command.args(&args.filters).args(&args.arguments);
     command.envs(services.env());
     command.env("AGENTRY_TEST_BIN", binary);
+    command.env("AGENTRY_TEST_FAULTY_BIN", faulty);
+    if let Some(previous) = previous {
+        command.env("AGENTRY_TEST_PREVIOUS_BIN", previous);
+    }
     // What a test leaves when it is killed goes with everything else.
     command.env("TMPDIR", &folder);
     command.env("AGENTRY_TEST_PLUGINS", root.join("plugins"));
@@ -96,14 +111,17 @@ fn run_tests(args: &Args, workspace: &Workspace, services: &Services, binary: &P
     Ok(tally)
 }
 
-/// Keeps the binary as it is for as long as the tests run: a build meanwhile would put another in its place between a
-/// test's kill of the daemon and its restart. Answers with the folder to remove, and the binary in it.
-fn hold(binary: &Path, target: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let name = binary.file_name().context("failed to read the name of the daemon's binary")?;
+/// Keeps the binaries as they are for as long as the tests run: a build meanwhile would put another in the place of one between
+/// a test's kill of the daemon and its restart. Answers with the folder to remove, and the binaries in it.
+pub fn hold<const N: usize>(binaries: &[&Path; N], target: &Path) -> anyhow::Result<(PathBuf, [PathBuf; N])> {
     let folder = tempfile::Builder::new().prefix("xtask-test-").tempdir_in(target);
     let folder = folder.with_context(|| format!("failed to make a folder in {}", target.display()))?;
-    let held = folder.path().join(name);
-    let linked = std::fs::hard_link(binary, &held).or_else(|_| std::fs::copy(binary, &held).map(drop));
-    linked.with_context(|| format!("failed to copy {}", binary.display()))?;
+    let mut held = std::array::from_fn(|_| PathBuf::new());
+    for (binary, held) in binaries.iter().zip(&mut held) {
+        let name = binary.file_name().context("failed to read the name of the daemon's binary")?;
+        *held = folder.path().join(name);
+        let linked = std::fs::hard_link(binary, &*held).or_else(|_| std::fs::copy(binary, &*held).map(drop));
+        linked.with_context(|| format!("failed to copy {}", binary.display()))?;
+    }
     Ok((folder.keep(), held)) // from here on the guard of the tests removes it
 }
