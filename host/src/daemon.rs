@@ -142,7 +142,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
 
     // The path, the lease that it acts under, and the duties.
     let guests = connect::guest_runtime(&settings).map_err(configuration)?;
-    let (until, lease) = Lease::new(tokio::time::Instant::now());
+    let lease = Lease::new(tokio::time::Instant::now());
     let steady = lease.clone();
     let parts = worker::Parts {
         broker: broker.clone(),
@@ -175,7 +175,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         db: db.clone(),
         record: record(host, name, &settings, catalog.clone(), busy.clone()),
         ttl: settings.lease.ttl,
-        until,
+        lease: lease.clone(),
     };
     connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
     let worker = Worker::start(parts, config, lease, busy).await.map_err(configuration)?;

@@ -12,6 +12,8 @@ pub mod failpoints;
 pub mod maintenance;
 pub mod registry;
 pub mod shutdown;
+#[cfg(test)]
+mod simulation;
 pub mod task;
 pub mod telemetry;
 pub mod worker;

@@ -6,6 +6,8 @@
 
 pub mod amqp;
 pub mod embedded;
+#[cfg(test)]
+pub mod memory;
 mod names;
 mod types;
 

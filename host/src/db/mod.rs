@@ -66,7 +66,7 @@ pub trait Db: Send + Sync + 'static {
     /// Record how attempts ended, each only while its task is running under its fence: state, event, attempt, logs and
     /// (for an interrupted one) its outbox row, in one transaction. Answers in the same order.
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError>;
-    /// Record an unusable message: once per message, also when it is redelivered before it was acknowledged. With an id
+    /// Record an unusable message: once per message, also when it is delivered again before it was acknowledged. With an id
     /// that has no row, it is a `failed(rejected)` task too.
     async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError>;
 

@@ -85,6 +85,7 @@ where
             }
         };
         tokio::select! {
+            biased;
             () = closing.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
         }

@@ -39,6 +39,7 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
             continue;
         }
         tokio::select! {
+            biased;
             () = closing.cancelled() => return,
             () = parts.outbox.notified(), if !trouble => {}
             () = tokio::time::sleep(LOOK) => {}

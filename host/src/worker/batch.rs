@@ -28,6 +28,7 @@ where
         }
         let jittered = pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
         tokio::select! {
+            biased;
             () = tokio::time::sleep(jittered) => {}
             () = shared.hurry.cancelled() => return None,
         }

@@ -50,6 +50,7 @@ pub async fn run(
         let arrivals: Vec<Arrival> = batch.iter().map(&mut arrival).collect();
         // What is claimed under a lease that has run out is anybody's: renewed first, then claimed.
         tokio::select! {
+            biased;
             () = shared.lease.valid() => {}
             () = shared.hurry.cancelled() => continue,
         }

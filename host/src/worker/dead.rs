@@ -112,6 +112,7 @@ async fn publish(shared: &Shared, publication: Publication) -> Option<()> {
             None => return Some(()),
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = shared.hurry.cancelled() => return None,
         }

@@ -6,13 +6,13 @@
 use crate::broker::Receipt;
 use crate::task::settle::StopReason;
 use crate::task::{Fence, TaskId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// The map. Its lock is held for a few instructions at a time, never across an await.
 #[derive(Default)]
-pub struct Flights(Mutex<HashMap<TaskId, Flight>>);
+pub struct Flights(Mutex<BTreeMap<TaskId, Flight>>);
 
 struct Flight {
     fence: Fence,
@@ -73,7 +73,7 @@ impl Flights {
     }
 
     /// Entries are whole at every instruction that could panic, so a poisoned lock is still a good map.
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskId, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,9 +2,10 @@
 
 use super::Remote;
 use crate::db::{Db, DbError, HostRecord};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -13,43 +14,72 @@ const NEWS: Duration = Duration::from_millis(400);
 /// Longer than any process lives.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What the keeper knows of the lease, by this process's own clock.
+/// What is known of the lease, by this process's own clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+struct Standing {
     /// Valid until then.
     until: Instant,
     /// From then on this host has been in touch with the database for a whole lease time.
     steady_from: Instant,
 }
 
-/// Whether this process may still act on what it claimed, and whether it may take over what others claimed.
+/// Whether this process may still act on what it claimed, and whether it may take over what others claimed. A clone is the
+/// same lease.
 #[derive(Clone, Debug)]
-pub struct Lease(watch::Receiver<Standing>);
+pub struct Lease(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    standing: Mutex<Standing>,
+    renewed: Notify,
+}
 
 impl Lease {
-    /// A lease that is not valid yet, and what extends it.
-    pub fn new(now: Instant) -> (watch::Sender<Standing>, Lease) {
-        let (sender, receiver) = watch::channel(Standing { until: now, steady_from: now + FAR });
-        (sender, Lease(receiver))
+    /// A lease that is not valid yet.
+    pub fn new(now: Instant) -> Lease {
+        let standing = Mutex::new(Standing { until: now, steady_from: now + FAR });
+        Lease(Arc::new(Inner { standing, renewed: Notify::new() }))
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.0.standing.lock().unwrap_or_else(PoisonError::into_inner) // two times, whole at every instruction
+    }
+
+    /// The database has answered a renewal for `ttl` that was asked for then.
+    fn renewed(&self, asked: Instant, ttl: Duration) {
+        {
+            let mut standing = self.standing();
+            // It had run out, or is the first: how long the database was away, and for whom, nobody knows.
+            if standing.until <= asked {
+                standing.steady_from = Instant::now() + ttl;
+            }
+            standing.until = asked + Keeper::good_for(ttl);
+        }
+        self.0.renewed.notify_waiters();
     }
 
     /// Returns at once while the lease is valid, otherwise when it is again.
     pub async fn valid(&self) {
-        let mut until = self.0.clone();
-        // An error says that the keeper is gone: the process is ending, and the fence still protects every row.
-        let _ = until.wait_for(|standing| standing.until > Instant::now()).await;
+        loop {
+            let mut renewed = pin!(self.0.renewed.notified());
+            renewed.as_mut().enable(); // before it is looked at, so that no renewal is missed
+            if self.is_valid() {
+                return;
+            }
+            renewed.await;
+        }
     }
 
     /// Whether it is valid now.
     pub fn is_valid(&self) -> bool {
-        self.0.borrow().until > Instant::now()
+        self.standing().until > Instant::now()
     }
 
     /// Whether this host can tell the dead from the late. After an outage of the database every lease has lapsed, and whoever
     /// comes back first would take over what all the others run; so claimants wait one lease time, in which the living
     /// renew.
     pub fn is_steady(&self) -> bool {
-        self.0.borrow().steady_from <= Instant::now()
+        self.standing().steady_from <= Instant::now()
     }
 }
 
@@ -62,7 +92,7 @@ pub struct Keeper {
     /// The lease's length.
     pub ttl: Duration,
     /// Extended at each renewal.
-    pub until: watch::Sender<Standing>,
+    pub lease: Lease,
 }
 
 impl Keeper {
@@ -75,19 +105,8 @@ impl Keeper {
     pub async fn register(&self) -> Result<(), DbError> {
         let asked = Instant::now();
         self.db.register_host(&(self.record)(), self.ttl).await?;
-        self.renewed(asked);
+        self.lease.renewed(asked, self.ttl);
         Ok(())
-    }
-
-    /// The database has answered a renewal that was asked for then.
-    fn renewed(&self, asked: Instant) {
-        self.until.send_modify(|standing| {
-            // It had run out, or is the first: how long the database was away, and for whom, nobody knows.
-            if standing.until <= asked {
-                standing.steady_from = Instant::now() + self.ttl;
-            }
-            standing.until = asked + Keeper::good_for(self.ttl);
-        });
     }
 
     /// Renew until told to end.
@@ -95,13 +114,14 @@ impl Keeper {
         let mut trouble = false;
         loop {
             tokio::select! {
+                biased;
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(NEWS.min(self.ttl / 3)) => {}
             }
             let asked = Instant::now();
             match self.db.renew_lease(&(self.record)(), self.ttl).await {
                 Ok(renewal) => {
-                    self.renewed(asked);
+                    self.lease.renewed(asked, self.ttl);
                     if renewal.lapsed {
                         tracing::warn!(
                             "the lease had lapsed: others may have taken over what runs here; the fence decides"

@@ -10,7 +10,8 @@
 //!
 //! Each step is a file of its own and hands its value to the next through a channel. What runs in this process is in
 //! [`flights`]: there a redelivery finds its task and is re-attached instead of run again. The worker reaches broker,
-//! database, plugins, clock and randomness only through [`Parts`] and tokio's clock, so that faults can be simulated.
+//! database, plugins, clock and randomness only through [`Parts`] and tokio's clock, so that faults can be simulated; every
+//! `select!` is biased, so that a simulation repeats from its seed.
 
 mod acknowledge;
 mod batch;
@@ -178,17 +179,19 @@ impl Worker {
         pipeline.spawn(dead::run(shared.clone(), to_bury, acks));
         pipeline.spawn(acknowledge::run(shared.clone(), to_acknowledge));
 
-        let mut consuming = Vec::new();
+        let (mut consuming, mut flows) = (Vec::new(), Vec::new());
         for queue in shared.config.queues.clone() {
             let queue: Arc<str> = queue.into();
             let prefetch = shared.config.prefetch(&queue);
             let tasks = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), prefetch).await?;
             let returned = shared.parts.broker.subscribe(Source::Returned(queue.clone()), 16).await?;
             consuming.push((queue.to_string(), tasks.confirmed.clone()));
+            flows.extend([tasks.flow.clone(), returned.flow.clone()]);
             receivers.spawn(receive::tasks(shared.clone(), tasks, claims.clone(), dead.clone()));
             receivers.spawn(receive::returned(shared.clone(), returned, claims.clone(), dead.clone()));
         }
         receivers.spawn(parked::run(shared.clone(), claims));
+        receivers.spawn(receive::hold(shared.clone(), flows));
         drop(dead);
         receivers.close();
         pipeline.close();
@@ -219,6 +222,7 @@ impl Worker {
         let done = self.pipeline.wait();
         tokio::pin!(done);
         tokio::select! {
+            biased;
             () = &mut done => return Drained::Cleanly,
             () = &mut grace => {}
         }

@@ -20,6 +20,7 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
             tracing::debug!(%error, "parked tasks could not be read");
         }
         tokio::select! {
+            biased;
             () = shared.closing.cancelled() => return,
             () = shared.room.freed().notified() => {}
             changed = changes.changed(), if watching => watching = changed.is_ok(),

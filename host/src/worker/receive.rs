@@ -8,8 +8,7 @@ use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, TaskMessage};
 use serde_json::json;
 use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
 
 /// Receive the tasks of one queue until the worker closes.
 pub async fn tasks(
@@ -18,7 +17,6 @@ pub async fn tasks(
     claims: mpsc::Sender<Candidate>,
     dead: mpsc::Sender<Burial>,
 ) {
-    let holding = hold(&shared, &subscription);
     while let Some(delivery) = next(&shared, &mut subscription).await {
         let message = match decode(&shared, &delivery) {
             Ok(message) => message,
@@ -30,6 +28,7 @@ pub async fn tasks(
         };
         // A slot first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
         let slot = tokio::select! {
+            biased;
             slot = shared.room.slot(delivery.source.queue()) => slot,
             () = shared.closing.cancelled() => { give_back(&shared, vec![delivery.receipt]).await; break }
         };
@@ -37,7 +36,7 @@ pub async fn tasks(
         let candidate = consider(&shared, Arc::new(message), queue, slot).with(delivery);
         let _ = claims.send(candidate).await;
     }
-    leave(&shared, subscription, holding).await;
+    leave(&shared, subscription).await;
 }
 
 /// Receive what the broker itself gave up on. What belongs to a task is settled; the rest is a dead letter with its reason.
@@ -50,7 +49,6 @@ pub async fn returned(
     claims: mpsc::Sender<Candidate>,
     dead: mpsc::Sender<Burial>,
 ) {
-    let holding = hold(&shared, &subscription);
     while let Some(delivery) = next(&shared, &mut subscription).await {
         let (message, queue) = (decode(&shared, &delivery), delivery.source.queue().clone());
         let message = match message {
@@ -73,7 +71,7 @@ pub async fn returned(
         };
         let _ = claims.send(candidate.with(delivery)).await;
     }
-    leave(&shared, subscription, holding).await;
+    leave(&shared, subscription).await;
 }
 
 /// What a task ends with that the broker threw out of its queue.
@@ -92,27 +90,25 @@ async fn next(shared: &Shared, subscription: &mut Subscription) -> Option<Delive
 }
 
 /// While the database is away nothing new is taken in, and what was handed over stays unacknowledged where it is: giving it
-/// back would count against its delivery limit, and bring it here again.
-fn hold(shared: &Arc<Shared>, subscription: &Subscription) -> JoinHandle<()> {
-    let (mut trouble, flow) = (shared.database_trouble.subscribe(), subscription.flow.clone());
-    tokio::spawn(async move {
-        loop {
-            let held = trouble.borrow_and_update().is_some();
-            flow.send_if_modified(|flow| {
-                let wanted = if held { Flow::Hold } else { Flow::Go };
-                std::mem::replace(flow, wanted) != wanted
-            });
-            if trouble.changed().await.is_err() {
-                return;
-            }
+/// back would count against its delivery limit, and bring it here again. Until the worker closes; see [`leave`].
+pub async fn hold(shared: Arc<Shared>, flows: Vec<watch::Sender<Flow>>) {
+    let mut trouble = shared.database_trouble.subscribe();
+    loop {
+        let wanted = if trouble.borrow_and_update().is_some() { Flow::Hold } else { Flow::Go };
+        for flow in &flows {
+            flow.send_if_modified(|flow| *flow != Flow::GiveBack && std::mem::replace(flow, wanted) != wanted);
         }
-    })
+        tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => return,
+            changed = trouble.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// Stop consuming; what was handed over and not started goes back at once, for others.
-async fn leave(shared: &Shared, mut subscription: Subscription, holding: JoinHandle<()>) {
-    holding.abort();
-    let _ = holding.await; // aborted: from here on the flow is this one's to say
+async fn leave(shared: &Shared, mut subscription: Subscription) {
+    // From here on the flow says only this: whoever holds consumers leaves it alone.
     subscription.flow.send_replace(Flow::GiveBack);
     subscription.deliveries.close();
     let mut unstarted = Vec::new();

@@ -41,6 +41,19 @@ pub async fn a_redelivered_letter_has_one_row(s: &Subject) {
     assert_eq!(s.db.prune(&Retention { dead: Duration::ZERO, ..keep }, 2).await.unwrap(), 1);
 }
 
+pub async fn a_letter_with_an_id_has_one_row_whoever_comes_first(s: &Subject) {
+    let second = s.back_door.open();
+    // Delivered to one host, which was cut off and knows nothing of it, and delivered again to another.
+    for _ in 0..20 {
+        let first = letter(Some(id()), "not_json");
+        let again = DeadLetter { redelivered: true, ..first.clone() };
+        let (one, other) = tokio::join!(s.db.record_dead(&again), second.record_dead(&first));
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!(one.id, other.id);
+        assert_ne!(one.repeated, other.repeated);
+    }
+}
+
 pub async fn a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict(s: &Subject) {
     let host = s.host().await;
     let rejected = id();

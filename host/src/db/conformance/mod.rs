@@ -100,6 +100,7 @@ behaviours! { {
         hosts_are_listed_with_what_they_say;
     letters:
         a_redelivered_letter_has_one_row
+        a_letter_with_an_id_has_one_row_whoever_comes_first
         a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict
         a_letter_is_made_storable_and_its_body_is_cut_for_reading
         letters_are_paged_and_filtered;

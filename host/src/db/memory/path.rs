@@ -156,9 +156,10 @@ impl Tables {
 
     pub(super) fn record_dead(&mut self, letter: &DeadLetter, now: DateTime<Utc>) -> Result<DeadRecorded, Fault> {
         let hash = content_hash(letter);
-        if letter.redelivered {
+        if plan::may_be_known(letter) {
             let since = Tables::ago(now, plan::SAME_LETTER);
-            let same = self.dead.iter().rev().find(|(_, row)| row.hash == hash && row.at > since);
+            let equal = |row: &Letter| row.hash == hash && row.at > since && row.letter.task_id == letter.task_id;
+            let same = self.dead.iter().rev().find(|(_, row)| equal(row));
             if let Some((id, _)) = same {
                 return Ok(DeadRecorded { id: *id, repeated: true });
             }

@@ -89,7 +89,6 @@ pub struct Host {
 
 /// A row of `outbox`.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "columns: see migrations/")]
 pub struct Out {
     pub created_at: DateTime<Utc>,
     pub due_at: DateTime<Utc>,
@@ -99,7 +98,6 @@ pub struct Out {
 }
 
 /// A row of `dead_letters`.
-#[expect(missing_docs, reason = "columns: see migrations/")]
 pub struct Letter {
     pub at: DateTime<Utc>,
     pub letter: DeadLetter,

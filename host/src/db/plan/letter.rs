@@ -15,6 +15,13 @@ const VOLATILE: [&str; 6] = [
     "x-first-death-reason",
 ];
 
+/// Whether an equal one may have a row. A redelivery may; and so may a first delivery with an id of its own: its host may have
+/// been cut off, the message delivered to another, and recorded there before. Equal ones without an id are told apart only by
+/// what the broker says.
+pub(in crate::db) fn may_be_known(letter: &DeadLetter) -> bool {
+    letter.redelivered || letter.task_id.is_some()
+}
+
 /// A hash over queue, body and the properties that a redelivery keeps.
 pub(in crate::db) fn content_hash(letter: &DeadLetter) -> [u8; 32] {
     let mut properties = letter.properties.clone();

@@ -12,7 +12,7 @@ mod write;
 
 pub(super) use birth::Birth;
 pub(super) use erasure::erased;
-pub(super) use letter::{content_hash, redrive_id};
+pub(super) use letter::{content_hash, may_be_known, redrive_id};
 pub(super) use outcome::{Outcome, unstorable};
 pub(super) use submission::Submission;
 pub(super) use write::{Locked, Write, answer};
@@ -24,7 +24,7 @@ use serde_json::json;
 
 /// Bytes of a dead letter's body that are read back.
 pub(super) const BODY_SHOWN: i64 = 64 * 1024;
-/// Within this time a redelivered message is taken for the same as an equal one that has a row.
+/// Within this time a message that may be known is taken for the same as an equal one that has a row.
 pub(super) const SAME_LETTER: std::time::Duration = std::time::Duration::from_secs(3600);
 /// How long an ended host is shown, and then forgotten.
 pub(super) const HOST_SHOWN: std::time::Duration = std::time::Duration::from_secs(24 * 3600);

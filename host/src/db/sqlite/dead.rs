@@ -8,7 +8,7 @@ use super::transition::{begin, give_birth};
 use sqlx::{SqliteConnection, query};
 
 statements! {
-    SAME = "SELECT id FROM dead_letters WHERE content_hash = ?1 AND at > ?2 ORDER BY id DESC LIMIT 1";
+    SAME = "SELECT id FROM dead_letters WHERE content_hash = ?1 AND at > ?2 AND task_id IS ?3 ORDER BY id DESC LIMIT 1";
     INSERT = "INSERT INTO dead_letters (at, reason, detail, queue, task_id, plugin, body, properties, content_hash)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id";
 }
@@ -16,9 +16,10 @@ statements! {
 pub(super) async fn record(connection: &mut SqliteConnection, letter: &DeadLetter) -> Result<DeadRecorded, Fault> {
     let hash = content_hash(letter);
     let (mut tx, now) = begin(connection).await?;
-    if letter.redelivered {
+    if plan::may_be_known(letter) {
         let since = stamp(now - bounded(plan::SAME_LETTER));
-        if let Some(row) = query(SAME).bind(&hash[..]).bind(since).fetch_optional(&mut *tx).await? {
+        let same = query(SAME).bind(&hash[..]).bind(since).bind(letter.task_id.map(|id| id.hyphenated()));
+        if let Some(row) = same.fetch_optional(&mut *tx).await? {
             return Ok(DeadRecorded { id: need(row.int("id")?, "id")?, repeated: true });
         }
     }
