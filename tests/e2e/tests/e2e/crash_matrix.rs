@@ -10,6 +10,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use e2e::amqp::Outgoing;
+use e2e::database::TaskRow;
 use e2e::http::is_terminal;
 use e2e::invariants::{self, Expected};
 use e2e::ledger::Ledger;
@@ -202,7 +203,7 @@ async fn usual(cell: Cell) -> Outcome {
     let rows = site.database().await.tasks().await;
     let honest = all.iter().filter(|id| rows[*id].state != "completed").collect::<Vec<_>>();
     assert!(honest.is_empty(), "every task completes: {honest:?}");
-    let outcome = count(&ledger, &cell, &settled, before);
+    let outcome = count(&ledger, &cell, &rows, &settled, before);
     let expected = Expected { dead_letters: 2, take_overs: 1 };
     invariants::hold(&site, daemon, &all, expected).await;
     outcome
@@ -229,7 +230,7 @@ async fn orphans(cell: Cell) -> Outcome {
     site.at_rest(&ids).await;
     let rows = site.database().await.tasks().await;
     assert!(rows.values().all(|row| row.state == "completed"), "{rows:?}");
-    let outcome = count(&ledger, &cell, &settled, before);
+    let outcome = count(&ledger, &cell, &rows, &settled, before);
     invariants::hold(&site, daemon, &ids, Expected { take_overs: 2, ..Expected::default() }).await;
     outcome
 }
@@ -270,9 +271,23 @@ async fn strike(site: &Site, cell: &Cell, ledger: &Ledger, daemon: &mut Daemon) 
     (settled, before)
 }
 
-/// Each attempt ran once, and once more only if the process died under it; none after its end was committed.
-fn count(ledger: &Ledger, cell: &Cell, settled: &BTreeSet<Uuid>, before: usize) -> Outcome {
+/// What completed has run. Each attempt ran once, and once more only if the process died under it; none after its end was
+/// committed.
+fn count(
+    ledger: &Ledger,
+    cell: &Cell,
+    rows: &BTreeMap<Uuid, TaskRow>,
+    settled: &BTreeSet<Uuid>,
+    before: usize,
+) -> Outcome {
     let runs: BTreeMap<(Uuid, u32), usize> = ledger.runs();
+    // Without this, a ledger that nobody writes would explain everything.
+    let begun: BTreeSet<Uuid> = runs.keys().map(|(id, _)| *id).collect();
+    let unseen: Vec<_> =
+        rows.iter().filter(|(id, row)| row.state == "completed" && !begun.contains(*id)).map(|(id, _)| *id).collect();
+    assert!(unseen.is_empty(), "{} completed and never began, by the ledger: {unseen:?}", unseen.len());
+    let total: usize = runs.values().sum();
+    assert!(total >= rows.len(), "{} tasks, and {total} runs in the ledger", rows.len());
     let deaths = match (cell.fault, cell.point.scene) {
         (Fault::Abort | Fault::Hang, Scene::Usual) => 1,
         (Fault::Abort | Fault::Hang, Scene::Orphans) => 2,
@@ -289,5 +304,5 @@ fn count(ledger: &Ledger, cell: &Cell, settled: &BTreeSet<Uuid>, before: usize) 
     for (id, attempt) in &ledger.beginnings()[before.min(ledger.beginnings().len())..] {
         assert!(!settled.contains(id), "{id} had ended, and its attempt {attempt} ran after that");
     }
-    Outcome { runs: runs.values().sum(), again: runs.values().map(|times| times - 1).sum() }
+    Outcome { runs: total, again: runs.values().map(|times| times - 1).sum() }
 }
