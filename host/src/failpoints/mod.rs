@@ -11,8 +11,8 @@
 //! Actions: `abort` (SIGKILL to this very process: nothing is flushed), `error` (the call does not happen and says so),
 //! `commit-then-error` (it happens, and its answer is lost), `hang` (for ever) and `hang:MS`.
 //!
-//! `AGENTRY_LEDGER=FILE`: the moment a guest logs a line that begins with `start `, one line is appended to that file by one
-//! write: the log of side effects that neither database nor broker has a part in.
+//! `AGENTRY_LEDGER=FILE`: the moment a guest logs for the first time in a run, one line is appended to that file by one
+//! write: the log of side effects that neither database nor broker has a part in. A guest that says nothing is not in it.
 
 mod broker;
 mod catalog;
