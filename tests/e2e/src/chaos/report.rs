@@ -39,6 +39,8 @@ impl Struck {
 pub struct Found {
     /// Tasks that were promised.
     pub promised: usize,
+    /// Tasks that were seen to have ended while faults were at work, and looked at again in the end.
+    pub watched: usize,
     /// Publishes that were repeated, not having been confirmed.
     pub published_again: usize,
     /// Promised, and without a terminal row.
@@ -102,7 +104,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Found { promised, published_again, runs, extra_runs, take_overs, interrupted, fenced, .. } = self.found;
-        let Found { lost, doubled, began, .. } = self.found;
+        let Found { lost, doubled, began, watched, .. } = self.found;
         writeln!(f, "chaos: seed {}, {:.0} s", self.plan.seed, self.took.as_secs_f64())?;
         writeln!(f, "  {promised} tasks promised, {published_again} published again for want of a confirmation")?;
         for fault in Fault::ALL {
@@ -113,6 +115,7 @@ impl fmt::Display for Report {
             f,
             "  {runs} claims, of which {began} began in a guest; {extra_runs} extra: {take_overs} taken over, {interrupted} interrupted; {fenced} fenced"
         )?;
+        writeln!(f, "  {watched} ends were seen on the way, and looked at again")?;
         for (whom, times) in &self.found.taken_from {
             writeln!(f, "    {times} taken over from a host that had been: {whom}")?;
         }
