@@ -91,6 +91,9 @@ impl Report {
         if self.found.promised < tasks {
             short.push(format!("{} tasks, and {tasks} are needed", self.found.promised));
         }
+        if self.found.watched == 0 {
+            short.push("no end was looked at twice".to_owned());
+        }
         for fault in Fault::ALL {
             let (_, hit) = self.struck.of(fault);
             if hit < each {
@@ -140,7 +143,7 @@ mod tests {
             (0..hits).for_each(|_| struck.enter(fault, 3));
         }
         let plan = Plan { length: Duration::ZERO, seed: 1, rate: 1, bar: Bar { tasks: 10, each: 2 } };
-        Report::new(plan, Duration::ZERO, struck, Found { promised, ..Found::default() })
+        Report::new(plan, Duration::ZERO, struck, Found { promised, watched: 1, ..Found::default() })
     }
 
     #[test]
@@ -148,6 +151,9 @@ mod tests {
         assert_eq!(report(10, 2).short_of(), Vec::<String>::new());
         assert_eq!(report(9, 2).short_of(), ["9 tasks, and 10 are needed"]);
         assert_eq!(report(10, 1).short_of().len(), Fault::ALL.len());
+        let mut unwatched = report(10, 2);
+        unwatched.found.watched = 0;
+        assert_eq!(unwatched.short_of(), ["no end was looked at twice"]);
         let mut missed = report(10, 2);
         missed.struck.0.insert(Fault::Pause, (9, 1));
         assert_eq!(missed.short_of().len(), 1, "what hits nothing does not count: {missed}");
