@@ -4,6 +4,8 @@
 //!
 //! `AGENTRY_TEST_CELL=s6.settled` runs the cells whose name contains that.
 
+mod redrive;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
@@ -48,6 +50,8 @@ enum Scene {
     Usual,
     /// Tasks whose owner is dead and whose message is gone.
     Orphans,
+    /// Dead letters that an operator has redriven.
+    Letters,
 }
 
 /// A point, the hit at which something happens there (so that work is in flight), the faults that make sense.
@@ -64,6 +68,10 @@ const DEATH: &[Fault] = &[Fault::Abort];
 
 const fn point(name: &'static str, hit: u32, faults: &'static [Fault]) -> Point {
     Point { name, hit, scene: Scene::Usual, faults }
+}
+
+const fn letters(name: &'static str, faults: &'static [Fault]) -> Point {
+    Point { name, hit: 2, scene: Scene::Letters, faults }
 }
 
 /// In the order of a task's way. A point before a call knows no lost answer: that is the point behind it.
@@ -93,6 +101,12 @@ const POINTS: &[Point] = &[
     point("dead.publish", 1, DEATH),
     point("dead.published", 1, USUAL),
     point("lease.renewed", 2, USUAL),
+    letters("redrive.begin", DEATH),
+    letters("redrive.begun", USUAL),
+    letters("redrive.publish", DEATH),
+    letters("redrive.published", USUAL),
+    letters("redrive.end", DEATH),
+    letters("redrive.ended", USUAL),
     Point { name: "rescue.before", hit: 4, scene: Scene::Orphans, faults: DEATH },
     Point { name: "rescue.after", hit: 1, scene: Scene::Orphans, faults: USUAL },
 ];
@@ -173,6 +187,7 @@ async fn run(cell: Cell) -> Outcome {
     match cell.point.scene {
         Scene::Usual => usual(cell).await,
         Scene::Orphans => orphans(cell).await,
+        Scene::Letters => redrive::redrive(cell).await,
     }
 }
 
@@ -293,9 +308,9 @@ fn count(ledger: &Ledger, cell: &Cell, rows: &BTreeMap<Uuid, TaskRow>, struck: &
     let total: usize = runs.values().sum();
     assert!(total >= rows.len(), "{} tasks, and {total} runs in the ledger", rows.len());
     let deaths = match (cell.fault, cell.point.scene) {
-        (Fault::Abort | Fault::Hang, Scene::Usual) => 1,
+        (Fault::Abort | Fault::Hang, Scene::Usual | Scene::Letters) => 1,
         (Fault::Abort | Fault::Hang, Scene::Orphans) => 2,
-        (_, Scene::Usual) => 0,
+        (_, Scene::Usual | Scene::Letters) => 0,
         (_, Scene::Orphans) => 1,
     };
     // The host's own failure behind a guest that ended is an attempt of its own.
