@@ -13,6 +13,8 @@ mod cells;
 mod conformance;
 mod fault;
 mod flight;
+#[cfg(test)]
+pub mod memory;
 mod options;
 mod plan;
 pub mod postgres;

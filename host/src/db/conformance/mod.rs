@@ -19,29 +19,30 @@ mod verbs;
 pub use subject::*;
 pub use timing::timing;
 
-/// Run every behaviour against each database.
-macro_rules! behaviours {
-    ($($topic:ident: $($name:ident)+;)+) => {
-        mod postgres {
+/// Run these against one database.
+macro_rules! against {
+    ($db:ident; $($topic:ident: $($name:ident)+;)+) => {
+        mod $db {
             $($(
                 #[tokio::test]
                 async fn $name() {
-                    super::$topic::$name(&crate::db::postgres::tests::subject().await).await;
-                }
-            )+)+
-        }
-        mod sqlite {
-            $($(
-                #[tokio::test]
-                async fn $name() {
-                    super::$topic::$name(&crate::db::sqlite::tests::subject().await).await;
+                    super::$topic::$name(&crate::db::$db::tests::subject().await).await;
                 }
             )+)+
         }
     };
 }
 
-behaviours! {
+/// Run the behaviours of rows against each database, and those of a stored schema against each that has one.
+macro_rules! behaviours {
+    ({ $($rows:tt)+ } { $($stored:tt)+ }) => {
+        against! { postgres; $($rows)+ $($stored)+ }
+        against! { sqlite; $($rows)+ $($stored)+ }
+        against! { memory; $($rows)+ }
+    };
+}
+
+behaviours! { {
     claims:
         a_task_without_a_row_is_claimed_under_its_first_fence
         a_batch_is_answered_in_its_order
@@ -118,6 +119,7 @@ behaviours! {
         a_redrive_goes_under_one_id_until_it_is_seen_through
         tasks_are_filtered_by_failure_and_time
         what_is_past_its_time_is_counted_and_tables_are_measured;
+} {
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them
         every_malformed_row_is_refused;
@@ -130,4 +132,4 @@ behaviours! {
         a_foreign_schema_is_refused_and_left_alone
         a_missing_table_is_noticed
         an_empty_database_is_told_apart;
-}
+} }

@@ -1,0 +1,178 @@
+//! A database in memory, for simulations: the third implementation of [`Db`], which passes the suite of the others.
+//!
+//! What is decided and written comes from [`crate::task`] and [`super::plan`], as for the others; the statements are Rust. Its
+//! clock is given, so that it can stand still. Every operation is done when it is first polled, all or nothing.
+
+mod duties;
+mod operators;
+mod path;
+mod reading;
+mod tables;
+#[cfg(test)]
+pub(in crate::db) mod tests;
+
+pub use tables::{Tables, Task};
+
+use super::fault::Fault;
+use super::plan;
+use super::*;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// The database. A clone is another connection to it.
+#[derive(Clone)]
+pub struct MemoryDb {
+    tables: Arc<Mutex<Tables>>,
+    clock: Clock,
+}
+
+impl MemoryDb {
+    /// An empty one.
+    pub fn new(clock: Clock) -> MemoryDb {
+        MemoryDb { tables: Arc::default(), clock }
+    }
+
+    /// Everything that is in it.
+    pub fn look(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+
+    /// One transaction, at one time. What can fail fails before anything is written.
+    fn at_once<T>(&self, operation: impl FnOnce(&mut Tables, DateTime<Utc>) -> Result<T, Fault>) -> Result<T, DbError> {
+        let now = self.now();
+        Ok(operation(&mut self.look(), now)?)
+    }
+}
+
+#[async_trait]
+impl Db for MemoryDb {
+    async fn migrate(&self) -> Result<Migrated, DbError> {
+        Ok(Migrated { from: 0, to: 0 })
+    }
+    async fn check_schema(&self) -> Result<SchemaVersion, DbError> {
+        Ok(0)
+    }
+    async fn ping(&self) -> Result<DateTime<Utc>, DbError> {
+        Ok(self.now())
+    }
+    async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError> {
+        self.at_once(|tables, now| tables.renew(host, ttl, now)).map(drop)
+    }
+    async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
+        self.at_once(|tables, now| tables.renew(host, ttl, now))
+    }
+    async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
+        self.at_once(|tables, now| {
+            tables.end_lease(host, now);
+            Ok(())
+        })
+    }
+    async fn hosts(&self) -> Result<Vec<HostRow>, DbError> {
+        self.at_once(|tables, now| Ok(tables.hosts_at(now)))
+    }
+    async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
+        self.at_once(|tables, now| batch.iter().map(|arrival| tables.claim(me, arrival, now)).collect())
+    }
+    async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
+        self.at_once(|tables, now| batch.iter().map(|settlement| tables.settle(host, settlement, now)).collect())
+    }
+    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
+        self.at_once(|tables, now| tables.record_dead(letter, now))
+    }
+    async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
+        self.at_once(|tables, now| tables.submit(batch, now))
+    }
+    async fn cancel(&self, id: TaskId) -> Result<CancelAnswer, DbError> {
+        self.at_once(|tables, now| tables.cancel(id, now))
+    }
+    async fn wake_due(&self, limit: u32) -> Result<u64, DbError> {
+        self.at_once(|tables, now| tables.wake_due(limit, now))
+    }
+    async fn fail_expired(&self, limit: u32) -> Result<u64, DbError> {
+        self.at_once(|tables, now| tables.fail_expired(limit, now))
+    }
+    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
+        self.at_once(|tables, now| Ok(tables.rescue(steady, again, limit, now)))
+    }
+    async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
+        self.at_once(|tables, now| tables.fail_unknown(grace, limit, now))
+    }
+    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError> {
+        self.at_once(|tables, _| tables.parked(plugins, lane, limit))
+    }
+    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
+        self.at_once(|tables, now| tables.take_outbox(limit, ttl, now))
+    }
+    async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
+        self.at_once(|tables, _| {
+            tables.drop_outbox(token, ids);
+            Ok(())
+        })
+    }
+    async fn defer_outbox(
+        &self,
+        token: uuid::Uuid,
+        ids: &[TaskId],
+        reason: OutboxReason,
+        delay: Duration,
+    ) -> Result<(), DbError> {
+        self.at_once(|tables, now| {
+            tables.defer_outbox(token, ids, reason, now + plan::bounded(delay));
+            Ok(())
+        })
+    }
+    async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError> {
+        self.at_once(|tables, now| Ok(tables.prune(keep, limit, now)))
+    }
+    async fn asked(&self, id: TaskId) -> Result<Option<AskedTask>, DbError> {
+        self.at_once(|tables, _| tables.asked(id))
+    }
+    async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError> {
+        self.at_once(|tables, now| tables.retry(task, once, now))
+    }
+    async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
+        self.at_once(|tables, now| tables.erase(id, now))
+    }
+    async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {
+        self.at_once(|tables, _| Ok(tables.begin_redrive(letter, again)))
+    }
+    async fn end_redrive(&self, letter: i64, id: TaskId) -> Result<(), DbError> {
+        self.at_once(|tables, now| {
+            tables.end_redrive(letter, id, now);
+            Ok(())
+        })
+    }
+    async fn prunable(&self, keep: &Retention) -> Result<PrunePlan, DbError> {
+        self.at_once(|tables, now| Ok(tables.prunable(keep, now)))
+    }
+    async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
+        self.at_once(|tables, _| Ok(tables.sizes()))
+    }
+    async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
+        self.at_once(|tables, _| tables.row(id, fields))
+    }
+    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, DbError> {
+        self.at_once(|tables, _| tables.rows(filter, fields))
+    }
+    async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
+        self.at_once(|tables, _| Ok(tables.terminal(ids)))
+    }
+    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError> {
+        self.at_once(|tables, _| Ok(tables.events_after(id, after, limit)))
+    }
+    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
+        self.at_once(|tables, _| Ok(tables.logs_after(id, after, limit)))
+    }
+    async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
+        self.at_once(|tables, _| Ok(tables.attempts_of(id)))
+    }
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadRow>, DbError> {
+        self.at_once(|tables, _| Ok(tables.dead_letters(filter)))
+    }
+}

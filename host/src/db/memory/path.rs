@@ -1,0 +1,190 @@
+//! Claiming, settling, submitting, cancelling.
+
+use super::super::fault::Fault;
+use super::super::plan::{self, Birth, Outcome, Submission, Write, content_hash, unstorable};
+use super::super::{
+    AttemptRow, CancelAnswer, ClaimAnswer, Claimant, DeadLetter, DeadRecorded, LogRow, NewTask, SettleAnswer,
+    Submitted, storable,
+};
+use super::tables::{Letter, Tables};
+use crate::task::{Arrival, Event, HostId, Settlement, State, TaskId, decide};
+use chrono::{DateTime, Utc};
+use std::collections::HashMap;
+
+impl Tables {
+    pub(super) fn claim(&mut self, me: Claimant, arrival: &Arrival, now: DateTime<Utc>) -> Result<ClaimAnswer, Fault> {
+        match self.try_claim(me, arrival, now) {
+            Err(fault) if fault.is_about_data() => Ok(ClaimAnswer::Refused(fault.reason())),
+            other => other,
+        }
+    }
+
+    fn try_claim(&mut self, me: Claimant, arrival: &Arrival, now: DateTime<Utc>) -> Result<ClaimAnswer, Fault> {
+        let (decision, birth) = Birth::of_arrival(arrival, me.host, now)?;
+        if self.give_birth(&birth, now)? {
+            return Ok(plan::born(decision, arrival, now));
+        }
+        let Some(mut locked) = self.locked(arrival.message.id, now) else {
+            return Err(Fault::Defect("a row was in the way and is not there".into()));
+        };
+        locked.row.owner_alive = locked.owner_alive(me.steady);
+        let decision = decide(Some(&locked.row), arrival, me.host, now);
+        let change = Write::of_decision(&locked, &decision, arrival, me.host)?;
+        if let Some(change) = &change {
+            self.write(change, now)?;
+        }
+        Ok(plan::answer(&locked, decision, change.as_ref(), now))
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        host: HostId,
+        settlement: &Settlement,
+        now: DateTime<Utc>,
+    ) -> Result<SettleAnswer, Fault> {
+        match self.try_settle(host, settlement, now) {
+            Err(fault) if fault.is_about_data() => {
+                let instead = unstorable(settlement, &fault.reason());
+                Ok(match self.try_settle(host, &instead, now)? {
+                    SettleAnswer::Fenced => SettleAnswer::Fenced,
+                    _ => SettleAnswer::Refused,
+                })
+            }
+            other => other,
+        }
+    }
+
+    fn try_settle(&mut self, host: HostId, settlement: &Settlement, now: DateTime<Utc>) -> Result<SettleAnswer, Fault> {
+        let outcome = Outcome::of(settlement)?;
+        if outcome.logs.iter().any(|line| self.refused.contains(&line.logger)) {
+            return Err(Fault::Data("refused".into()));
+        }
+        let key = (outcome.id, outcome.fence);
+        let row = self.tasks.get_mut(&outcome.id);
+        let Some(task) = row.filter(|t| t.state == State::Running && t.fence == outcome.fence && t.owner == Some(host))
+        else {
+            let settled = self.attempts.get(&key).is_some_and(|a| a.host == host && a.ended != "host_lost");
+            return Ok(if settled { SettleAnswer::Settled } else { SettleAnswer::Fenced });
+        };
+        task.state = outcome.state;
+        task.output = outcome.output.map(str::to_owned);
+        task.failure = match outcome.state {
+            State::Completed => None,
+            _ => outcome.failure.clone().or(task.failure.take()),
+        };
+        if outcome.burns {
+            task.burnt = task.attempt;
+        }
+        task.snoozes += u32::from(outcome.snoozed);
+        task.child_losses += u32::from(outcome.child_lost);
+        if let Some(after) = outcome.after {
+            task.run_at = Some(now + after);
+        }
+        task.waiting_code = outcome.waiting_code;
+        task.waiting_detail.clone_from(&outcome.waiting_detail);
+        (task.version, task.digest) = (Some(outcome.version.to_owned()), Some(outcome.digest.to_owned()));
+        let (attempt, logged) = (task.attempt, task.log_seq);
+        task.log_seq += outcome.logs.len() as i64;
+        let row = AttemptRow {
+            attempt,
+            fence: outcome.fence,
+            host,
+            build: self.hosts.get(&host).map(|host| host.row.record.build.clone()),
+            version: task.version.clone(),
+            digest: task.digest.clone(),
+            started_at: task.started_at.unwrap_or(now),
+            finished_at: now,
+            ended: outcome.event.as_str().into(),
+            failure: settlement.ended.failure().cloned(),
+            usage: Some(settlement.usage),
+        };
+        self.attempts.insert(key, row);
+        self.enter(outcome.id, now);
+        self.tell(outcome.id, outcome.event, Some(host), outcome.detail.as_deref(), now);
+        let lines = outcome.logs.iter().zip(1..).map(|(line, n)| LogRow {
+            seq: logged + n,
+            at: line.at,
+            attempt,
+            stream: line.stream.into(),
+            level: line.level.into(),
+            logger: storable::text(&line.logger).into_owned(),
+            message: storable::text(&line.message).into_owned(),
+            cut: line.cut,
+        });
+        self.logs.entry(outcome.id).or_default().extend(lines);
+        if outcome.outbox {
+            self.enqueue(outcome.id, now);
+        }
+        Ok(SettleAnswer::Settled)
+    }
+
+    pub(super) fn submit(&mut self, batch: &[NewTask], now: DateTime<Utc>) -> Result<Vec<Submitted>, Fault> {
+        let submission = Submission::of(batch);
+        let mut births = Vec::new();
+        let mut known = HashMap::new();
+        for task in submission.firsts() {
+            match self.tasks.get(&task.message.id) {
+                Some(row) => drop(known.insert(row.id, row.fingerprint.clone())),
+                None => births.push(Birth::of_submission(task, now)?),
+            }
+        }
+        let answers = submission.answers(&known);
+        if !answers.contains(&Submitted::Conflict) {
+            for birth in births {
+                self.give_birth(&birth, now)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    pub(super) fn cancel(&mut self, id: TaskId, now: DateTime<Utc>) -> Result<CancelAnswer, Fault> {
+        let Some(locked) = self.locked(id, now) else { return Ok(CancelAnswer::Unknown) };
+        match (locked.row.state, locked.row.owner) {
+            (state, _) if state.is_terminal() => Ok(CancelAnswer::Terminal(state)),
+            (State::Running, Some(owner)) => {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    task.cancel_requested = true;
+                }
+                Ok(CancelAnswer::Requested(owner))
+            }
+            _ => {
+                self.write(&Write::of_event(&locked, Event::Cancelled, None)?, now)?;
+                Ok(CancelAnswer::Cancelled)
+            }
+        }
+    }
+
+    pub(super) fn record_dead(&mut self, letter: &DeadLetter, now: DateTime<Utc>) -> Result<DeadRecorded, Fault> {
+        let hash = content_hash(letter);
+        if letter.redelivered {
+            let since = Tables::ago(now, plan::SAME_LETTER);
+            let same = self.dead.iter().rev().find(|(_, row)| row.hash == hash && row.at > since);
+            if let Some((id, _)) = same {
+                return Ok(DeadRecorded { id: *id, repeated: true });
+            }
+        }
+        self.last_letter += 1;
+        let stored = DeadLetter {
+            reason: storable::text(&letter.reason).into_owned(),
+            detail: storable::text(&letter.detail).into_owned(),
+            queue: storable::text(&letter.queue).into_owned(),
+            plugin: letter.plugin.as_deref().map(|plugin| storable::text(plugin).into_owned()),
+            properties: super::tables::value(Some(&storable::json(&letter.properties))),
+            ..letter.clone()
+        };
+        let row = Letter {
+            at: now,
+            letter: stored,
+            hash,
+            redrives: 0,
+            redriven_as: None,
+            redriven_at: None,
+            erased_at: None,
+        };
+        self.dead.insert(self.last_letter, row);
+        if let Some(id) = plan::rejected_task(letter) {
+            self.give_birth(&Birth::of_dead_letter(letter, id)?, now)?;
+        }
+        Ok(DeadRecorded { id: self.last_letter, repeated: false })
+    }
+}

@@ -1,0 +1,147 @@
+//! Reading.
+
+use super::super::fault::Fault;
+use super::super::plan::BODY_SHOWN;
+use super::super::{AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, TaskFilter, TaskRow};
+use super::tables::{Tables, Task, value};
+use crate::db::OutboxReason;
+use crate::task::{Failure, State, TaskId, WaitCode, Waiting};
+use std::collections::BTreeMap;
+
+impl Tables {
+    pub(super) fn row(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, Fault> {
+        self.tasks.get(&id).map(|task| self.shown(task, fields)).transpose()
+    }
+
+    pub(super) fn rows(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, Fault> {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let newest_first = self.tasks.values().rev();
+        let rows = newest_first.map(|task| (task, self.shown(task, fields)));
+        let mut found = Vec::new();
+        for (task, row) in rows {
+            let row = row?;
+            let kind = task.failure.as_deref().and_then(failure).map(|failure| failure.kind);
+            let fits = filter.state.is_none_or(|state| state == task.state)
+                && (is(&filter.plugin, &task.plugin) || is(&filter.plugin, &task.plugin_name))
+                && is(&filter.queue, &task.queue)
+                && filter.label.as_ref().is_none_or(|(key, value)| row.labels.get(key) == Some(value))
+                && filter.kind.is_none_or(|wanted| kind == Some(wanted))
+                && filter.since.is_none_or(|since| task.finished_at.unwrap_or(task.created_at) >= since)
+                && filter.retry_of.is_none_or(|of| task.retry_of == Some(of))
+                && filter.before.is_none_or(|before| task.id < before);
+            if fits && found.len() < filter.limit as usize {
+                found.push(row);
+            }
+        }
+        Ok(found)
+    }
+
+    fn shown(&self, task: &Task, fields: Fields) -> Result<TaskRow, Fault> {
+        let labels: BTreeMap<String, String> =
+            serde_json::from_str(&task.labels).map_err(|e| Fault::Defect(format!("labels: {e}")))?;
+        Ok(TaskRow {
+            id: task.id,
+            plugin: task.plugin.clone(),
+            version: task.version.clone(),
+            digest: task.digest.clone(),
+            queue: task.queue.clone(),
+            state: task.state,
+            waiting_for: self.waiting(task),
+            input: task.input.clone().filter(|_| fields.input),
+            output: task.output.clone().filter(|_| fields.output && task.erased_at.is_none()),
+            failure: task.failure.as_deref().and_then(failure),
+            attempt: task.attempt,
+            max_attempts: task.max_attempts,
+            host: task.owner,
+            labels,
+            priority: task.priority,
+            created_at: task.created_at,
+            run_at: task.run_at,
+            started_at: task.started_at,
+            finished_at: task.finished_at,
+            deadline: task.deadline,
+            retry_of: task.retry_of,
+            traceparent: task.traceparent.clone(),
+            erased_at: task.erased_at,
+        })
+    }
+
+    /// Why it waits: what it is parked for, or its time, or its outbox row; otherwise it is in its queue.
+    fn waiting(&self, task: &Task) -> Option<Waiting> {
+        if !task.waits() {
+            return None;
+        }
+        let code = task.waiting_code.unwrap_or_else(|| match (task.state, self.outbox.get(&task.id)) {
+            (State::Scheduled, _) => WaitCode::Scheduled,
+            (State::Retrying, _) => WaitCode::Backoff,
+            (_, None) => WaitCode::Queued,
+            (_, Some(out)) if out.reason == Some(OutboxReason::Unroutable) => WaitCode::Unroutable,
+            _ => WaitCode::NotPublished,
+        });
+        Some(Waiting {
+            code,
+            message: code.message().to_owned(),
+            since: task.waiting_since?,
+            until: task.run_at.filter(|_| task.state != State::Pending),
+            detail: value(task.waiting_detail.as_deref()),
+        })
+    }
+
+    pub(super) fn terminal(&self, ids: &[TaskId]) -> Vec<TaskId> {
+        let ended = |id: &&TaskId| self.tasks.get(id).is_some_and(|task| task.state.is_terminal());
+        ids.iter().filter(ended).copied().collect()
+    }
+
+    pub(super) fn events_after(&self, id: TaskId, after: i64, limit: u32) -> Vec<EventRow> {
+        let events = self.events.get(&id).into_iter().flatten();
+        events.filter(|event| event.seq > after).take(limit as usize).cloned().collect()
+    }
+
+    pub(super) fn logs_after(&self, id: TaskId, after: i64, limit: u32) -> Vec<LogRow> {
+        let lines = self.logs.get(&id).into_iter().flatten();
+        lines.filter(|line| line.seq > after).take(limit as usize).cloned().collect()
+    }
+
+    pub(super) fn attempts_of(&self, id: TaskId) -> Vec<AttemptRow> {
+        self.attempts.iter().filter(|((task, _), _)| *task == id).map(|(_, row)| row.clone()).collect()
+    }
+
+    pub(super) fn dead_letters(&self, filter: &DeadFilter) -> Vec<DeadRow> {
+        let fits = |(id, row): &(&i64, &super::tables::Letter)| {
+            filter.reason.as_ref().is_none_or(|reason| *reason == row.letter.reason)
+                && filter.queue.as_ref().is_none_or(|queue| *queue == row.letter.queue)
+                && filter.since.is_none_or(|since| row.at >= since)
+                && (!filter.waiting || row.redriven_at.is_none() && row.erased_at.is_none())
+                && filter.before.is_none_or(|before| **id < before)
+        };
+        let newest_first = self.dead.iter().rev().filter(fits);
+        let shown = newest_first.take(filter.limit as usize).map(|(id, row)| {
+            let body = &row.letter.body;
+            let cut = body.len().min(BODY_SHOWN as usize);
+            let mut text = String::from_utf8_lossy(&body[..cut]).into_owned();
+            if cut < body.len() && text.ends_with(char::REPLACEMENT_CHARACTER) {
+                text.pop();
+            }
+            DeadRow {
+                id: *id,
+                at: row.at,
+                reason: row.letter.reason.clone(),
+                detail: row.letter.detail.clone(),
+                queue: row.letter.queue.clone(),
+                task_id: row.letter.task_id,
+                plugin: row.letter.plugin.clone(),
+                body: text,
+                body_bytes: body.len() as i64,
+                properties: row.letter.properties.clone(),
+                redriven_at: row.redriven_at,
+                redriven_as: row.redriven_as,
+                erased_at: row.erased_at,
+            }
+        });
+        shown.collect()
+    }
+}
+
+fn failure(text: &str) -> Option<Failure> {
+    serde_json::from_str(text).ok()
+}
