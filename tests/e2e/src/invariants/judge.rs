@@ -143,6 +143,10 @@ fn budgets(world: &World, history: &[Event], row: &Row, told: &mut impl FnMut(&'
             told("I5", format!("a claim is attempt {:?}, and nothing explains it: {due} was due", event.attempt));
         }
     }
+    let last = history.iter().rfind(|event| event.is_claim()).and_then(|claim| claim.attempt).unwrap_or_default();
+    if *attempt != last {
+        told("I5", format!("the row is at attempt {attempt} and the last claim at {last}"));
+    }
     let taken_over = history.iter().filter(|event| event.event == "taken_over").count();
     if taken_over > world.expected.take_overs {
         told("I5", format!("taken over {taken_over} times, and {} are expected", world.expected.take_overs));

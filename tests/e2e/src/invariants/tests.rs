@@ -193,6 +193,7 @@ fn i4_nothing_is_left() {
 #[test]
 fn i5_every_run_is_explained_and_within_its_budget() {
     told("I5", "attempt 4, 2 used up of 3", |world| row(world, RETRIED).attempt = 4);
+    told("I5", "the row is at attempt 3 and the last claim at 2", |world| row(world, RETRIED).attempt = 3);
     told("I5", "3 hosts and 0 children lost", |world| row(world, RETRIED).host_losses = 3);
     told("I5", "0 hosts and 3 children lost", |world| row(world, RETRIED).child_losses = 3);
     told("I5", "taken over 1 times, and 0 are expected", |world| world.expected.take_overs = 0);
