@@ -1,6 +1,6 @@
 //! The broker with points.
 
-use super::{after, before};
+use super::{after, before, redrives};
 use crate::broker::*;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -45,9 +45,15 @@ impl Broker for Faulty {
         self.0.give_back(receipts).await
     }
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
-        let points = match batch.first().map(|publication| &publication.target) {
-            Some(Target::Tasks(_)) => ("relay.publish", "relay.published"),
-            Some(Target::Dead(_)) => ("dead.publish", "dead.published"),
+        let redriven =
+            |publication: &Publication| publication.message.message_id.as_ref().is_some_and(|id| redrives().remove(id));
+        let points = match batch.first() {
+            // Redrives are published one by one.
+            Some(one) if matches!(one.target, Target::Tasks(_)) && redriven(one) => {
+                ("redrive.publish", "redrive.published")
+            }
+            Some(Publication { target: Target::Tasks(_), .. }) => ("relay.publish", "relay.published"),
+            Some(Publication { target: Target::Dead(_), .. }) => ("dead.publish", "dead.published"),
             _ => return self.0.publish(batch).await,
         };
         let count = batch.len();

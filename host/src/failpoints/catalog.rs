@@ -7,11 +7,9 @@ use crate::task::{Failure, FailureKind, PluginRef, RetryPolicy};
 use async_trait::async_trait;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// What a guest logs first, so that whoever counts runs can count it.
-const BEGINNING: &str = "start ";
 
 /// Resolves to runners with points.
 pub struct Faulty(pub Arc<dyn Catalog>);
@@ -45,8 +43,10 @@ impl Runner for FaultyRunner {
         let subject = format!("{} {}", job.id, self.0.name());
         let (id, attempt, watcher) = (job.id, job.attempt, job.on_log.clone());
         let entered = subject.clone();
+        let began = AtomicBool::new(false);
         let on_log = move |line: &LogLine| {
-            if line.message.starts_with(BEGINNING) {
+            // A guest says something first, whatever it is: its beginning.
+            if !began.swap(true, Ordering::Relaxed) {
                 effect(&format!("{id} {attempt} {}", std::process::id()));
                 // In the guest's own call, on its own thread: it dies inside the guest, or the guest goes on.
                 action("s4.entered", &entered);

@@ -1,6 +1,6 @@
 //! The database with points.
 
-use super::{after, before};
+use super::{after, before, redrives};
 use crate::db::*;
 use crate::task::{Arrival, HostId, Settlement, TaskId};
 use async_trait::async_trait;
@@ -73,15 +73,19 @@ impl Db for Faulty {
         let subject = names(ids, id_of);
         between(("relay.drop", "relay.dropped"), subject, self.0.drop_outbox(token, ids)).await
     }
-    async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
-        between(("lease.renew", "lease.renewed"), String::new(), self.0.renew_lease(host, ttl)).await
-    }
-
     async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {
-        self.0.begin_redrive(letter, again).await
+        let call = self.0.begin_redrive(letter, again);
+        let answer = between(("redrive.begin", "redrive.begun"), letter.to_string(), call).await?;
+        if let RedriveAnswer::Begun(redrive) = &answer {
+            redrives().insert(redrive.id.to_string());
+        }
+        Ok(answer)
     }
     async fn end_redrive(&self, letter: i64, id: TaskId) -> Result<(), DbError> {
-        self.0.end_redrive(letter, id).await
+        between(("redrive.end", "redrive.ended"), id.to_string(), self.0.end_redrive(letter, id)).await
+    }
+    async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
+        between(("lease.renew", "lease.renewed"), String::new(), self.0.renew_lease(host, ttl)).await
     }
 
     async fn migrate(&self) -> Result<Migrated, DbError> {

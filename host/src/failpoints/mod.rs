@@ -11,8 +11,8 @@
 //! Actions: `abort` (SIGKILL to this very process: nothing is flushed), `error` (the call does not happen and says so),
 //! `commit-then-error` (it happens, and its answer is lost), `hang` (for ever) and `hang:MS`.
 //!
-//! `AGENTRY_LEDGER=FILE`: the moment a guest logs a line that begins with `start `, one line is appended to that file by one
-//! write: the log of side effects that neither database nor broker has a part in.
+//! `AGENTRY_LEDGER=FILE`: the moment a guest logs for the first time in a run, one line is appended to that file by one
+//! write: the log of side effects that neither database nor broker has a part in. A guest that says nothing is not in it.
 
 mod broker;
 mod catalog;
@@ -22,17 +22,18 @@ use crate::broker::Broker;
 use crate::db::Db;
 use crate::registry::{Catalog, Runner};
 use rustix::process::{Signal, getpid, kill_process};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The variables, which only this build knows.
 pub const VARIABLES: [&str; 2] = ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER"];
 
 /// Every point there is, in the order of a task's way.
-pub const POINTS: [&str; 28] = [
+pub const POINTS: [&str; 34] = [
     "s0.received",
     "s1.decoded",
     "s2.claim",
@@ -59,6 +60,12 @@ pub const POINTS: [&str; 28] = [
     "dead.recorded",
     "dead.publish",
     "dead.published",
+    "redrive.begin",
+    "redrive.begun",
+    "redrive.publish",
+    "redrive.published",
+    "redrive.end",
+    "redrive.ended",
     "lease.renew",
     "lease.renewed",
 ];
@@ -132,6 +139,8 @@ impl Rule {
 
 static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
 static LEDGER: OnceLock<Option<File>> = OnceLock::new();
+/// Redrives that have begun and are about to be published: nothing else tells them from what the relay publishes.
+static REDRIVES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// What is to happen at a point now, for this subject. Said before it happens, so that a test knows that it did.
 fn action(point: &'static str, subject: &str) -> Option<Action> {
@@ -189,6 +198,10 @@ async fn hang(time: Option<Duration>) {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
     }
+}
+
+fn redrives() -> MutexGuard<'static, BTreeSet<String>> {
+    REDRIVES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Append a line to the ledger, if there is one.

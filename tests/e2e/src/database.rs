@@ -64,10 +64,10 @@ impl Database {
     /// Every task.
     pub async fn tasks(&self) -> BTreeMap<Uuid, TaskRow> {
         let rows = self
-            .rows(
+            .read([
                 "SELECT id::text, plugin, queue, state::text FROM agentry.tasks",
                 "SELECT CASE typeof(id) WHEN 'blob' THEN hex(id) ELSE id END, plugin, queue, state FROM tasks",
-            )
+            ])
             .await;
         let task = |row: Vec<String>| {
             let [id, plugin, queue, state] = <[String; 4]>::try_from(row).expect("four columns");
@@ -79,11 +79,11 @@ impl Database {
     /// Every task's events, in order: sequence number and name.
     pub async fn events(&self) -> BTreeMap<Uuid, Vec<(i64, String)>> {
         let rows = self
-            .rows(
+            .read([
                 "SELECT task_id::text, seq::text, event::text FROM agentry.task_events ORDER BY task_id, task_events.seq",
                 "SELECT CASE typeof(task_id) WHEN 'blob' THEN hex(task_id) ELSE task_id END, CAST(seq AS TEXT), event \
                  FROM task_events ORDER BY task_id, task_events.seq",
-            )
+            ])
             .await;
         let mut events: BTreeMap<Uuid, Vec<(i64, String)>> = BTreeMap::new();
         for row in rows {
@@ -96,10 +96,10 @@ impl Database {
     /// Every dead letter, oldest first.
     pub async fn dead_letters(&self) -> Vec<DeadLetter> {
         let rows = self
-            .rows(
+            .read([
                 "SELECT reason, detail FROM agentry.dead_letters ORDER BY id",
                 "SELECT reason, detail FROM dead_letters ORDER BY id",
-            )
+            ])
             .await;
         let letter = |row: Vec<String>| {
             let [reason, detail] = <[String; 2]>::try_from(row).expect("two columns");
@@ -111,7 +111,7 @@ impl Database {
     /// How many rows the outbox holds.
     pub async fn outbox(&self) -> u64 {
         let rows =
-            self.rows("SELECT count(*)::text FROM agentry.outbox", "SELECT CAST(count(*) AS TEXT) FROM outbox").await;
+            self.read(["SELECT count(*)::text FROM agentry.outbox", "SELECT CAST(count(*) AS TEXT) FROM outbox"]).await;
         rows[0][0].parse().expect("a number")
     }
 
@@ -125,24 +125,28 @@ impl Database {
     /// Rows of texts that a statement of Postgres asks for.
     pub async fn texts(&self, statement: &'static str) -> Vec<Vec<String>> {
         assert!(matches!(self, Self::Postgres(_)), "only of Postgres");
-        self.rows(statement, "").await
+        self.read([statement, ""]).await
     }
 
-    /// Rows of texts; a missing value is an empty text.
-    async fn rows(&self, postgres: &'static str, sqlite: &'static str) -> Vec<Vec<String>> {
+    async fn read(&self, statements: [&'static str; 2]) -> Vec<Vec<String>> {
+        self.rows(statements).await.expect("the database answers")
+    }
+
+    /// Rows of texts, of Postgres with the first statement and of SQLite with the second; a missing value is an empty text.
+    pub(crate) async fn rows(&self, [postgres, sqlite]: [&'static str; 2]) -> Result<Vec<Vec<String>>, String> {
         macro_rules! texts {
             ($rows:expr) => {
                 $rows
-                    .expect("the database answers")
+                    .map_err(|error| error.to_string())?
                     .iter()
                     .map(|row| (0..row.len()).map(|at| row.get::<Option<String>, _>(at).unwrap_or_default()).collect())
                     .collect()
             };
         }
-        match self {
+        Ok(match self {
             Self::Postgres(pool) => texts!(sqlx::query(postgres).fetch_all(pool).await),
             Self::Sqlite(pool) => texts!(sqlx::query(sqlite).fetch_all(pool).await),
-        }
+        })
     }
 
     /// Runs statements, as an operator's mishap would.
@@ -152,6 +156,19 @@ impl Database {
             Self::Postgres(pool) => drop(sqlx::raw_sql(statements).execute(pool).await.expect("the statements run")),
             Self::Sqlite(pool) => drop(sqlx::raw_sql(statements).execute(pool).await.expect("the statements run")),
         }
+    }
+}
+
+/// What the embedded queue in a data folder holds, handed over or not, by queue; dead letters apart.
+pub(crate) async fn queued_in(data: &Path) -> BTreeMap<String, Result<u32, String>> {
+    let statement = "SELECT q.name || CASE q.kind WHEN 1 THEN '.returned' ELSE '' END, count(m.id) FROM queues q \
+                     LEFT JOIN messages m ON m.queue = q.id WHERE q.kind IN (0, 1) GROUP BY q.id";
+    let options = SqliteConnectOptions::new().filename(data.join("queue.sqlite")).read_only(true);
+    let rows = async { sqlx::query_as(statement).fetch_all(&SqlitePool::connect_with(options).await?).await };
+    let rows: Result<Vec<(String, u32)>, sqlx::Error> = rows.await;
+    match rows {
+        Ok(rows) => rows.into_iter().map(|(queue, left)| (queue, Ok(left))).collect(),
+        Err(error) => BTreeMap::from([("the embedded queue".to_owned(), Err(error.to_string()))]),
     }
 }
 

@@ -4,8 +4,9 @@
 //! ```text
 //! run ─▶ schedule (seed ─▶ faults)      pure
 //!  ├──▶ load                            a plain producer; what was confirmed is promised
+//!  ├──▶ watch                           what had ended while faults were at work
 //!  ├──▶ stage                           broker, database, daemons, ways between them; every fault is one method
-//!  └──▶ verdict                         what is true at the end, read with SQL and at the broker
+//!  └──▶ verdict                         what is true at the end: the invariants, and what it cost
 //! soak: the same stage and load without faults, memory and files sampled
 //! ```
 
@@ -15,6 +16,7 @@ mod schedule;
 pub mod soak;
 mod stage;
 mod verdict;
+mod watch;
 
 pub use report::Report;
 
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use self::load::Load;
 use self::report::Struck;
 use self::stage::Stage;
+use self::watch::Watch;
 
 /// What a run must reach to count.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,7 @@ impl Plan {
 pub async fn run(plan: Plan) -> Report {
     let mut stage = Stage::open(3, true).await;
     let load = Load::start(&stage, plan.rate, plan.seed);
+    let watch = Watch::start(&stage);
     let began = Instant::now();
     let mut struck = Struck::default();
     for step in schedule::steps(plan.seed) {
@@ -86,7 +90,7 @@ pub async fn run(plan: Plan) -> Report {
     stage.calm().await;
     progress("faults are over; waiting for rest");
     let ids = load.finish().await;
-    let report = verdict::reach(stage, plan, began, struck, ids).await;
+    let report = verdict::reach(stage, plan, began, struck, ids, watch.finish()).await;
     progress("");
     report
 }

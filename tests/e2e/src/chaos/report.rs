@@ -39,6 +39,8 @@ impl Struck {
 pub struct Found {
     /// Tasks that were promised.
     pub promised: usize,
+    /// Tasks that were seen to have ended while faults were at work, and looked at again in the end.
+    pub watched: usize,
     /// Publishes that were repeated, not having been confirmed.
     pub published_again: usize,
     /// Promised, and without a terminal row.
@@ -89,6 +91,9 @@ impl Report {
         if self.found.promised < tasks {
             short.push(format!("{} tasks, and {tasks} are needed", self.found.promised));
         }
+        if self.found.watched == 0 {
+            short.push("no end was looked at twice".to_owned());
+        }
         for fault in Fault::ALL {
             let (_, hit) = self.struck.of(fault);
             if hit < each {
@@ -102,7 +107,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Found { promised, published_again, runs, extra_runs, take_overs, interrupted, fenced, .. } = self.found;
-        let Found { lost, doubled, began, .. } = self.found;
+        let Found { lost, doubled, began, watched, .. } = self.found;
         writeln!(f, "chaos: seed {}, {:.0} s", self.plan.seed, self.took.as_secs_f64())?;
         writeln!(f, "  {promised} tasks promised, {published_again} published again for want of a confirmation")?;
         for fault in Fault::ALL {
@@ -113,6 +118,7 @@ impl fmt::Display for Report {
             f,
             "  {runs} claims, of which {began} began in a guest; {extra_runs} extra: {take_overs} taken over, {interrupted} interrupted; {fenced} fenced"
         )?;
+        writeln!(f, "  {watched} ends were seen on the way, and looked at again")?;
         for (whom, times) in &self.found.taken_from {
             writeln!(f, "    {times} taken over from a host that had been: {whom}")?;
         }
@@ -137,7 +143,7 @@ mod tests {
             (0..hits).for_each(|_| struck.enter(fault, 3));
         }
         let plan = Plan { length: Duration::ZERO, seed: 1, rate: 1, bar: Bar { tasks: 10, each: 2 } };
-        Report::new(plan, Duration::ZERO, struck, Found { promised, ..Found::default() })
+        Report::new(plan, Duration::ZERO, struck, Found { promised, watched: 1, ..Found::default() })
     }
 
     #[test]
@@ -145,6 +151,9 @@ mod tests {
         assert_eq!(report(10, 2).short_of(), Vec::<String>::new());
         assert_eq!(report(9, 2).short_of(), ["9 tasks, and 10 are needed"]);
         assert_eq!(report(10, 1).short_of().len(), Fault::ALL.len());
+        let mut unwatched = report(10, 2);
+        unwatched.found.watched = 0;
+        assert_eq!(unwatched.short_of(), ["no end was looked at twice"]);
         let mut missed = report(10, 2);
         missed.struck.0.insert(Fault::Pause, (9, 1));
         assert_eq!(missed.short_of().len(), 1, "what hits nothing does not count: {missed}");

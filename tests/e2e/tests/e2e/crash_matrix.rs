@@ -4,14 +4,16 @@
 //!
 //! `AGENTRY_TEST_CELL=s6.settled` runs the cells whose name contains that.
 
+mod redrive;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
 use std::time::Instant;
 
 use e2e::amqp::Outgoing;
-use e2e::http::is_terminal;
-use e2e::invariants::{self, Expected};
+use e2e::database::TaskRow;
+use e2e::invariants::{self, Ends, Expected, Kept};
 use e2e::ledger::Ledger;
 use e2e::{Daemon, Mode, Site, Task, eventually, plugin, probe, task};
 use futures_util::StreamExt;
@@ -48,6 +50,8 @@ enum Scene {
     Usual,
     /// Tasks whose owner is dead and whose message is gone.
     Orphans,
+    /// Dead letters that an operator has redriven.
+    Letters,
 }
 
 /// A point, the hit at which something happens there (so that work is in flight), the faults that make sense.
@@ -64,6 +68,10 @@ const DEATH: &[Fault] = &[Fault::Abort];
 
 const fn point(name: &'static str, hit: u32, faults: &'static [Fault]) -> Point {
     Point { name, hit, scene: Scene::Usual, faults }
+}
+
+const fn letters(name: &'static str, faults: &'static [Fault]) -> Point {
+    Point { name, hit: 2, scene: Scene::Letters, faults }
 }
 
 /// In the order of a task's way. A point before a call knows no lost answer: that is the point behind it.
@@ -93,6 +101,12 @@ const POINTS: &[Point] = &[
     point("dead.publish", 1, DEATH),
     point("dead.published", 1, USUAL),
     point("lease.renewed", 2, USUAL),
+    letters("redrive.begin", DEATH),
+    letters("redrive.begun", USUAL),
+    letters("redrive.publish", DEATH),
+    letters("redrive.published", USUAL),
+    letters("redrive.end", DEATH),
+    letters("redrive.ended", USUAL),
     Point { name: "rescue.before", hit: 4, scene: Scene::Orphans, faults: DEATH },
     Point { name: "rescue.after", hit: 1, scene: Scene::Orphans, faults: USUAL },
 ];
@@ -173,6 +187,7 @@ async fn run(cell: Cell) -> Outcome {
     match cell.point.scene {
         Scene::Usual => usual(cell).await,
         Scene::Orphans => orphans(cell).await,
+        Scene::Letters => redrive::redrive(cell).await,
     }
 }
 
@@ -193,18 +208,15 @@ async fn usual(cell: Cell) -> Outcome {
         let _ = daemon.http().try_post("/v1/tasks", &task.body()).await;
     }
     let all: Vec<Uuid> = published.iter().chain(&submitted).map(|task| task.id).collect();
-    let (settled, before) = strike(&site, &cell, &ledger, &mut daemon).await;
+    let struck = strike(&site, &cell, &ledger, &mut daemon).await;
     for task in &submitted {
         let answer = daemon.http().post("/v1/tasks", &task.body()).await;
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
     }
     site.at_rest(&all).await;
-    let rows = site.database().await.tasks().await;
-    let honest = all.iter().filter(|id| rows[*id].state != "completed").collect::<Vec<_>>();
-    assert!(honest.is_empty(), "every task completes: {honest:?}");
-    let outcome = count(&ledger, &cell, &settled, before);
-    let expected = Expected { dead_letters: 2, take_overs: 1 };
-    invariants::hold(&site, daemon, &all, expected).await;
+    let outcome = count(&ledger, &cell, &site.database().await.tasks().await, &struck);
+    let expected = Expected { dead_letters: 2, take_overs: 1, all_complete: true, ..Expected::default() };
+    invariants::hold_with(&site, daemon, &all, expected, struck.kept(&ledger)).await;
     outcome
 }
 
@@ -224,13 +236,12 @@ async fn orphans(cell: Cell) -> Outcome {
     .await;
     first.kill();
     let mut daemon = claimed(setup(&site, &ledger, &cell)).start().await;
-    let (settled, before) = strike(&site, &cell, &ledger, &mut daemon).await;
+    let struck = strike(&site, &cell, &ledger, &mut daemon).await;
     let ids = task::ids(&tasks);
     site.at_rest(&ids).await;
-    let rows = site.database().await.tasks().await;
-    assert!(rows.values().all(|row| row.state == "completed"), "{rows:?}");
-    let outcome = count(&ledger, &cell, &settled, before);
-    invariants::hold(&site, daemon, &ids, Expected { take_overs: 2, ..Expected::default() }).await;
+    let outcome = count(&ledger, &cell, &site.database().await.tasks().await, &struck);
+    let expected = Expected { take_overs: 2, all_complete: true, ..Expected::default() };
+    invariants::hold_with(&site, daemon, &ids, expected, struck.kept(&ledger)).await;
     outcome
 }
 
@@ -249,10 +260,24 @@ fn base(site: &Site, ledger: &Ledger, name: &str) -> e2e::Setup {
     ledger.kept_by(site.setup_named(name)).plugins([plugins])
 }
 
-/// Waits until the fault has struck, and has the daemon running again. Answers which tasks had ended by then, and how many
-/// beginnings stood in the ledger.
-async fn strike(site: &Site, cell: &Cell, ledger: &Ledger, daemon: &mut Daemon) -> (BTreeSet<Uuid>, usize) {
+/// How things stood when the fault had struck.
+struct Struck {
+    /// What had ended by then.
+    ends: Ends,
+    /// How many beginnings stood in the ledger, which are those of what had ended, and more.
+    before: usize,
+}
+
+impl Struck {
+    fn kept<'a>(&'a self, ledger: &'a Ledger) -> Kept<'a> {
+        Kept { ledger: Some(ledger), ends: Some(&self.ends) }
+    }
+}
+
+/// Waits until the fault has struck, and has the daemon running again.
+async fn strike(site: &Site, cell: &Cell, ledger: &Ledger, daemon: &mut Daemon) -> Struck {
     daemon.says(&format!("failpoint {}", cell.point.name)).await;
+    let dies = matches!(cell.fault, Fault::Abort | Fault::Hang);
     match cell.fault {
         Fault::Abort => {
             let status = daemon.exited().await;
@@ -260,23 +285,32 @@ async fn strike(site: &Site, cell: &Cell, ledger: &Ledger, daemon: &mut Daemon) 
         }
         // Nobody but an operator ends a process that hangs: the others have taken its tasks over, or they come back now.
         Fault::Hang => daemon.kill(),
-        Fault::CommitThenError | Fault::Error => return (BTreeSet::new(), 0),
+        Fault::CommitThenError | Fault::Error => {}
     }
-    let rows = site.database().await.tasks().await;
-    let settled = rows.iter().filter(|(_, row)| is_terminal(&row.state)).map(|(id, _)| *id).collect();
+    let ends = invariants::ends(&site.database().await).await.expect("the database answers");
     let before = ledger.beginnings().len();
-    daemon.change(|setup| setup.without_variable("AGENTRY_FAILPOINTS"));
-    daemon.start_again().await;
-    (settled, before)
+    if dies {
+        daemon.change(|setup| setup.without_variable("AGENTRY_FAILPOINTS"));
+        daemon.start_again().await;
+    }
+    Struck { ends, before }
 }
 
-/// Each attempt ran once, and once more only if the process died under it; none after its end was committed.
-fn count(ledger: &Ledger, cell: &Cell, settled: &BTreeSet<Uuid>, before: usize) -> Outcome {
+/// What completed has run. Each attempt ran once, and once more only if the process died under it; none after its end was
+/// committed.
+fn count(ledger: &Ledger, cell: &Cell, rows: &BTreeMap<Uuid, TaskRow>, struck: &Struck) -> Outcome {
     let runs: BTreeMap<(Uuid, u32), usize> = ledger.runs();
+    // Without this, a ledger that nobody writes would explain everything.
+    let begun: BTreeSet<Uuid> = runs.keys().map(|(id, _)| *id).collect();
+    let unseen: Vec<_> =
+        rows.iter().filter(|(id, row)| row.state == "completed" && !begun.contains(*id)).map(|(id, _)| *id).collect();
+    assert!(unseen.is_empty(), "{} completed and never began, by the ledger: {unseen:?}", unseen.len());
+    let total: usize = runs.values().sum();
+    assert!(total >= rows.len(), "{} tasks, and {total} runs in the ledger", rows.len());
     let deaths = match (cell.fault, cell.point.scene) {
-        (Fault::Abort | Fault::Hang, Scene::Usual) => 1,
+        (Fault::Abort | Fault::Hang, Scene::Usual | Scene::Letters) => 1,
         (Fault::Abort | Fault::Hang, Scene::Orphans) => 2,
-        (_, Scene::Usual) => 0,
+        (_, Scene::Usual | Scene::Letters) => 0,
         (_, Scene::Orphans) => 1,
     };
     // The host's own failure behind a guest that ended is an attempt of its own.
@@ -286,8 +320,8 @@ fn count(ledger: &Ledger, cell: &Cell, settled: &BTreeSet<Uuid>, before: usize) 
             "{id} began attempt {attempt} {times} times, and {deaths} deaths explain no more"
         );
     }
-    for (id, attempt) in &ledger.beginnings()[before.min(ledger.beginnings().len())..] {
-        assert!(!settled.contains(id), "{id} had ended, and its attempt {attempt} ran after that");
+    for (id, attempt) in ledger.beginnings().iter().skip(struck.before) {
+        assert!(!struck.ends.contains_key(id), "{id} had ended, and its attempt {attempt} ran after that");
     }
-    Outcome { runs: runs.values().sum(), again: runs.values().map(|times| times - 1).sum() }
+    Outcome { runs: total, again: runs.values().map(|times| times - 1).sum() }
 }

@@ -45,7 +45,8 @@ async fn a_task_that_kills_the_process_that_it_runs_alone_in_ends_as_host_lost(m
     assert_eq!(ended["failure"]["detail"]["limit"], "host_losses");
     assert_eq!(daemon.http().ended(innocent.id).await["state"], "completed");
     assert!(daemon.said().contains("a task killed the process that it ran alone in"), "it is loud");
-    invariants::hold(&site, daemon, &[guilty, innocent.id], Expected { take_overs: 2, ..Expected::default() }).await;
+    let expected = Expected { take_overs: 2, host_lost: 1, ..Expected::default() };
+    invariants::hold(&site, daemon, &[guilty, innocent.id], expected).await;
 }
 
 async fn a_cancelled_task_in_the_lane_stops_within_a_second(mode: Mode) {
