@@ -9,9 +9,11 @@ use crate::task::{State, TaskId};
 use sqlx::{Connection, PgConnection, query};
 
 statements! {
-    COMPLETED = "SELECT id FROM tasks WHERE state = 'completed' AND finished_at < clock_timestamp() - $1::interval
+    /// The statement's own time: `clock_timestamp()` may change from row to row, so that it bounds no search in an index, and
+    /// all that is kept would be read to find that none of it is past its time.
+    COMPLETED = "SELECT id FROM tasks WHERE state = 'completed' AND finished_at < statement_timestamp() - $1::interval
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
-    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < clock_timestamp() - $1::interval
+    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < statement_timestamp() - $1::interval
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
     FORGET = "WITH events AS (DELETE FROM task_events WHERE task_id = ANY($1)),
         attempts AS (DELETE FROM task_attempts WHERE task_id = ANY($1)),
@@ -19,11 +21,11 @@ statements! {
         queued AS (DELETE FROM outbox WHERE task_id = ANY($1))
         DELETE FROM tasks WHERE id = ANY($1)";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (
-        SELECT id FROM dead_letters WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+        SELECT id FROM dead_letters WHERE at < statement_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
     PAST = "SELECT count(*) AS past, min(finished_at) AS oldest FROM tasks
-        WHERE state = $1 AND finished_at < clock_timestamp() - $2::interval";
-    PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < clock_timestamp() - $1::interval";
-    HOSTS = "DELETE FROM hosts h WHERE lease_until < clock_timestamp() - $1::interval
+        WHERE state = $1 AND finished_at < statement_timestamp() - $2::interval";
+    PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < statement_timestamp() - $1::interval";
+    HOSTS = "DELETE FROM hosts h WHERE lease_until < statement_timestamp() - $1::interval
         AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')";
 }
 
