@@ -223,3 +223,20 @@ pub async fn what_is_past_its_time_is_counted_and_tables_are_measured(s: &Subjec
     assert_eq!(tables, ["dead_letters", "hosts", "outbox", "task_attempts", "task_events", "task_logs", "tasks"]);
     assert!(sizes.iter().all(|size| size.bytes > 0 && size.rows >= -1), "{sizes:?}");
 }
+
+pub async fn a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats(s: &Subject) {
+    let host = s.host().await;
+    let old = arrival();
+    s.end(host, &old, failed()).await;
+    let again = retry_of(&old);
+    assert_eq!(s.db.retry(&again, true).await.unwrap(), RetryAnswer::Created);
+    s.end(host, &arrival_of(again.message.clone(), here()), completed()).await;
+    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG };
+    assert_eq!(s.db.prunable(&keep).await.unwrap(), Default::default());
+    assert_eq!(s.db.prune(&keep, 9).await.unwrap(), 0);
+    let known = RetryAnswer::Retried(again.message.id, State::Completed);
+    assert_eq!(s.db.retry(&retry_of(&old), true).await.unwrap(), known, "it was retried, and is not retried again");
+    let keep = Retention { failed: Duration::ZERO, ..keep };
+    let pruned = [s.db.prune(&keep, 9).await.unwrap(), s.db.prune(&keep, 9).await.unwrap()];
+    assert_eq!(pruned, [1, 1], "first the one, then the other");
+}
