@@ -116,6 +116,7 @@ behaviours! { {
         of_concurrent_retries_of_one_task_one_is_made
         an_erased_task_stays_without_what_it_held
         erasing_a_rejected_task_erases_its_letter
+        erasing_a_redriven_task_erases_the_letter_it_was_made_of
         a_redrive_goes_under_one_id_until_it_is_seen_through
         tasks_are_filtered_by_failure_and_time
         what_is_past_its_time_is_counted_and_tables_are_measured

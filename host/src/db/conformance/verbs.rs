@@ -140,6 +140,22 @@ pub async fn erasing_a_rejected_task_erases_its_letter(s: &Subject) {
     );
 }
 
+pub async fn erasing_a_redriven_task_erases_the_letter_it_was_made_of(s: &Subject) {
+    let host = s.host().await;
+    let letters =
+        [s.db.record_dead(&letter(None)).await.unwrap().id, s.db.record_dead(&letter(None)).await.unwrap().id];
+    let RedriveAnswer::Begun(redrive) = s.db.begin_redrive(letters[0], false).await.unwrap() else {
+        panic!("not begun")
+    };
+    s.db.end_redrive(letters[0], redrive.id).await.unwrap();
+    let task = message(redrive.id, "word-count", "1", Options::default());
+    s.end(host, &arrival_of(task, here()), completed()).await;
+    assert!(matches!(s.db.erase(redrive.id).await.unwrap(), EraseAnswer::Erased(_)));
+    let rows = s.db.dead_letters(&DeadFilter { limit: 9, ..DeadFilter::default() }).await.unwrap();
+    let left: Vec<_> = rows.iter().map(|row| (row.id, row.body.as_str(), row.erased_at.is_some())).collect();
+    assert_eq!(left, [(letters[1], SECRET, false), (letters[0], "", true)]);
+}
+
 pub async fn a_redrive_goes_under_one_id_until_it_is_seen_through(s: &Subject) {
     let id = s.db.record_dead(&letter(None)).await.unwrap().id;
     let equal = s.db.record_dead(&letter(None)).await.unwrap().id;

@@ -303,6 +303,10 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
     let mut connection = db.line.pool.acquire().await.unwrap();
     let keep = || hosts::interval(Duration::from_secs(60));
     let explain = |text: &str| sqlx::query(AssertSqlSafe(format!("EXPLAIN {text}")));
+    let none = || None::<String>;
+    let waiting = explain(read::TASKS).bind(false).bind(false).bind("pending").bind(none()).bind(none()).bind(none());
+    let waiting = waiting.bind(none()).bind(None::<TaskId>).bind(501i64).bind(none());
+    let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>);
     for (query, bound) in [
         (explain(prune::COMPLETED).bind(keep()).bind(500i64), "finished_at <"),
         (explain(prune::OTHERS).bind(keep()).bind(500i64), "finished_at <"),
@@ -312,6 +316,7 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
         (explain(prune::PAST_LETTERS).bind(keep()), "at <"),
         (explain(duties::DUE).bind(500i64), "run_at <="),
         (explain(duties::EXPIRED).bind(500i64), "deadline <="),
+        (waiting, "state = 'pending'"),
         (explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()), "due_at <="),
     ] {
         let rows = query.fetch_all(&mut *connection).await.unwrap();
