@@ -65,13 +65,17 @@ pub(super) async fn redrive(
     let mut told = Vec::with_capacity(letters.len());
     for id in letters {
         if request.dry_run {
-            told.push(Told { id, task_id: None, outcome: "would_redrive", detail: None });
+            told.push(would(&state, id, request.again).await?);
             continue;
         }
         if let Some(pause) = pause.filter(|_| !told.is_empty()) {
             tokio::time::sleep(pause).await;
         }
-        told.push(one(&state, id, request.again).await?);
+        match one(&state, id, request.again).await {
+            Ok(letter) => told.push(letter),
+            // What was done until then is told all the same.
+            Err(problem) => return Err(problem.with("letters", serde_json::json!(told))),
+        }
     }
     Ok(respond(StatusCode::OK, &serde_json::json!({"letters": told, "next_before": next})))
 }
@@ -124,6 +128,21 @@ async fn which(state: &ApiState, request: &Request) -> Result<(Vec<i64>, Option<
     let more = ids.len() > limit as usize;
     ids.truncate(limit as usize);
     Ok((ids.clone(), ids.last().copied().filter(|_| more)))
+}
+
+/// What would become of a letter.
+async fn would(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {
+    let filter = DeadFilter { before: Some(id.saturating_add(1)), limit: 1, ..DeadFilter::default() };
+    let rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    let told = |task_id, outcome, detail| Told { id, task_id, outcome, detail };
+    Ok(match rows.into_iter().find(|row| row.id == id) {
+        None => told(None, "unknown", None),
+        Some(row) if row.erased_at.is_some() => told(None, "erased", None),
+        Some(row) if row.redriven_at.is_some() && !again => {
+            told(row.redriven_as, "skipped", Some("redriven before".into()))
+        }
+        Some(_) => told(None, "would_redrive", None),
+    })
 }
 
 async fn one(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {

@@ -4,7 +4,7 @@ use super::client::{Client, Refused, encode, refused};
 use super::pace::{Pace, Rate};
 use super::task::rows;
 use super::{Failed, Server, output};
-use crate::task::{State, span};
+use crate::task::{State, TaskId, span};
 use chrono::{SecondsFormat, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Tasks of one page.
 const PAGE: u64 = 500;
+/// How often the waiting and the running are looked through for what is to be cancelled, at most.
+const PASSES: usize = 4;
 /// How long one task may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -108,9 +110,10 @@ struct Tally {
     done: u64,
     skipped: u64,
     refused: u64,
+    /// What became of each, for `--json`.
     tasks: Vec<Value>,
-    /// New tasks, which are not to be retried themselves.
-    made: HashSet<String>,
+    /// Tasks that have had their turn, and new ones, which are not to be retried themselves.
+    seen: HashSet<TaskId>,
 }
 
 impl Bulk {
@@ -191,15 +194,41 @@ impl Bulk {
                 query += &format!("&{name}={}", encode(value));
             }
         }
-        for state in verb.states(self.state.as_deref())? {
+        let states = verb.states(self.state.as_deref())?;
+        // What ran while the waiting were looked through may wait again (a retry, a snooze) when the running are: it is looked
+        // for until a pass finds nothing new.
+        let passes = if verb == Verb::Cancel && states.len() > 1 && !self.dry_run { PASSES } else { 1 };
+        for _ in 0..passes {
+            let before = tally.matched;
+            self.pass(verb, client, &states, &query, tally, pace).await?;
+            if tally.matched == before || self.full(tally) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn pass(
+        &self,
+        verb: Verb,
+        client: &Client,
+        states: &[State],
+        query: &str,
+        tally: &mut Tally,
+        pace: &mut Pace,
+    ) -> Result<(), Failed> {
+        for state in states {
             let mut cursor = None;
             loop {
                 let from = cursor.map(|cursor: String| format!("&cursor={cursor}")).unwrap_or_default();
                 let page = client.get(&format!("/v1/tasks?limit={PAGE}&state={state}{query}{from}")).await?;
                 for task in rows(&page, "tasks") {
-                    let Some(id) = task["id"].as_str().filter(|id| !tally.made.contains(*id)) else { continue };
+                    let Some(id) = task["id"].as_str() else { continue };
                     if self.full(tally) {
                         return Ok(());
+                    }
+                    if id.parse().is_ok_and(|id| !tally.seen.insert(id)) {
+                        continue;
                     }
                     tally.matched += 1;
                     self.act(verb, client, id, tally, pace).await?;
@@ -234,7 +263,7 @@ impl Bulk {
                 tally.skipped += 1;
             } else {
                 tally.done += 1;
-                tally.tasks.push(json!({"id": id, "outcome": format!("would_{}", verb.name())}));
+                self.keep(tally, || json!({"id": id, "outcome": format!("would_{}", verb.name())}));
             }
             return Ok(());
         }
@@ -245,25 +274,32 @@ impl Bulk {
             Ok(task) => {
                 tally.done += 1;
                 let new = task["id"].as_str().unwrap_or_default().to_owned();
-                tally.tasks.push(match verb {
+                self.keep(tally, || match verb {
                     Verb::Cancel => json!({"id": id, "outcome": verb.done(), "state": task["state"]}),
                     Verb::Retry => json!({"id": id, "outcome": verb.done(), "retry": new}),
                 });
-                tally.made.insert(new);
+                tally.seen.extend(new.parse::<TaskId>().ok());
             }
             Err(answer) if self.ids.is_empty() && passes(&answer) => {
                 tally.skipped += 1;
-                tally.tasks.push(json!({"id": id, "outcome": "skipped", "detail": answer.detail}));
+                self.keep(tally, || json!({"id": id, "outcome": "skipped", "detail": answer.detail}));
             }
-            Err(answer) if answer.status.is_client_error() => {
+            Err(answer) if answer.status.is_client_error() && !forbids(&answer) => {
                 tally.refused += 1;
                 output::progress("");
                 output::say(&format!("{id}: {}", super::escape::line(&answer.detail)));
-                tally.tasks.push(json!({"id": id, "outcome": "refused", "detail": answer.detail}));
+                self.keep(tally, || json!({"id": id, "outcome": "refused", "detail": answer.detail}));
             }
             Err(answer) => return Err(refused(answer)),
         }
         Ok(())
+    }
+
+    /// Without `--json` only numbers are told, however many tasks there are.
+    fn keep(&self, tally: &mut Tally, what: impl FnOnce() -> Value) {
+        if self.server.json {
+            tally.tasks.push(what());
+        }
     }
 
     fn tell(&self, verb: Verb, tally: &Tally) -> Result<(), Failed> {
@@ -286,3 +322,12 @@ impl Bulk {
 fn passes(answer: &Refused) -> bool {
     matches!(answer.status, StatusCode::CONFLICT | StatusCode::NOT_FOUND)
 }
+
+/// Nor will the next one be allowed.
+fn forbids(answer: &Refused) -> bool {
+    matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+#[cfg(test)]
+#[path = "bulk_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use crate::task::span;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-/// Letters of one request.
+/// Letters of one request that only looks.
 const CHUNK: u64 = 100;
 /// What is shown of a letter.
 const NAMES: [&str; 8] = ["id", "at", "queue", "reason", "task_id", "redriven_at", "redriven_as", "detail"];
@@ -129,7 +129,7 @@ impl Redrive {
         }
     }
 
-    /// Chunk by chunk, the newest first; with a rate one by one.
+    /// The newest first, one by one: what became of each is known whatever happens to the next.
     async fn collect(&self, letters: &mut Vec<Value>) -> Result<(), Failed> {
         let client = Client::new(&self.server)?;
         let mut pace = Pace::new(self.rate);
@@ -141,7 +141,7 @@ impl Redrive {
                 Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
             }
         };
-        let chunk = if self.rate.is_some() && !self.dry_run { 1 } else { CHUNK };
+        let chunk = if self.dry_run { CHUNK } else { 1 };
         let (mut named, mut before) = (self.ids.chunks(chunk as usize), Value::Null);
         loop {
             let limit = self.limit.map_or(chunk, |limit| limit.saturating_sub(letters.len() as u64).min(chunk));

@@ -102,6 +102,7 @@ impl QueueTable {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            .pragma("secure_delete", "ON") // a message that is acknowledged does not stay in free pages
             .busy_timeout(Duration::from_secs(5));
         // One writes, one reads ahead.
         let pool = SqlitePoolOptions::new()
@@ -270,6 +271,18 @@ mod tests {
         let queues = table.queues().await.unwrap();
         assert_eq!((queues[0].messages, queues[0].handed), (60, all[2].id));
         assert_eq!((queues[1].messages, queues[1].handed), (61, 0));
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_is_not_in_the_file_either() {
+        let (folder, table) = fresh().await;
+        table.declare(&[("a".into(), 0)]).await.unwrap();
+        let append = vec![new(1, &"hunter2 ".repeat(4_000))];
+        table.write(&Changes { append, ..Changes::default() }).await.unwrap();
+        table.write(&Changes { remove: vec![1], ..Changes::default() }).await.unwrap();
+        table.close().await;
+        let file = std::fs::read(folder.path().join("queue.sqlite")).unwrap();
+        assert_eq!(file.windows(7).filter(|bytes| bytes == b"hunter2").count(), 0);
     }
 
     #[tokio::test]

@@ -33,11 +33,13 @@ macro_rules! migrations {
 
 /// Steps of the Postgres schema.
 pub(super) const POSTGRES: &[Migration] = migrations!(
-    "postgres": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators"
+    "postgres": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
+    8 "lookups"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
-    "sqlite": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators"
+    "sqlite": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
+    8 "lookups"
 );
 
 impl Migration {

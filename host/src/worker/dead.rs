@@ -109,7 +109,7 @@ async fn publish(shared: &Shared, publication: Publication) -> Option<()> {
         match shared.parts.broker.publish(vec![publication.clone()]).await.pop() {
             Some(Ok(())) => return Some(()),
             Some(Err(error)) => tracing::warn!(%error, "a dead letter could not be published yet"),
-            None => return Some(()),
+            None => tracing::error!("a publication was not answered"),
         }
         tokio::select! {
             biased;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 /// An attempt that has ended and is not recorded yet.
 pub struct End {
@@ -102,34 +103,59 @@ async fn outlast(
 ) {
     let mut waiting = VecDeque::from([keep(spool, first).await]);
     let mut pause = Duration::from_millis(50);
+    let after = |pause: Duration| Instant::now() + pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
+    let mut at = after(pause);
     let mut more = true;
     while !waiting.is_empty() {
-        let jittered = pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
-        tokio::select! {
-            biased;
-            batch = batch::next(ends), if more => match batch {
-                Some(batch) => waiting.push_back(keep(spool, settlements(batch)).await),
-                None => more = false,
-            },
-            () = shared.hurry.cancelled() => return,
-            () = again(shared, jittered) => {
-                pause = (pause * 2).min(Duration::from_secs(2));
+        let again = async {
+            // A timer is never ready at once, and more ends may be.
+            if Instant::now() < at {
+                sleep_until(at).await;
+            }
+            shared.lease.valid().await;
+        };
+        match next(again, ends, more, shared.hurry.cancelled()).await {
+            Next::Again => {
                 while let Some(batch) = waiting.pop_front() {
                     if let Some(batch) = retry(shared, batch, acks).await {
                         waiting.push_front(batch);
                         break;
                     }
                 }
+                pause = (pause * 2).min(Duration::from_secs(2));
+                at = after(pause);
             }
+            Next::Ends(Some(batch)) => waiting.push_back(keep(spool, settlements(batch)).await),
+            Next::Ends(None) => more = false,
+            Next::Hurry => return,
         }
     }
     tracing::info!("everything that had to wait for the database is recorded");
 }
 
-/// When another attempt may succeed.
-async fn again(shared: &Shared, pause: Duration) {
-    tokio::time::sleep(pause).await;
-    shared.lease.valid().await;
+/// What comes next while results wait.
+enum Next<T> {
+    /// Another attempt may succeed.
+    Again,
+    /// More have to wait; `None`: nobody sends any more.
+    Ends(Option<Vec<T>>),
+    /// A shutdown cannot wait.
+    Hurry,
+}
+
+/// An attempt that is due goes first: however many ends keep coming, those that wait are recorded as soon as they can be.
+async fn next<T>(
+    again: impl Future<Output = ()>,
+    ends: &mut mpsc::Receiver<T>,
+    more: bool,
+    hurry: impl Future<Output = ()>,
+) -> Next<T> {
+    tokio::select! {
+        biased;
+        () = again => Next::Again,
+        batch = batch::next(ends), if more => Next::Ends(batch),
+        () = hurry => Next::Hurry,
+    }
 }
 
 async fn keep(spool: &mut Spool, batch: Vec<Settlement>) -> Waiting {
@@ -166,5 +192,19 @@ async fn retry(shared: &Shared, waiting: Waiting, acks: &mpsc::Sender<Done>) -> 
                 None
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn ends_that_keep_coming_do_not_put_off_those_that_wait() {
+        let (send, mut ends) = mpsc::channel(1);
+        send.try_send(()).unwrap();
+        assert!(matches!(next(ready(()), &mut ends, true, pending()).await, Next::Again));
+        assert!(matches!(next(pending(), &mut ends, true, pending()).await, Next::Ends(Some(_))));
     }
 }

@@ -103,13 +103,31 @@ pub async fn replay(db: &dyn Db, folder: PathBuf) -> Result<usize, DbError> {
     Ok(replayed)
 }
 
-/// Files in the order in which they were written.
+/// Files in the order in which they were written. What a process left half written when it died was promised to nobody, and
+/// goes.
 fn left(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .collect();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            let folder = folder.display();
+            tracing::error!(%error, %folder, "the spool cannot be read: results in it are not recorded; give this user access");
+            return Vec::new();
+        }
+    };
+    let (mut files, mut parts) = (Vec::new(), Vec::new());
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => files.push(path),
+            Some("part") => parts.push(path),
+            _ => {}
+        }
+    }
+    for part in parts {
+        if let Err(error) = fs::remove_file(&part) {
+            tracing::warn!(%error, file = %part.display(), "failed to delete a half-written result");
+        }
+    }
     files.sort();
     files
 }
@@ -191,7 +209,10 @@ mod tests {
         let (_, second) = spool.keep(batch).await;
         assert_eq!(left(file.parent().unwrap()), [file.clone(), second.unwrap().unwrap()], "in their order");
         Spool::done(file.clone()).await;
+        let part = file.with_extension("json.part");
+        fs::write(&part, "{").unwrap();
         assert_eq!(left(file.parent().unwrap()).len(), 1);
+        assert!(!part.exists(), "what was half written when its process died goes");
     }
 
     #[tokio::test]

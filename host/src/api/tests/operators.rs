@@ -121,6 +121,10 @@ async fn letters_are_redriven_once_under_new_ids() {
     assert_eq!(of(&rest), told(&[bad], "redriven"));
     assert_eq!(of(&redrive(json!({})).await.1), []);
     assert_eq!(of(&redrive(json!({"ids": [one, 99]})).await.1), [(one, "skipped".into()), (99, "unknown".into())]);
+    let (_, plan) = redrive(json!({"ids": [one, 99], "dry_run": true})).await;
+    assert_eq!(of(&plan), [(one, "skipped".into()), (99, "unknown".into())], "as it would be");
+    let (_, plan) = redrive(json!({"ids": [one], "dry_run": true, "again": true})).await;
+    assert_eq!(of(&plan), told(&[one], "would_redrive"));
     let (_, again) = redrive(json!({"ids": [one], "again": true})).await;
     assert_eq!(of(&again), told(&[one], "redriven"));
     assert_ne!(again["letters"][0]["task_id"], answer["letters"][1]["task_id"]);

@@ -117,9 +117,11 @@ behaviours! { {
         of_concurrent_retries_of_one_task_one_is_made
         an_erased_task_stays_without_what_it_held
         erasing_a_rejected_task_erases_its_letter
+        erasing_a_redriven_task_erases_the_letter_it_was_made_of
         a_redrive_goes_under_one_id_until_it_is_seen_through
         tasks_are_filtered_by_failure_and_time
-        what_is_past_its_time_is_counted_and_tables_are_measured;
+        what_is_past_its_time_is_counted_and_tables_are_measured
+        a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats;
 } {
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them

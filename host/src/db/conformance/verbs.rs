@@ -140,6 +140,22 @@ pub async fn erasing_a_rejected_task_erases_its_letter(s: &Subject) {
     );
 }
 
+pub async fn erasing_a_redriven_task_erases_the_letter_it_was_made_of(s: &Subject) {
+    let host = s.host().await;
+    let letters =
+        [s.db.record_dead(&letter(None)).await.unwrap().id, s.db.record_dead(&letter(None)).await.unwrap().id];
+    let RedriveAnswer::Begun(redrive) = s.db.begin_redrive(letters[0], false).await.unwrap() else {
+        panic!("not begun")
+    };
+    s.db.end_redrive(letters[0], redrive.id).await.unwrap();
+    let task = message(redrive.id, "word-count", "1", Options::default());
+    s.end(host, &arrival_of(task, here()), completed()).await;
+    assert!(matches!(s.db.erase(redrive.id).await.unwrap(), EraseAnswer::Erased(_)));
+    let rows = s.db.dead_letters(&DeadFilter { limit: 9, ..DeadFilter::default() }).await.unwrap();
+    let left: Vec<_> = rows.iter().map(|row| (row.id, row.body.as_str(), row.erased_at.is_some())).collect();
+    assert_eq!(left, [(letters[1], SECRET, false), (letters[0], "", true)]);
+}
+
 pub async fn a_redrive_goes_under_one_id_until_it_is_seen_through(s: &Subject) {
     let id = s.db.record_dead(&letter(None)).await.unwrap().id;
     let equal = s.db.record_dead(&letter(None)).await.unwrap().id;
@@ -222,4 +238,21 @@ pub async fn what_is_past_its_time_is_counted_and_tables_are_measured(s: &Subjec
     tables.sort();
     assert_eq!(tables, ["dead_letters", "hosts", "outbox", "task_attempts", "task_events", "task_logs", "tasks"]);
     assert!(sizes.iter().all(|size| size.bytes > 0 && size.rows >= -1), "{sizes:?}");
+}
+
+pub async fn a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats(s: &Subject) {
+    let host = s.host().await;
+    let old = arrival();
+    s.end(host, &old, failed()).await;
+    let again = retry_of(&old);
+    assert_eq!(s.db.retry(&again, true).await.unwrap(), RetryAnswer::Created);
+    s.end(host, &arrival_of(again.message.clone(), here()), completed()).await;
+    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG };
+    assert_eq!(s.db.prunable(&keep).await.unwrap(), Default::default());
+    assert_eq!(s.db.prune(&keep, 9).await.unwrap(), 0);
+    let known = RetryAnswer::Retried(again.message.id, State::Completed);
+    assert_eq!(s.db.retry(&retry_of(&old), true).await.unwrap(), known, "it was retried, and is not retried again");
+    let keep = Retention { failed: Duration::ZERO, ..keep };
+    let pruned = [s.db.prune(&keep, 9).await.unwrap(), s.db.prune(&keep, 9).await.unwrap()];
+    assert_eq!(pruned, [1, 1], "first the one, then the other");
 }

@@ -178,6 +178,7 @@ impl Tables {
                 task.state.is_terminal()
                     && (task.state == State::Completed) == is_completed
                     && task.finished_at.is_some_and(|at| at < before)
+                    && !(is_completed && self.repeats_one_that_stays(task))
             };
             for id in self.pick(left, past, |task| task.finished_at) {
                 self.tasks.remove(&id);
@@ -206,6 +207,10 @@ impl Tables {
         pruned
     }
 
+    fn repeats_one_that_stays(&self, task: &super::Task) -> bool {
+        task.retry_of.is_some_and(|of| self.tasks.contains_key(&of))
+    }
+
     pub(super) fn prunable(&self, keep: &Retention, now: DateTime<Utc>) -> PrunePlan {
         let count = |ends: Vec<DateTime<Utc>>, kept| {
             let before = Tables::ago(now, kept);
@@ -213,7 +218,8 @@ impl Tables {
             Prunable { count: past.len() as i64, oldest: past.into_iter().min() }
         };
         let ends = |state| {
-            let ended = self.tasks.values().filter(|task| task.state == state);
+            let stays = |task: &super::Task| state == State::Completed && self.repeats_one_that_stays(task);
+            let ended = self.tasks.values().filter(|task| task.state == state && !stays(task));
             ended.filter_map(|task| task.finished_at).collect::<Vec<_>>()
         };
         PrunePlan {

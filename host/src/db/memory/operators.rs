@@ -56,7 +56,8 @@ impl Tables {
         }
         self.events.entry(id).or_default().iter_mut().for_each(|event| event.detail = Value::Null);
         self.logs.remove(&id);
-        for row in self.dead.values_mut().filter(|row| row.letter.task_id == Some(id)) {
+        let its = |row: &&mut super::tables::Letter| row.letter.task_id == Some(id) || row.redriven_as == Some(id);
+        for row in self.dead.values_mut().filter(its) {
             (row.letter.body, row.letter.properties) = (Vec::new().into(), json!({}));
             (row.letter.detail, row.erased_at) = ("erased".into(), Some(now));
         }

@@ -12,10 +12,11 @@ use sqlx::{Connection, PgConnection, query};
 use std::time::Duration;
 
 statements! {
-    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= clock_timestamp()
+    /// The statement's own time, as in [`prune`](super::prune): what waits for years is not looked at by every sweep.
+    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= statement_timestamp()
         ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
     EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
-        AND t.deadline <= clock_timestamp() ORDER BY t.deadline LIMIT $1 FOR UPDATE SKIP LOCKED");
+        AND t.deadline <= statement_timestamp() ORDER BY t.deadline LIMIT $1 FOR UPDATE SKIP LOCKED");
     /// Those whose end was asked for while they ran, and that wait again.
     CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
         LIMIT $1 FOR UPDATE SKIP LOCKED");

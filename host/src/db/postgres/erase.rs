@@ -15,8 +15,9 @@ statements! {
     ERASE_ATTEMPT = "UPDATE task_attempts SET failure = $3 WHERE task_id = $1 AND fence = $2";
     ERASE_EVENTS = "UPDATE task_events SET detail = NULL WHERE task_id = $1 AND detail IS NOT NULL";
     ERASE_LOGS = "DELETE FROM task_logs WHERE task_id = $1";
+    /// The letter of a rejected task, and the one that a redriven task was made of.
     ERASE_LETTERS = "UPDATE dead_letters SET body = '', properties = '{}', detail = 'erased', erased_at = statement_timestamp()
-        WHERE task_id = $1";
+        WHERE task_id = $1 OR redriven_as = $1";
 }
 
 pub(super) async fn erase(connection: &mut PgConnection, id: TaskId) -> Result<EraseAnswer, Fault> {

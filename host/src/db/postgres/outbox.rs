@@ -13,7 +13,7 @@ statements! {
     /// Hold what is due, oldest first; a hold that runs out makes its row due again. A row whose task has ended, or is
     /// gone, comes without a message.
     TAKE = "WITH due AS (
-        SELECT task_id FROM outbox WHERE due_at <= clock_timestamp() ORDER BY due_at, task_id LIMIT $1
+        SELECT task_id FROM outbox WHERE due_at <= statement_timestamp() ORDER BY due_at, task_id LIMIT $1
         FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE outbox o SET token = $2, due_at = clock_timestamp() + $3::interval FROM due WHERE o.task_id = due.task_id

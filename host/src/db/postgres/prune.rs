@@ -9,9 +9,15 @@ use crate::task::{State, TaskId};
 use sqlx::{Connection, PgConnection, query};
 
 statements! {
-    COMPLETED = "SELECT id FROM tasks WHERE state = 'completed' AND finished_at < clock_timestamp() - $1::interval
-        ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
-    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < clock_timestamp() - $1::interval
+    /// The statement's own time: `clock_timestamp()` may change from row to row, so that it bounds no search in an index, and
+    /// all that is kept would be read to find that none of it is past its time.
+    ///
+    /// A retry stays as long as the task that it repeats, which would be retried once more without it. (A subquery and not
+    /// `EXISTS`, which under `OR` hashes the ids of all tasks.)
+    COMPLETED = "SELECT t.id FROM tasks t WHERE t.state = 'completed' AND t.finished_at < statement_timestamp() - $1::interval
+            AND (t.retry_of IS NULL OR (SELECT o.id FROM tasks o WHERE o.id = t.retry_of) IS NULL)
+        ORDER BY t.finished_at LIMIT $2 FOR UPDATE OF t SKIP LOCKED";
+    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < statement_timestamp() - $1::interval
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
     FORGET = "WITH events AS (DELETE FROM task_events WHERE task_id = ANY($1)),
         attempts AS (DELETE FROM task_attempts WHERE task_id = ANY($1)),
@@ -19,11 +25,21 @@ statements! {
         queued AS (DELETE FROM outbox WHERE task_id = ANY($1))
         DELETE FROM tasks WHERE id = ANY($1)";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (
-        SELECT id FROM dead_letters WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+        SELECT id FROM dead_letters WHERE at < statement_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
     PAST = "SELECT count(*) AS past, min(finished_at) AS oldest FROM tasks
-        WHERE state = $1 AND finished_at < clock_timestamp() - $2::interval";
-    PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < clock_timestamp() - $1::interval";
-    HOSTS = "DELETE FROM hosts h WHERE lease_until < clock_timestamp() - $1::interval
+        WHERE state = $1 AND finished_at < statement_timestamp() - $2::interval";
+    /// Of what is past its time: retries that stay, and the oldest that does not. Apart, so that the others are counted in
+    /// their index alone.
+    STAYING = "SELECT count(*) AS past, (
+            SELECT t.finished_at FROM tasks t
+            WHERE t.state = 'completed' AND t.finished_at < statement_timestamp() - $1::interval
+                AND (t.retry_of IS NULL OR (SELECT o.id FROM tasks o WHERE o.id = t.retry_of) IS NULL)
+            ORDER BY t.finished_at LIMIT 1) AS oldest
+        FROM tasks r WHERE r.retry_of IS NOT NULL AND r.state = 'completed'
+            AND r.finished_at < statement_timestamp() - $1::interval
+            AND (SELECT o.id FROM tasks o WHERE o.id = r.retry_of) IS NOT NULL";
+    PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < statement_timestamp() - $1::interval";
+    HOSTS = "DELETE FROM hosts h WHERE lease_until < statement_timestamp() - $1::interval
         AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')";
 }
 
@@ -53,6 +69,8 @@ pub(super) async fn prunable(connection: &mut PgConnection, keep: Retention) -> 
     for (slot, (state, kept)) in past.iter_mut().zip(kinds) {
         *slot = read(&query(PAST).bind(state.as_str()).bind(interval(kept)).fetch_one(&mut *connection).await?)?;
     }
+    let staying = read(&query(STAYING).bind(interval(keep.completed)).fetch_one(&mut *connection).await?)?;
+    past[0] = Prunable { count: past[0].count - staying.count, oldest: staying.oldest };
     let dead = read(&query(PAST_LETTERS).bind(interval(keep.dead)).fetch_one(connection).await?)?;
     let [completed, failed, cancelled] = past;
     Ok(PrunePlan { completed, failed, cancelled, dead })

@@ -296,6 +296,36 @@ async fn a_batch_finds_its_rows_by_id_even_in_a_table_that_was_never_analysed() 
 }
 
 #[tokio::test]
+async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
+    let own = Own::new().await;
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let mut connection = db.line.pool.acquire().await.unwrap();
+    let keep = || hosts::interval(Duration::from_secs(60));
+    let explain = |text: &str| sqlx::query(AssertSqlSafe(format!("EXPLAIN {text}")));
+    let none = || None::<String>;
+    let waiting = explain(read::TASKS).bind(false).bind(false).bind("pending").bind(none()).bind(none()).bind(none());
+    let waiting = waiting.bind(none()).bind(None::<TaskId>).bind(501i64).bind(none());
+    let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>);
+    for (query, bound) in [
+        (explain(prune::COMPLETED).bind(keep()).bind(500i64), "finished_at <"),
+        (explain(prune::OTHERS).bind(keep()).bind(500i64), "finished_at <"),
+        (explain(prune::LETTERS).bind(keep()).bind(500i64), "at <"),
+        (explain(prune::STAYING).bind(keep()), "finished_at <"),
+        (explain(prune::PAST).bind("completed").bind(keep()), "finished_at <"),
+        (explain(prune::PAST_LETTERS).bind(keep()), "at <"),
+        (explain(duties::DUE).bind(500i64), "run_at <="),
+        (explain(duties::EXPIRED).bind(500i64), "deadline <="),
+        (waiting, "state = 'pending'"),
+        (explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()), "due_at <="),
+    ] {
+        let rows = query.fetch_all(&mut *connection).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert!(plan.iter().any(|line| line.contains("Index Cond: ") && line.contains(bound)), "{plan:#?}");
+    }
+}
+
+#[tokio::test]
 #[ignore = "prints how long the hot path takes"]
 async fn timing() {
     conformance::timing(&subject().await, "postgres").await;

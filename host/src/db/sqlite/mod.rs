@@ -56,6 +56,7 @@ impl SqliteDb {
             .foreign_keys(true)
             .busy_timeout(options.timeout)
             .pragma("cache_size", "-16384") // 16 MiB per connection
+            .pragma("secure_delete", "ON") // what is erased or forgotten does not stay in free pages
             .statement_cache_capacity(STATEMENTS);
         let reading = writing.clone().pragma("query_only", "ON");
         let pool = |connections: u32| {

@@ -9,7 +9,10 @@ use crate::task::{State, TaskId};
 use sqlx::{SqliteConnection, query};
 
 statements! {
-    COMPLETED = "SELECT id FROM tasks WHERE state = 'completed' AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
+    /// A retry stays as long as the task that it repeats, which would be retried once more without it.
+    COMPLETED = "SELECT id FROM tasks AS t WHERE state = 'completed' AND finished_at < ?1
+            AND (retry_of IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.id = t.retry_of))
+        ORDER BY finished_at LIMIT ?2";
     OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < ?1
         ORDER BY finished_at LIMIT ?2";
     EVENTS = "DELETE FROM task_events WHERE task_id = ?1";
@@ -18,7 +21,9 @@ statements! {
     OUTBOX = "DELETE FROM outbox WHERE task_id = ?1";
     TASK = "DELETE FROM tasks WHERE id = ?1";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE at < ?1 ORDER BY at LIMIT ?2)";
-    PAST = "SELECT count(*) AS past, min(finished_at) AS oldest FROM tasks WHERE state = ?1 AND finished_at < ?2";
+    PAST = "SELECT count(*) AS past, min(finished_at) AS oldest FROM tasks AS t
+        WHERE state = ?1 AND finished_at < ?2 AND (state <> 'completed' OR retry_of IS NULL
+            OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.id = t.retry_of))";
     PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < ?1";
     HOSTS = "DELETE FROM hosts WHERE lease_until < ?1
         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.owner = hosts.id AND t.state = 'running')";

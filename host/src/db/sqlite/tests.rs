@@ -154,6 +154,29 @@ async fn a_writer_in_the_way_is_waited_for_and_then_unavailable() {
 }
 
 #[tokio::test]
+async fn what_was_erased_is_not_in_the_file_either() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let host = conformance::id();
+    // Long enough for pages of its own, which are free afterwards.
+    let input = format!("\"{}\"", "hunter2 ".repeat(4_000));
+    let message = conformance::message(conformance::id(), "word-count", &input, Default::default());
+    let arrival = conformance::arrival_of(message, conformance::here());
+    let answer = db.claim(conformance::steady(host), std::slice::from_ref(&arrival)).await.unwrap().remove(0);
+    let ClaimAnswer::Run(claimed) = answer else { panic!("{answer:?}") };
+    db.settle(host, &[conformance::settlement(&arrival, &claimed, conformance::completed())]).await.unwrap();
+    let found = || {
+        let file = std::fs::read(own.folder.path().join("agentry.db")).unwrap();
+        file.windows(7).filter(|bytes| bytes == b"hunter2").count()
+    };
+    db.erase(arrival.message.id).await.unwrap();
+    // With the last connection the write-ahead log goes into the file.
+    db.close().await;
+    assert_eq!(found(), 0);
+}
+
+#[tokio::test]
 #[ignore = "prints how long the hot path takes"]
 async fn timing() {
     conformance::timing(&subject().await, "sqlite").await;
