@@ -90,7 +90,7 @@ pub trait Db: Send + Sync + 'static {
     /// lease has ended, or, if whoever asks is `steady` (see [`Claimant`]), has lapsed, or the attempt is past its hard
     /// deadline. Answers how many.
     async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no live host serves or has broken, become
+    /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no host has served or had broken for as long, become
     /// `failed(unknown_plugin)`, with the known names in the detail. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
     /// Parked rows of these plugins (names without requirement), by priority, then age; those that wait for the isolation

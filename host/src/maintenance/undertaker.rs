@@ -1,5 +1,5 @@
-//! The undertaker: a parked task is hopeless if and only if no live host serves its plugin and the grace period, in which
-//! a rolling deployment may bring one, has passed. It ends as `failed(unknown_plugin)` with the names that are known.
+//! The undertaker: a parked task is hopeless if and only if it has waited for the grace period, in which a rolling deployment
+//! may bring its plugin, and no host has served that for as long. It ends as `failed(unknown_plugin)` with the names that are known.
 
 use super::{BATCH, Parts, sweep};
 use std::time::Duration;

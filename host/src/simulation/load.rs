@@ -18,8 +18,8 @@ pub async fn run(world: Arc<World>) {
         tokio::time::sleep(world.chance.millis(1..2 * world.swarm.every)).await;
         match world.chance.below(100) {
             0..4 => drop(under_way.spawn(unusable(world.clone()))),
-            4..9 => drop(under_way.spawn(cancel(world.clone()))),
-            9..20 => drop(under_way.spawn(submit(world.clone(), task(&world)))),
+            4..13 => drop(under_way.spawn(cancel(world.clone()))),
+            13..24 => drop(under_way.spawn(submit(world.clone(), task(&world)))),
             _ => drop(under_way.spawn(publish(world.clone(), task(&world)))),
         }
         while under_way.try_join_next().is_some() {}

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A world draws which faults it knows and how often they come, so that some worlds are rough and some are nearly calm
-//! (swarm testing). `AGENTRY_SIMULATION_SEED=n` runs the world with that number alone, and prints its last steps.
+//! (swarm testing). `AGENTRY_SIMULATION_SEED=n` runs the world with that number alone, and prints its steps.
 
 mod chance;
 mod expectation;

@@ -64,7 +64,7 @@ impl Swarm {
             slow: sometimes(chance, 4.0),
             refused: sometimes(chance, 4.0),
             lost: sometimes(chance, 4.0),
-            crash: sometimes(chance, 2.0),
+            crash: sometimes(chance, 4.0),
             reorder: sometimes(chance, 40.0),
             twice: sometimes(chance, 20.0),
             pause: *chance.one(&[500, 1_500, 4_000]),

@@ -43,8 +43,7 @@ fn worlds(first: u64, steps: u64) -> (Tally, u64, u64) {
 fn simulate(first: u64, steps: u64) {
     if let Some(seed) = std::env::var("AGENTRY_SIMULATION_SEED").ok().and_then(|seed| seed.parse().ok()) {
         let outcome = play(seed, STEPS_EACH, Without::Nothing);
-        let last = outcome.trace.len().saturating_sub(200);
-        let _ = std::io::stderr().write_all((outcome.trace[last..].join("\n") + "\n").as_bytes());
+        let _ = std::io::stderr().write_all((outcome.trace.join("\n") + "\n").as_bytes());
         assert!(outcome.violations.is_empty(), "{}", show(&outcome));
         return;
     }

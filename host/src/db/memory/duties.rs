@@ -74,8 +74,8 @@ impl Tables {
     }
 
     pub(super) fn fail_unknown(&mut self, grace: Duration, limit: u32, now: DateTime<Utc>) -> Result<u64, Fault> {
-        let known = plan::known_plugins(&self.hosts_at(now));
         let since = Tables::ago(now, grace);
+        let known = plan::known_plugins(&self.hosts_at(now), since);
         let hopeless = |task: &super::Task| {
             task.state == State::Pending
                 && task.waiting_code == Some(WaitCode::NoPlugin)

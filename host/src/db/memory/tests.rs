@@ -56,6 +56,7 @@ impl Door {
                             "deadline" => task.deadline = at,
                             "started_at" => task.started_at = at,
                             "kill_at" => task.kill_at = at,
+                            "waiting_since" => task.waiting_since = task.waiting_since.and(at),
                             "rescued_at" => task.rescued_at = task.rescued_at.and(at),
                             "created_at" => task.created_at = at.unwrap(),
                             "finished_at" => task.finished_at = at,

@@ -64,11 +64,12 @@ fn allowed(arrival: &Arrival) -> Option<i64> {
     }
 }
 
-/// The names of all plugins that a live host has, the broken ones included: those exist, and wait to be mended.
-pub(super) fn known_plugins(hosts: &[HostRow]) -> Vec<String> {
+/// The names of all plugins that a host has that was alive since then, the broken ones included: those exist, and wait to be
+/// mended. A host that is restarted is away for a moment, however long tasks have waited for it.
+pub(super) fn known_plugins(hosts: &[HostRow], since: DateTime<Utc>) -> Vec<String> {
     let mut names: Vec<String> = hosts
         .iter()
-        .filter(|host| host.alive)
+        .filter(|host| host.lease_until > since)
         .flat_map(|host| {
             let served = host.record.plugins.iter().filter_map(|plugin| plugin.split('@').next());
             let broken = host.record.broken_plugins.iter().filter_map(|plugin| plugin.split(':').next());

@@ -2,7 +2,7 @@
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan::{self, Locked, Write};
+use super::super::plan::{self, Locked, Write, bounded};
 use super::super::rows;
 use super::hosts::{self, interval};
 use super::transition::{locked, write};
@@ -59,7 +59,8 @@ pub(super) async fn fail_expired(connection: &mut PgConnection, limit: u32) -> R
 }
 
 pub(super) async fn fail_unknown(connection: &mut PgConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
-    let known = plan::known_plugins(&hosts::list(connection).await?);
+    let since = hosts::clock(connection).await? - bounded(grace);
+    let known = plan::known_plugins(&hosts::list(connection).await?, since);
     let mut tx = connection.begin().await?;
     let rows = query(UNKNOWN).bind(interval(grace)).bind(&known).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
     let count = apply(&mut tx, &rows, |row| Write::fail(row, &plan::unknown(&row.plugin_name, &known), None)).await?;

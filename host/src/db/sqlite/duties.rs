@@ -49,7 +49,7 @@ pub(super) async fn fail_expired(connection: &mut SqliteConnection, limit: u32) 
 
 pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
     let (mut tx, now) = begin(connection).await?;
-    let known = plan::known_plugins(&hosts::list(&mut tx).await?);
+    let known = plan::known_plugins(&hosts::list(&mut tx).await?, now - bounded(grace));
     let rows = query(UNKNOWN)
         .bind(stamp(now))
         .bind(limit)
