@@ -23,10 +23,20 @@ struct Flight {
 
 impl Flights {
     /// Enter a claimed task. The token ends its guest.
+    ///
+    /// Its last flight from here may not have left yet: the answer to its settlement was lost, and the next attempt comes before
+    /// it is asked again; or it was taken over elsewhere, failed there, and is back. Its guest is not needed any more, and its
+    /// receipts are acknowledged with this one's: dropped, they would hold their places in the prefetch for as long as the
+    /// channel lives.
     pub fn enter(&self, id: TaskId, fence: Fence, receipt: Option<Receipt>) -> CancellationToken {
         let stop = CancellationToken::new();
-        let flight = Flight { fence, receipts: receipt.into_iter().collect(), stop: stop.clone(), reason: None };
-        self.lock().insert(id, flight);
+        let mut flight = Flight { fence, receipts: receipt.into_iter().collect(), stop: stop.clone(), reason: None };
+        let mut flights = self.lock();
+        if let Some(last) = flights.remove(&id) {
+            last.stop.cancel();
+            flight.receipts.extend(last.receipts);
+        }
+        flights.insert(id, flight);
         stop
     }
 
@@ -82,4 +92,25 @@ impl Flights {
 fn end(flight: &mut Flight, reason: StopReason) {
     flight.reason.get_or_insert(reason);
     flight.stop.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt(tag: u64) -> Option<Receipt> {
+        Some(Receipt::new(1, tag))
+    }
+
+    #[test]
+    fn a_flight_that_is_overtaken_by_the_next_leaves_its_receipts_to_it() {
+        let (flights, id) = (Flights::default(), uuid::Uuid::nil());
+        let first = flights.enter(id, 1, receipt(1));
+        let second = flights.enter(id, 2, receipt(2));
+        assert!(first.is_cancelled() && !second.is_cancelled());
+        assert!(flights.leave(id, 1).is_empty(), "its settlement is answered late");
+        let tags: Vec<u64> = flights.leave(id, 2).iter().map(|receipt| receipt.tag).collect();
+        assert_eq!(tags, [2, 1]);
+        assert_eq!(flights.len(), 0);
+    }
 }
