@@ -35,11 +35,11 @@ enum Left {
 impl Feed {
     pub async fn run(mut self) {
         loop {
-            tokio::select! {
+            let connection = tokio::select! {
                 biased;
                 () = self.over() => return,
-                () = self.link.connected(true) => {}
-            }
+                connection = self.link.connected() => connection,
+            };
             let Some(channel) = self.link.server.open(&self.source) else {
                 tokio::select! {
                     biased;
@@ -49,7 +49,7 @@ impl Feed {
             };
             lock(&self.link.channels).insert(channel);
             lock(&self.link.opened).insert(channel);
-            let left = self.serve(channel).await;
+            let left = self.serve(channel, connection).await;
             self.pause();
             match left {
                 Left::Lost => {}
@@ -80,9 +80,10 @@ impl Feed {
         self.link.server.end(channel);
     }
 
-    async fn serve(&mut self, channel: u64) -> Left {
+    async fn serve(&mut self, channel: u64, connection: u64) -> Left {
         let news = self.link.server.news();
-        let mut unread: Option<Unread> = None;
+        // What an earlier connection handed over may still stand there.
+        let mut unread: Option<Unread> = (self.deliveries.capacity() == 0).then(|| (0, Weak::new()));
         let mut steered = true;
         loop {
             let going = *self.flow.borrow_and_update() == Flow::Go;
@@ -114,7 +115,7 @@ impl Feed {
                 () = self.link.closing.cancelled() => return Left::Ended,
                 () = self.end.cancelled() => return Left::Ended,
                 () = self.deliveries.closed() => return Left::Dropped(unread),
-                () = self.link.connected(false) => return Left::Lost,
+                () = self.link.lost(connection) => return Left::Lost,
                 changed = self.flow.changed(), if steered => steered = changed.is_ok(),
                 room = self.deliveries.reserve(), if unread.is_some() => match room {
                     Ok(_) => unread = None,

@@ -14,7 +14,7 @@ use chrono::Utc;
 use feed::Feed;
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ struct Link {
     server: Server,
     /// Connected, as far as this side knows.
     up: AtomicBool,
+    /// Connections that have ended: one may end and be there again before anybody looks.
+    ended: AtomicU64,
     changed: Notify,
     /// Channels that live, as far as this side knows.
     channels: Mutex<BTreeSet<u64>>,
@@ -45,12 +47,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Returns when it is connected, or is not, as far as this side knows.
-    async fn connected(&self, wanted: bool) {
+    /// Returns when it is connected, and which connection it is.
+    async fn connected(&self) -> u64 {
+        self.until(|| self.up.load(Ordering::Relaxed)).await;
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Returns when this connection has ended.
+    async fn lost(&self, connection: u64) {
+        self.until(|| self.ended.load(Ordering::Relaxed) != connection).await;
+    }
+
+    async fn until(&self, holds: impl Fn() -> bool) {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.up.load(Ordering::Relaxed) == wanted {
+            if holds() {
                 return;
             }
             changed.await;
@@ -58,6 +70,9 @@ impl Link {
     }
 
     fn set(&self, up: bool) {
+        if !up {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
         self.up.store(up, Ordering::Relaxed);
         self.changed.notify_waiters(); // in their order: a watch wakes at random, and a simulation is to repeat
     }
@@ -80,6 +95,7 @@ impl MemoryBroker {
         let link = Link {
             server: server.clone(),
             up: AtomicBool::new(true),
+            ended: AtomicU64::new(0),
             changed: Notify::new(),
             channels: Mutex::default(),
             opened: Mutex::default(),
