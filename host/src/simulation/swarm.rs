@@ -36,6 +36,8 @@ pub struct Swarm {
     pub lost: f64,
     /// Percent of the steps S0…S7 at which the host dies.
     pub crash: f64,
+    /// Percent of settlements before which the host stands still for longer than its lease.
+    pub stall: f64,
     /// Percent of messages that are handed over out of their order.
     pub reorder: f64,
     /// Percent of messages that are published twice.
@@ -65,6 +67,7 @@ impl Swarm {
             refused: sometimes(chance, 4.0),
             lost: sometimes(chance, 4.0),
             crash: sometimes(chance, 4.0),
+            stall: sometimes(chance, 3.0),
             reorder: sometimes(chance, 40.0),
             twice: sometimes(chance, 20.0),
             pause: *chance.one(&[500, 1_500, 4_000]),

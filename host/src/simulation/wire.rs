@@ -6,7 +6,7 @@ mod database;
 pub use broker::WireBroker;
 pub use database::WireDb;
 
-use super::world::World;
+use super::world::{LEASE, World};
 use crate::broker::memory::MemoryBroker;
 use crate::task::HostId;
 use std::pin::pin;
@@ -105,11 +105,26 @@ impl Wire {
         }
     }
 
-    /// It dies here, if chance has it.
+    /// It dies here, if chance has it. Steps that a whole batch takes at once come less often, and are as dangerous.
     pub fn die_at(&self, step: &'static str) {
-        if self.world.happens(self.world.swarm.crash) && self.life() == Life::Runs {
+        let weight = if matches!(step, "s4 crash" | "s5 crash" | "s6 crash") { 4.0 } else { 1.0 };
+        if self.world.happens(weight * self.world.swarm.crash) && self.life() == Life::Runs {
             self.world.count(step);
             self.die();
+        }
+    }
+
+    /// It stands still here, at the worst of moments, if chance has it: it holds a lease as far as it knows, and wakes when others
+    /// have long taken over.
+    fn stall(self: &Arc<Self>) {
+        if self.world.happens(self.world.swarm.stall) && self.life() == Life::Runs {
+            self.world.count("a host stood still before it settled");
+            self.stop(true);
+            let (wire, length) = (self.clone(), LEASE.mul_f64(2.0 + 3.0 * self.world.chance.fraction()));
+            tokio::spawn(async move {
+                tokio::time::sleep(length).await;
+                wire.stop(false);
+            });
         }
     }
 

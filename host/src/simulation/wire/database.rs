@@ -130,6 +130,7 @@ impl Db for WireDb {
         let wire = self.0.clone();
         batch.iter().for_each(|settlement| wire.step("s5 settle", &settlement.id));
         wire.die_at("s5 crash");
+        wire.stall();
         if wire.wedged.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
