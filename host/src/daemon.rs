@@ -40,7 +40,7 @@ pub enum DaemonError {
     /// It ended without having recorded everything that ran: exit code 5. Nothing is lost: see [`worker::spool`].
     #[error(
         "drained dirtily: {0} tasks that ran could not be recorded; the next start with this data.dir records them from the \
-         spool, and otherwise the broker delivers them again"
+         spool, and otherwise the broker delivers them again, as whatever else was not acknowledged"
     )]
     Dirty(usize),
     /// It was told to end twice: exit code 5.

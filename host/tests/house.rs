@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["daemon"],
     &["config"],
-    &["failpoints"],
+    &["failpoints", "simulation"],
     &["telemetry", "shutdown"],
     &["worker", "maintenance", "api"],
     &["registry"],

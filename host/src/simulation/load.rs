@@ -89,7 +89,7 @@ async fn confirmed(world: &World, publication: Publication) {
 }
 
 async fn publish(world: Arc<World>, (task, promise): (TaskMessage, Promise)) {
-    let publication = publication(task.id, task.encode().into());
+    let publication = publication(task.id, task.encode());
     confirmed(&world, publication.clone()).await;
     world.promises().insert(task.id, promise);
     if world.happens(world.swarm.twice) {

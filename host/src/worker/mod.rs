@@ -139,9 +139,9 @@ pub(crate) struct Shared {
 pub enum Drained {
     /// Everything that ran was recorded and acknowledged.
     Cleanly,
-    /// Something could not be recorded: it is in the spool, and the broker will deliver it again.
+    /// Something could not be recorded or acknowledged: what ran is in the spool, and the broker will deliver all of it again.
     Dirtily {
-        /// How many.
+        /// How many tasks that ran.
         unsettled: usize,
     },
 }
@@ -216,29 +216,27 @@ impl Worker {
     pub async fn drain(self) -> Drained {
         let shared = self.shared;
         shared.closing.cancel();
-        self.receivers.wait().await;
-        let grace = tokio::time::sleep(shared.config.grace);
-        tokio::pin!(grace);
-        let done = self.pipeline.wait();
+        let grace = tokio::time::Instant::now() + shared.config.grace;
+        let done = async {
+            // A receiver that has a dead letter in hand waits for the database like everybody else.
+            self.receivers.wait().await;
+            self.pipeline.wait().await;
+        };
         tokio::pin!(done);
-        tokio::select! {
-            biased;
-            () = &mut done => return Drained::Cleanly,
-            () = &mut grace => {}
+        if tokio::time::timeout_at(grace, &mut done).await.is_ok() {
+            return Drained::Cleanly;
         }
         let stopped = shared.flights.stop_all(StopReason::Shutdown);
         tracing::info!(interrupted = stopped, "the grace period is over: interrupting what still runs");
         // What the database does not take in this time is in the spool, for the next process in this data folder; and the broker
         // delivers it again to whoever comes.
         let flush = shared.config.grace.max(Duration::from_secs(5));
-        if tokio::time::timeout(flush, &mut done).await.is_err() {
-            shared.hurry.cancel();
-            let _ = tokio::time::timeout(Duration::from_secs(2), &mut done).await;
+        if tokio::time::timeout(flush, &mut done).await.is_ok() {
+            return Drained::Cleanly;
         }
-        match shared.flights.len() {
-            0 => Drained::Cleanly,
-            unsettled => Drained::Dirtily { unsettled },
-        }
+        shared.hurry.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(2), &mut done).await;
+        Drained::Dirtily { unsettled: shared.flights.len() }
     }
 }
 
