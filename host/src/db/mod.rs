@@ -90,12 +90,19 @@ pub trait Db: Send + Sync + 'static {
     /// lease has ended, or, if whoever asks is `steady` (see [`Claimant`]), has lapsed, or the attempt is past its hard
     /// deadline. Answers how many.
     async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Rows parked for `no_plugin` longer than `grace`, whose plugin (by name) no host has served or had broken for as long, become
+    /// Rows parked for `no_plugin` longer than `grace`, whose plugin no host has served (in a version that will do) or had broken
+    /// for as long, become
     /// `failed(unknown_plugin)`, with the known names in the detail. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Parked rows of these plugins (names without requirement), by priority, then age; those that wait for the isolation
-    /// lane only if it has room. Only read: they are claimed like deliveries.
-    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError>;
+    /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
+    /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.
+    async fn parked(
+        &self,
+        plugins: &[String],
+        except: &[String],
+        lane: bool,
+        limit: u32,
+    ) -> Result<Vec<ParkedTask>, DbError>;
     /// Claim outbox rows for `ttl`, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError>;
     /// Delete published rows; only those still held under the token.

@@ -33,7 +33,7 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
             snoozes: row.count("snoozes")?,
             parked: code.filter(|_| state == State::Pending),
         },
-        plugin_name: need(row.text("plugin_name")?, "plugin_name")?,
+        plugin: need(row.text("plugin")?, "plugin")?,
         attempt: row.count("attempt")?,
         version: row.text("version")?,
         digest: row.text("digest")?,

@@ -115,8 +115,14 @@ impl Db for Faulty {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.0.fail_unknown(grace, limit).await
     }
-    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError> {
-        self.0.parked(plugins, lane, limit).await
+    async fn parked(
+        &self,
+        plugins: &[String],
+        except: &[String],
+        lane: bool,
+        limit: u32,
+    ) -> Result<Vec<ParkedTask>, DbError> {
+        self.0.parked(plugins, except, lane, limit).await
     }
     async fn defer_outbox(
         &self,

@@ -4,6 +4,7 @@ use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
 use crate::db::DbError;
 use crate::registry::Resolved;
+use crate::task::{Runnable, WaitCode};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -36,15 +37,31 @@ async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), 
         return Ok(());
     }
     let lane = shared.room.free_lanes() > 0;
-    for task in shared.parts.db.parked(&plugins, lane, most).await? {
-        let Some(slot) = shared.room.try_slot(&task.queue) else { continue };
-        let candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot);
-        // Still not for us: its row says why already.
-        if candidate.ready.is_some() {
-            let _ = claims.send(candidate).await;
+    // What asks for a version that is not here, however urgently, is not to stand before what can run.
+    let mut not_here: Vec<String> = Vec::new();
+    loop {
+        let tasks = shared.parts.db.parked(&plugins, &not_here, lane, most).await?;
+        let (full, known) = (tasks.len() == most as usize, not_here.len());
+        for task in tasks {
+            let Some(slot) = shared.room.try_slot(&task.queue) else { continue };
+            let plugin = task.message.plugin.to_string();
+            let candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot);
+            // Still not for us: its row says why already.
+            if candidate.ready.is_some() {
+                let _ = claims.send(candidate).await;
+            } else if !is_for_a_place(&candidate) && !not_here.contains(&plugin) {
+                not_here.push(plugin);
+            }
+        }
+        if !full || not_here.len() == known {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// It waits for others of its plugin to end, and not for its plugin.
+fn is_for_a_place(candidate: &Candidate) -> bool {
+    matches!(candidate.arrival.runnable, Runnable::NotHere { code: WaitCode::NoSlot, .. })
 }
 
 /// Names of plugins that are served here and not at their limit.

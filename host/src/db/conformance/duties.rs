@@ -55,9 +55,13 @@ pub async fn what_nobody_serves_ends_after_its_grace(s: &Subject) {
     let served = park("word-count", WaitCode::NoPlugin);
     let broken = park("broken", WaitCode::NoPlugin);
     let waiting = park("busy", WaitCode::NoSlot);
-    s.db.claim(steady(host), &[unknown.clone(), served.clone(), broken.clone(), waiting.clone()]).await.unwrap();
+    let newer = park("word-count@^9", WaitCode::NoPlugin);
+    let all = [unknown.clone(), served.clone(), broken.clone(), waiting.clone(), newer.clone()];
+    s.db.claim(steady(host), &all).await.unwrap();
     assert_eq!(s.db.fail_unknown(LONG, 10).await.unwrap(), 0);
-    assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 2);
+    let failure = s.row(newer.message.id).await.failure.unwrap();
+    assert_eq!(failure.detail["known"], serde_json::json!(["word-count@0.1.0"]), "{}", failure.message);
     let row = s.row(unknown.message.id).await;
     let failure = row.failure.unwrap();
     assert_eq!((row.state, failure.kind), (State::Failed, FailureKind::UnknownPlugin));
@@ -86,17 +90,19 @@ pub async fn parked_tasks_are_read_by_priority_then_age(s: &Subject) {
     }
     s.db.submit(&[new_task(id(), Options::default())]).await.unwrap();
     let names = ["a".to_owned(), "b".to_owned(), "z".to_owned()];
-    let parked = s.db.parked(&names, true, 10).await.unwrap();
+    let parked = s.db.parked(&names, &[], true, 10).await.unwrap();
     let ids: Vec<_> = parked.iter().map(|p| p.message.id).collect();
     assert_eq!(ids, [&urgent, &other, &old, &young].map(|a| a.message.id));
     assert_eq!(parked[0].message, *urgent.message);
     assert_eq!(parked[0].queue, "default");
-    assert_eq!(s.db.parked(&names, true, 2).await.unwrap().len(), 2);
-    assert!(s.db.parked(&[], true, 10).await.unwrap().is_empty());
+    assert_eq!(s.db.parked(&names, &[], true, 2).await.unwrap().len(), 2);
+    let others = s.db.parked(&names, &["a".to_owned()], true, 10).await.unwrap();
+    assert_eq!(others.iter().map(|p| p.message.id).collect::<Vec<_>>(), [&other, &young].map(|a| a.message.id));
+    assert!(s.db.parked(&[], &[], true, 10).await.unwrap().is_empty());
     // They are claimed as deliveries are.
     let arrival = arrival_of(parked[0].message.clone(), here());
     s.run(host, &arrival).await;
-    assert_eq!(s.db.parked(&names, true, 10).await.unwrap().len(), 3);
+    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().len(), 3);
 }
 
 pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {

@@ -1,7 +1,7 @@
 //! Hosts, the outbox, and what must happen even if nobody asks.
 
 use super::super::fault::Fault;
-use super::super::plan::{self, Locked, Write, bounded};
+use super::super::plan::{self, Known, Locked, Write, bounded};
 use super::super::{
     HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, ParkedTask, Prunable, PrunePlan, Renewal, Retention,
     storable,
@@ -75,15 +75,15 @@ impl Tables {
 
     pub(super) fn fail_unknown(&mut self, grace: Duration, limit: u32, now: DateTime<Utc>) -> Result<u64, Fault> {
         let since = Tables::ago(now, grace);
-        let known = plan::known_plugins(&self.hosts_at(now), since);
+        let known = Known::since(&self.hosts_at(now), since);
         let hopeless = |task: &super::Task| {
             task.state == State::Pending
                 && task.waiting_code == Some(WaitCode::NoPlugin)
                 && task.waiting_since.is_some_and(|at| at <= since)
-                && !known.contains(&task.plugin_name)
+                && known.lacks(&task.plugin)
         };
         let ids = self.pick(limit, hopeless, |task| task.id);
-        let fail = |locked: &Locked| Write::fail(locked, &plan::unknown(&locked.plugin_name, &known), None);
+        let fail = |locked: &Locked| Write::fail(locked, &known.failure(&locked.plugin), None);
         self.apply(&ids, now, fail)
     }
 
@@ -107,11 +107,18 @@ impl Tables {
         ids.len() as u64
     }
 
-    pub(super) fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, Fault> {
+    pub(super) fn parked(
+        &self,
+        plugins: &[String],
+        except: &[String],
+        lane: bool,
+        limit: u32,
+    ) -> Result<Vec<ParkedTask>, Fault> {
         let fits = |task: &super::Task| {
             task.state == State::Pending
                 && task.waiting_code.is_some_and(|code| lane || code != WaitCode::Isolation)
                 && plugins.contains(&task.plugin_name)
+                && !except.contains(&task.plugin)
                 && task.fingerprint.is_some()
         };
         let ids = self.pick(limit, fits, |task| (std::cmp::Reverse(task.priority), task.created_at, task.id));

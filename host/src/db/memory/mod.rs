@@ -103,8 +103,14 @@ impl Db for MemoryDb {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| tables.fail_unknown(grace, limit, now))
     }
-    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError> {
-        self.at_once(|tables, _| tables.parked(plugins, lane, limit))
+    async fn parked(
+        &self,
+        plugins: &[String],
+        except: &[String],
+        lane: bool,
+        limit: u32,
+    ) -> Result<Vec<ParkedTask>, DbError> {
+        self.at_once(|tables, _| tables.parked(plugins, except, lane, limit))
     }
     async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
         self.at_once(|tables, now| tables.take_outbox(limit, ttl, now))

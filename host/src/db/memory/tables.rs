@@ -174,7 +174,7 @@ impl Tables {
                 snoozes: task.snoozes,
                 parked: task.waiting_code.filter(|_| task.state == State::Pending),
             },
-            plugin_name: task.plugin_name.clone(),
+            plugin: task.plugin.clone(),
             attempt: task.attempt,
             version: task.version.clone(),
             digest: task.digest.clone(),

@@ -5,6 +5,7 @@
 
 mod birth;
 mod erasure;
+mod known;
 mod letter;
 mod outcome;
 mod submission;
@@ -12,15 +13,15 @@ mod write;
 
 pub(super) use birth::Birth;
 pub(super) use erasure::erased;
+pub(super) use known::Known;
 pub(super) use letter::{content_hash, may_be_known, redrive_id};
 pub(super) use outcome::{Outcome, unstorable};
 pub(super) use submission::Submission;
 pub(super) use write::{Locked, Write, answer};
 
-use super::{ClaimAnswer, Claimed, DeadLetter, HostRow};
-use crate::task::{Arrival, Decision, Failure, FailureKind, Runnable, TaskId, settle::Standing};
+use super::{ClaimAnswer, Claimed, DeadLetter};
+use crate::task::{Arrival, Decision, Runnable, TaskId, settle::Standing};
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 /// Bytes of a dead letter's body that are read back.
 pub(super) const BODY_SHOWN: i64 = 64 * 1024;
@@ -62,30 +63,6 @@ fn allowed(arrival: &Arrival) -> Option<i64> {
         Runnable::Here { allowed, .. } => bounded(*allowed).num_microseconds(),
         Runnable::NotHere { .. } | Runnable::Never { .. } => None,
     }
-}
-
-/// The names of all plugins that a host has that was alive since then, the broken ones included: those exist, and wait to be
-/// mended. A host that is restarted is away for a moment, however long tasks have waited for it.
-pub(super) fn known_plugins(hosts: &[HostRow], since: DateTime<Utc>) -> Vec<String> {
-    let mut names: Vec<String> = hosts
-        .iter()
-        .filter(|host| host.lease_until > since)
-        .flat_map(|host| {
-            let served = host.record.plugins.iter().filter_map(|plugin| plugin.split('@').next());
-            let broken = host.record.broken_plugins.iter().filter_map(|plugin| plugin.split(':').next());
-            served.chain(broken).map(|name| name.trim().to_owned())
-        })
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// The failure of a task whose plugin nobody serves.
-pub(super) fn unknown(plugin: &str, known: &[String]) -> Failure {
-    let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Failure::fatal(FailureKind::UnknownPlugin, format!("no live host serves the plugin {plugin}; known are: {names}"))
-        .with_detail(json!({"plugin": plugin, "known": known}))
 }
 
 /// The task that a dead letter is recorded as, too, unless it has a row: a conflict is about another task's row.

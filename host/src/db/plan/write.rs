@@ -18,7 +18,8 @@ pub(in crate::db) struct Locked {
     pub id: TaskId,
     /// What is decided on.
     pub row: claim::Row,
-    pub plugin_name: String,
+    /// `name` or `name@requirement`.
+    pub plugin: String,
     pub attempt: u32,
     pub version: Option<String>,
     pub digest: Option<String>,

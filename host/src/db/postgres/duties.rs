@@ -2,7 +2,7 @@
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan::{self, Locked, Write, bounded};
+use super::super::plan::{Known, Locked, Write, bounded};
 use super::super::rows;
 use super::hosts::{self, interval};
 use super::transition::{locked, write};
@@ -20,8 +20,11 @@ statements! {
     /// Those whose end was asked for while they ran, and that wait again.
     CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
         LIMIT $1 FOR UPDATE SKIP LOCKED");
+    /// What is waited for in vain, perhaps: which versions will do is not for SQL to say.
+    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code = 'no_plugin'
+        AND waiting_since <= clock_timestamp() - $1::interval";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin'
-        AND t.waiting_since <= clock_timestamp() - $1::interval AND t.plugin_name <> ALL($2)
+        AND t.waiting_since <= clock_timestamp() - $1::interval AND t.plugin = ANY($2)
         LIMIT $3 FOR UPDATE SKIP LOCKED");
     /// Put up rows of lost owners for a take-over: their message may be gone, acknowledged by a host that saw them owned.
     RESCUE = "WITH lost AS (
@@ -60,10 +63,17 @@ pub(super) async fn fail_expired(connection: &mut PgConnection, limit: u32) -> R
 
 pub(super) async fn fail_unknown(connection: &mut PgConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
     let since = hosts::clock(connection).await? - bounded(grace);
-    let known = plan::known_plugins(&hosts::list(connection).await?, since);
+    let waited_for = query(WAITED_FOR).bind(interval(grace)).fetch_all(&mut *connection).await?;
+    if waited_for.is_empty() {
+        return Ok(0);
+    }
+    let known = Known::since(&hosts::list(connection).await?, since);
+    let mut lacked: Vec<String> =
+        waited_for.iter().map(|row| need(row.text("plugin")?, "plugin")).collect::<Result<_, _>>()?;
+    lacked.retain(|plugin| known.lacks(plugin));
     let mut tx = connection.begin().await?;
-    let rows = query(UNKNOWN).bind(interval(grace)).bind(&known).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
-    let count = apply(&mut tx, &rows, |row| Write::fail(row, &plan::unknown(&row.plugin_name, &known), None)).await?;
+    let rows = query(UNKNOWN).bind(interval(grace)).bind(&lacked).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let count = apply(&mut tx, &rows, |row| Write::fail(row, &known.failure(&row.plugin), None)).await?;
     tx.commit().await?;
     Ok(count)
 }

@@ -49,7 +49,7 @@ statements! {
         SELECT p.id, p.priority, p.created_at FROM unnest($1::text[]) AS name CROSS JOIN LATERAL (
             SELECT t.id, t.priority, t.created_at FROM tasks t
             WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
-                AND ($3 OR t.waiting_code <> 'isolation')
+                AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
             ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2) AS p
         ORDER BY p.priority DESC, p.created_at, p.id LIMIT $2
     )
@@ -120,10 +120,11 @@ pub(super) async fn attempts(connection: &mut PgConnection, id: TaskId) -> Resul
 pub(super) async fn parked(
     connection: &mut PgConnection,
     plugins: &[String],
+    except: &[String],
     lane: bool,
     limit: u32,
 ) -> Result<Vec<ParkedTask>, Fault> {
-    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).fetch_all(connection).await?;
+    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).bind(except).fetch_all(connection).await?;
     rows.iter().map(rows::parked).collect()
 }
 

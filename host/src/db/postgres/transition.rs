@@ -16,7 +16,7 @@ macro_rules! locked {
     ($rest:literal) => {
         concat!(
             "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
-            t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version,
+            t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin, t.attempt, t.version,
             t.digest, t.started_at, t.last_seq,
             t.state = 'running' AND COALESCE(t.kill_at > t.started_at AND t.kill_at <= clock_timestamp(), false) AS overdue
             FROM tasks t ",

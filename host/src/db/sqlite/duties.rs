@@ -2,7 +2,7 @@
 
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::{self, Locked, Write, bounded};
+use super::super::plan::{Known, Locked, Write, bounded};
 use super::hosts;
 use super::transition::{begin, enqueue, locked, read_locked, write};
 use crate::task::claim;
@@ -18,8 +18,11 @@ statements! {
     /// Those whose end was asked for while they ran, and that wait again.
     CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
         LIMIT ?2");
+    /// What is waited for in vain, perhaps: which versions will do is not for SQL to say.
+    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code = 'no_plugin'
+        AND waiting_since <= ?1";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin' AND t.waiting_since <= ?3
-        AND t.plugin_name NOT IN (SELECT value FROM json_each(?4)) LIMIT ?2");
+        AND t.plugin IN (SELECT value FROM json_each(?4)) LIMIT ?2");
     /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
     LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
         WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1 AND (h.ended OR ?4)
@@ -49,15 +52,20 @@ pub(super) async fn fail_expired(connection: &mut SqliteConnection, limit: u32) 
 
 pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
     let (mut tx, now) = begin(connection).await?;
-    let known = plan::known_plugins(&hosts::list(&mut tx).await?, now - bounded(grace));
+    let since = now - bounded(grace);
+    let known = Known::since(&hosts::list(&mut tx).await?, since);
+    let waited_for = query(WAITED_FOR).bind(stamp(since)).fetch_all(&mut *tx).await?;
+    let mut lacked: Vec<String> =
+        waited_for.iter().map(|row| need(row.text("plugin")?, "plugin")).collect::<Result<_, _>>()?;
+    lacked.retain(|plugin| known.lacks(plugin));
     let rows = query(UNKNOWN)
         .bind(stamp(now))
         .bind(limit)
-        .bind(stamp(now - bounded(grace)))
-        .bind(serde_json::Value::from(known.as_slice()).to_string())
+        .bind(stamp(since))
+        .bind(serde_json::Value::from(lacked).to_string())
         .fetch_all(&mut *tx)
         .await?;
-    let fail = |row: &Locked| Write::fail(row, &plan::unknown(&row.plugin_name, &known), None);
+    let fail = |row: &Locked| Write::fail(row, &known.failure(&row.plugin), None);
     let count = apply(&mut tx, &rows, now, fail).await?;
     tx.commit().await?;
     Ok(count)

@@ -195,11 +195,17 @@ impl Db for SqliteDb {
         self.write("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
-    async fn parked(&self, plugins: &[String], lane: bool, limit: u32) -> Result<Vec<ParkedTask>, DbError> {
-        let plugins: Arc<[String]> = plugins.into();
+    async fn parked(
+        &self,
+        plugins: &[String],
+        except: &[String],
+        lane: bool,
+        limit: u32,
+    ) -> Result<Vec<ParkedTask>, DbError> {
+        let (plugins, except): (Arc<[String]>, Arc<[String]>) = (plugins.into(), except.into());
         self.read("read what is parked", move |c| {
-            let plugins = plugins.clone();
-            Box::pin(async move { read::parked(c, &plugins, lane, limit).await })
+            let (plugins, except) = (plugins.clone(), except.clone());
+            Box::pin(async move { read::parked(c, &plugins, &except, lane, limit).await })
         })
         .await
     }

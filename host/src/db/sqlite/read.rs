@@ -47,6 +47,7 @@ statements! {
     PARKED = "SELECT id, queue, plugin, input, options, fingerprint, reply_to, correlation_id, traceparent FROM tasks
         WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
             AND fingerprint IS NOT NULL AND (?3 OR waiting_code <> 'isolation')
+            AND plugin NOT IN (SELECT value FROM json_each(?4))
         ORDER BY priority DESC, created_at, id LIMIT ?2";
 }
 
@@ -118,11 +119,13 @@ pub(super) async fn attempts(connection: &mut SqliteConnection, id: TaskId) -> R
 pub(super) async fn parked(
     connection: &mut SqliteConnection,
     plugins: &[String],
+    except: &[String],
     lane: bool,
     limit: u32,
 ) -> Result<Vec<ParkedTask>, Fault> {
+    let list = |names: &[String]| Value::from(names).to_string();
     let rows =
-        query(PARKED).bind(Value::from(plugins).to_string()).bind(limit).bind(lane).fetch_all(connection).await?;
+        query(PARKED).bind(list(plugins)).bind(limit).bind(lane).bind(list(except)).fetch_all(connection).await?;
     rows.iter().map(rows::parked).collect()
 }
 

@@ -14,7 +14,7 @@ macro_rules! locked {
     ($rest:literal) => {
         concat!(
             "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
-            t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin_name, t.attempt, t.version,
+            t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin, t.attempt, t.version,
             t.digest, t.started_at, t.last_seq, COALESCE(h.lease_until > ?1, 0) AS owner_alive,
             COALESCE(h.lease_until > ?1 OR NOT h.ended, 0) AS owner_may_live,
             t.state = 'running' AND COALESCE(t.kill_at > t.started_at AND t.kill_at <= ?1, 0) AS overdue

@@ -8,6 +8,8 @@ e2e::in_both_modes! {
     a_submitted_task_becomes_a_completed_row_with_the_right_output_and_a_gapless_history
     fifty_tasks_at_once_over_several_plugins_all_end_rightly
     a_task_that_runs_later_waits_for_its_time_and_says_so
+    a_task_whose_time_comes_runs_then_and_not_before
+    of_what_waits_in_the_database_the_most_urgent_runs_first
     input_and_output_are_stored_byte_for_byte
 }
 
@@ -62,6 +64,39 @@ async fn fifty_tasks_at_once_over_several_plugins_all_end_rightly(mode: Mode) {
         }
         assert_eq!(ended["state"], if n % 5 < 3 { "completed" } else { "failed" }, "{ended}");
     }
+    invariants::hold(&site, daemon, &ids, Expected::default()).await;
+}
+
+async fn a_task_whose_time_comes_runs_then_and_not_before(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.start().await;
+    let at = chrono::Utc::now() + chrono::TimeDelta::milliseconds(1_500);
+    let later = probe::echo(json!(1)).option("run_at", at.to_rfc3339());
+    site.submit(&daemon, std::slice::from_ref(&later)).await;
+    let ended = daemon.http().ended(later.id).await;
+    let started: chrono::DateTime<chrono::Utc> =
+        ended["started_at"].as_str().unwrap_or_default().parse().expect("a time");
+    assert_eq!(ended["state"], "completed", "{ended}");
+    assert!(started >= at, "it was to run at {at}: {ended}");
+    invariants::hold(&site, daemon, &[later.id], Expected::default()).await;
+}
+
+async fn of_what_waits_in_the_database_the_most_urgent_runs_first(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.setup().set("plugins.probe.concurrency", 1).start().await;
+    let first = probe::sleep(1_500);
+    site.submit(&daemon, std::slice::from_ref(&first)).await;
+    let waiting: Vec<Task> = [1, 9, 5].map(|n| probe::echo(json!(n)).option("priority", n)).into();
+    site.submit(&daemon, &waiting).await;
+    let ids: Vec<_> = std::iter::once(first.id).chain(task::ids(&waiting)).collect();
+    site.at_rest(&ids).await;
+    let mut ended = Vec::new();
+    for id in &ids {
+        ended.push(daemon.http().task(*id).await);
+    }
+    ended.sort_by_key(|task| task["started_at"].as_str().unwrap_or_default().to_owned());
+    let order: Vec<_> = ended.iter().map(|task| task["priority"].as_u64().unwrap_or_default()).collect();
+    assert_eq!(order, [0, 9, 5, 1], "{ended:?}");
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use e2e::http::is_terminal;
 use e2e::invariants::{self, Expected};
 use e2e::{Mode, Site, Task, eventually, probe, task};
+use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -12,6 +13,7 @@ e2e::in_both_modes! {
     killed_in_the_middle_of_a_thousand_tasks_it_loses_none_and_runs_each_at_most_once_more
     stopped_while_tasks_run_it_ends_cleanly_and_gives_back_what_it_interrupted
     stopped_it_lets_running_tasks_finish
+    a_second_signal_ends_it_at_once_and_loses_nothing
     a_terminal_log_line_is_never_ahead_of_the_database
     killed_again_and_again_it_still_loses_nothing
 }
@@ -101,6 +103,22 @@ async fn stopped_it_lets_running_tasks_finish(mode: Mode) {
     assert_eq!(site.database().await.tasks().await[&asked.id].state, "completed");
     daemon.start_again().await;
     invariants::hold(&site, daemon, &[asked.id], Expected::default()).await;
+}
+
+async fn a_second_signal_ends_it_at_once_and_loses_nothing(mode: Mode) {
+    let site = Site::new(mode).await;
+    let mut daemon = site.setup().set("shutdown.grace_seconds", 600).start().await;
+    let asked = probe::sleep(3_000);
+    site.submit(&daemon, std::slice::from_ref(&asked)).await;
+    running(&site, 1).await;
+    daemon.signal(Signal::TERM);
+    daemon.says("a second signal ends at once").await;
+    assert_eq!(daemon.terminate().await, Some(5), "another code than after a clean end: {}", daemon.said());
+    assert_eq!(site.database().await.tasks().await[&asked.id].state, "running", "it did not wait for its guest");
+    daemon.start_again().await;
+    site.at_rest(&[asked.id]).await;
+    assert_eq!(daemon.http().task(asked.id).await["state"], "completed");
+    invariants::hold(&site, daemon, &[asked.id], Expected { take_overs: 1, ..Expected::default() }).await;
 }
 
 /// Commit, then the log line, then the acknowledgement: whatever the log says has ended is so after a kill.
