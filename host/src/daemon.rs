@@ -141,7 +141,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     folder.own(host).map_err(configuration)?;
 
     // The path, the lease that it acts under, and the duties.
-    let guests = connect::guest_runtime(&settings).map_err(configuration)?;
+    let guests = connect::Guests::start().map_err(configuration)?;
     let lease = Lease::new(tokio::time::Instant::now());
     let steady = lease.clone();
     let parts = worker::Parts {
@@ -149,7 +149,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         db: db.clone(),
         catalog: catalog.clone(),
         isolation: Arc::new(isolation::Children::new(again)),
-        guests: guests.handle().clone(),
+        guests: guests.handle(),
         chance: Arc::new(rand::random::<f64>),
     };
     let config = WorkerConfig {
@@ -222,7 +222,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         tracing::warn!(%error, "failed to end the lease; it expires by itself");
     }
     let _ = tokio::time::timeout(Duration::from_secs(2), door).await;
-    guests.shutdown_background();
+    drop(guests);
     drop(registry);
     match drained {
         Drained::Cleanly => {

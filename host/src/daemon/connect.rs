@@ -143,9 +143,30 @@ async fn waiting(readiness: &Readiness, code: &'static str, why: &str, pause: &m
 }
 
 /// The runtime on which guests run: as many threads as cores, apart from the host's own, so that the kernel shares the
-/// processors fairly between the two.
-pub fn guest_runtime(_settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().thread_name("guests").enable_all().build()
+/// processors fairly between the two. However the daemon ends, it waits for none of them: what is not interrupted by then is
+/// delivered again.
+pub struct Guests(Option<tokio::runtime::Runtime>);
+
+impl Guests {
+    /// Starts its threads.
+    pub fn start() -> std::io::Result<Guests> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("guests").enable_all().build()?;
+        Ok(Guests(Some(runtime)))
+    }
+
+    /// Where guests are spawned.
+    pub fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Guests {
+    /// A runtime that is dropped where others run asynchronously panics, since it waits for its threads.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn limits(set: &LimitSet) -> LimitSettings {
