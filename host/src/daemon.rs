@@ -208,20 +208,24 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let signal = requests.next().await;
     tracing::info!(signal, grace = ?settings.shutdown.grace, "draining; a second signal ends at once");
     readiness.closing();
+    let ending = async {
+        let drained = worker.drain().await;
+        watching.abort();
+        closing.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(5), duties.wait()).await;
+        broker.close().await;
+        lease_end.cancel();
+        let _ = keeping.await;
+        if let Err(error) = db.end_lease(host).await {
+            tracing::warn!(%error, "failed to end the lease; it expires by itself");
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), door).await;
+        drained
+    };
     let drained = tokio::select! {
-        drained = worker.drain() => drained,
+        drained = ending => drained,
         signal = requests.next() => return Err(DaemonError::Hurried(signal)),
     };
-    watching.abort();
-    closing.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(5), duties.wait()).await;
-    broker.close().await;
-    lease_end.cancel();
-    let _ = keeping.await;
-    if let Err(error) = db.end_lease(host).await {
-        tracing::warn!(%error, "failed to end the lease; it expires by itself");
-    }
-    let _ = tokio::time::timeout(Duration::from_secs(2), door).await;
     drop(guests);
     drop(registry);
     match drained {

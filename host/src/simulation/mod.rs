@@ -8,7 +8,7 @@
 //!   ├─▶ guests   what plugins do: end, fail, snooze, take long, kill their host
 //!   ├─▶ load     what producers and operators do: publish, twice, in conflict, unusable, submit, cancel
 //!   └─▶ nemesis  what happens to hosts, broker, database: kills, pauses, restarts, cuts, half-open connections
-//! world ─▶ verdict: the invariants, over the tables, the queues and the ledger of what guests did
+//! play: a world from its seed to its verdict: the invariants, over the tables, the queues and the ledger of what guests did
 //! ```
 //!
 //! A world draws which faults it knows and how often they come, so that some worlds are rough and some are nearly calm
@@ -16,11 +16,13 @@
 
 mod chance;
 mod expectation;
+mod fault;
 mod guests;
 mod host;
 mod ledger;
 mod load;
 mod nemesis;
+mod play;
 mod swarm;
 mod tally;
 mod tests;

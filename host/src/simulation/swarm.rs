@@ -1,7 +1,7 @@
 //! What a world is like: which faults it knows, and how often they come.
 
 use super::chance::Chance;
-use super::nemesis::Fault;
+use super::fault::Fault;
 
 /// What is taken out of the code, to see that its absence is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

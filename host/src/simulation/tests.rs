@@ -1,8 +1,8 @@
 //! Worlds by the hundred.
 
+use super::play::{Outcome, play};
 use super::swarm::Without;
 use super::tally::{CLAIMS, CRASHES, STEPS, Tally};
-use super::world::{Outcome, play};
 use std::io::Write;
 use std::time::Instant;
 

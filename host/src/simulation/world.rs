@@ -1,11 +1,10 @@
-//! One world, from its seed to its verdict.
+//! What all in a world share: its chance, its clock, its database and broker, and what is noted down.
 
 use super::chance::Chance;
 use super::expectation::Promise;
 use super::ledger::Ledger;
 use super::swarm::{Swarm, Without};
 use super::tally::Tally;
-use super::{load, nemesis, verdict};
 use crate::broker::memory::Server;
 use crate::db::memory::MemoryDb;
 use crate::task::TaskId;
@@ -21,8 +20,6 @@ use tokio::time::Instant;
 pub const LEASE: Duration = Duration::from_secs(3);
 /// How often the broker lets a message come back before it gives up on it.
 const RETURNS: u32 = 12;
-/// How long the calm world has to come to rest.
-const REST: Duration = Duration::from_secs(900);
 
 /// What all in a world share.
 pub struct World {
@@ -48,65 +45,13 @@ pub struct World {
     trace: Mutex<Vec<String>>,
 }
 
-/// What became of a world.
-pub struct Outcome {
-    /// Its number.
-    pub seed: u64,
-    /// Steps that were taken.
-    pub steps: u64,
-    /// Of every step with its time: the same for the same seed.
-    pub digest: u64,
-    /// How often what happened.
-    pub tally: Tally,
-    /// What must not be, and is.
-    pub violations: Vec<String>,
-    /// Everything that happened, in order.
-    pub trace: Vec<String>,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Play the world of this seed for so many steps, and let it come to rest.
-pub fn play(seed: u64, steps: u64, without: Without) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(async {
-        let world = World::new(seed, without);
-        world.server.declare("default");
-        world.tell(&format!("{:?}", world.swarm));
-        let hosts = nemesis::populate(&world);
-        let load = tokio::spawn(load::run(world.clone()));
-        let nemesis = tokio::spawn(nemesis::run(world.clone(), hosts.clone()));
-        // A world that nearly stands still is over, too.
-        while world.steps.load(Ordering::Relaxed) < steps && world.began.elapsed() < Duration::from_secs(3_600) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        world.calm.store(true, Ordering::Relaxed);
-        world.tell("calm");
-        load.await.expect("the load does not panic");
-        nemesis.await.expect("the nemesis does not panic");
-        hosts.heal();
-        let calm = Instant::now();
-        while !verdict::is_at_rest(&world) && calm.elapsed() < REST {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        // What is still on its way (a late statement, an acknowledgement) arrives.
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let violations = verdict::violations(&world);
-        Outcome {
-            seed,
-            steps: world.steps.load(Ordering::Relaxed),
-            digest: world.digest.load(Ordering::Relaxed),
-            tally: std::mem::take(&mut *lock(&world.tally)),
-            violations,
-            trace: std::mem::take(&mut *lock(&world.trace)),
-        }
-    })
-}
-
 impl World {
-    fn new(seed: u64, without: Without) -> Arc<World> {
+    /// The world of this seed, which begins now.
+    pub fn new(seed: u64, without: Without) -> Arc<World> {
         let chance = Arc::new(Chance::of(seed));
         let swarm = Swarm { without, ..Swarm::draw(&chance) };
         let began = Instant::now();
@@ -144,6 +89,32 @@ impl World {
     /// No faults any more, and no load.
     pub fn is_calm(&self) -> bool {
         self.calm.load(Ordering::Relaxed)
+    }
+
+    /// From now on there are none.
+    pub fn calm_down(&self) {
+        self.calm.store(true, Ordering::Relaxed);
+        self.tell("calm");
+    }
+
+    /// How long it has been.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Steps so far.
+    pub fn taken(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Of every step with its time: the same for the same seed.
+    pub fn digest(&self) -> u64 {
+        self.digest.load(Ordering::Relaxed)
+    }
+
+    /// What was noted down, handed over.
+    pub fn notes(&self) -> (Tally, Vec<String>) {
+        (std::mem::take(&mut *lock(&self.tally)), std::mem::take(&mut *lock(&self.trace)))
     }
 
     /// Whether something of this likelihood (in percent) happens; nothing does in a calm world.
