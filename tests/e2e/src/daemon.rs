@@ -233,6 +233,15 @@ impl Daemon {
         self.http.as_ref().expect("only a ready daemon has an address")
     }
 
+    /// Waits until `/readyz` says 503 and names this.
+    pub async fn not_ready(&self, named: &str) {
+        eventually(&format!("it is not ready because of {named}"), async || {
+            let answer = self.http().get("/readyz").await;
+            if answer.status == 503 && answer.text.contains(named) { Ok(()) } else { Err(answer.text) }
+        })
+        .await;
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -172,6 +172,27 @@ impl Site {
         .await;
     }
 
+    /// Waits until at least `enough` tasks run, and says which do.
+    pub async fn running(&self, enough: usize) -> Vec<Uuid> {
+        let database = self.database().await;
+        eventually(&format!("{enough} tasks run"), async || {
+            let rows = database.tasks().await;
+            let running: Vec<_> = rows.iter().filter(|(_, row)| row.state == "running").map(|(id, _)| *id).collect();
+            if running.len() >= enough { Ok(running) } else { Err(format!("{rows:?}")) }
+        })
+        .await
+    }
+
+    /// Waits until all these complete, and checks that each has run once.
+    pub async fn once_each(&self, daemon: &Daemon, ids: &[Uuid]) {
+        self.at_rest(ids).await;
+        let rows = self.database().await.tasks().await;
+        assert!(ids.iter().all(|id| rows[id].state == "completed"), "{rows:?}");
+        for id in ids {
+            assert_eq!(daemon.http().attempts(*id).await.len(), 1, "one run: {:?}", daemon.http().events(*id).await);
+        }
+    }
+
     /// Waits until at least `enough` tasks of the database are terminal, and says how many are.
     pub async fn ended_at_least(&self, enough: usize) -> usize {
         let database = self.database().await;

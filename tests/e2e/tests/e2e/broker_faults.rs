@@ -23,7 +23,7 @@ async fn connections_that_fall_silent_are_replaced_within_thirty_seconds() {
     let daemon = site.setup().set("broker.url", way.through(site.broker_url())).start().await;
     let under_way: Vec<_> = (0..3).map(|_| probe::sleep(3_000)).collect();
     site.publish(&under_way).await;
-    running(&site, 3).await;
+    site.running(3).await;
     way.fall_silent();
     way.restore().await; // for whoever connects anew
     let began = Instant::now();
@@ -39,7 +39,7 @@ async fn connections_that_fall_silent_are_replaced_within_thirty_seconds() {
         "consumed after {consuming:?}, published after {publishing:?}"
     );
     let ids = [task::ids(&under_way), vec![consumed.id, published.id]].concat();
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -49,12 +49,12 @@ async fn a_queue_deleted_while_its_tasks_run_costs_no_run() {
     let daemon = site.start().await;
     let under_way: Vec<_> = (0..4).map(|_| probe::sleep(1_500)).collect();
     site.publish(&under_way).await;
-    running(&site, 4).await;
+    site.running(4).await;
     site.amqp().delete(site.prefix(), &["default".to_owned()]).await;
     let after = words("after");
     routed(&site, &after).await;
     let ids = [task::ids(&under_way), vec![after.id]].concat();
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -67,7 +67,7 @@ async fn a_binding_that_vanishes_is_noticed_and_bound_again_without_anybody_publ
     let began = Instant::now();
     routed(&site, &task).await;
     assert!(began.elapsed() < thirty_seconds(), "bound again after {:?}", began.elapsed());
-    once_each(&site, &daemon, &[task.id]).await;
+    site.once_each(&daemon, &[task.id]).await;
     invariants::hold(&site, daemon, &[task.id], Expected::default()).await;
 }
 
@@ -84,7 +84,7 @@ async fn an_exchange_that_vanishes_is_declared_again_with_all_its_bindings() {
         daemon.http().post("/v1/tasks", &task.body()).await.expect(201);
     }
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     assert!(began.elapsed() < thirty_seconds(), "all were published after {:?}", began.elapsed());
     let bad = e2e::amqp::Outgoing::json("no task"); // which has a way to its end again
     site.amqp().publish(site.prefix(), "default", [bad]).await;
@@ -113,7 +113,7 @@ async fn what_is_unroutable_says_so_and_leaves_when_somebody_binds_the_queue() {
     assert_eq!(site.database().await.outbox().await, 5, "they stay in the outbox");
     site.amqp().declare(site.prefix(), "default").await;
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -128,20 +128,20 @@ async fn a_broker_that_is_restarted_or_killed_costs_no_run() {
     for politely in [true, false] {
         let tasks: Vec<_> = (0..8).map(|_| probe::sleep(1_000)).collect();
         site.publish(&tasks).await;
-        running(&site, 4).await;
+        site.running(4).await;
         if politely {
             broker.control(&["stop_app"]).await;
-            not_ready(&daemon, "broker").await;
+            daemon.not_ready("broker").await;
             broker.control(&["start_app"]).await;
         } else {
             broker.kill();
-            not_ready(&daemon, "broker").await;
+            daemon.not_ready("broker").await;
             site.ended_at_least(ids.len() + 4).await; // settled without it
             broker.start_again().await;
         }
         site.reconnect().await;
         ids.extend(task::ids(&tasks));
-        once_each(&site, &daemon, &ids).await;
+        site.once_each(&daemon, &ids).await;
     }
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
@@ -154,12 +154,12 @@ async fn connections_that_the_broker_closes_cost_no_run() {
     let tasks: Vec<_> = (0..24).map(|_| probe::sleep(800)).collect();
     site.publish(&tasks).await;
     for _ in 0..3 {
-        running(&site, 2).await;
+        site.running(2).await;
         broker.control(&["close_all_connections", "an operator's mishap"]).await;
     }
     site.reconnect().await;
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -170,20 +170,20 @@ async fn under_a_memory_alarm_publishing_waits_and_everything_else_goes_on() {
     let daemon = site.start().await;
     let published: Vec<_> = (0..12).map(|_| probe::sleep(400)).collect();
     site.publish(&published).await;
-    running(&site, 4).await;
+    site.running(4).await;
     broker.control(&["set_vm_memory_high_watermark", "0.000001"]).await;
     let submitted: Vec<_> = (0..5).map(|n| words(&format!("{n}"))).collect();
     for task in &submitted {
         daemon.http().post("/v1/tasks", &task.body()).await.expect(201);
     }
     // Consumed, run, settled, acknowledged, all under the alarm.
-    once_each(&site, &daemon, &task::ids(&published)).await;
+    site.once_each(&daemon, &task::ids(&published)).await;
     for task in &submitted {
         waits_for(&daemon, task.id, "not_published").await;
     }
     broker.control(&["set_vm_memory_high_watermark", "0.4"]).await;
     let ids = [task::ids(&published), task::ids(&submitted)].concat();
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -197,7 +197,7 @@ async fn a_task_that_outlasts_the_brokers_consumer_time_out_runs_once() {
     site.publish(&tasks).await;
     daemon.says("timeout").await; // RabbitMQ's word for why it closed the channel
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -216,33 +216,6 @@ async fn waits_for(daemon: &Daemon, id: Uuid, code: &str) {
     eventually(&format!("{id} waits for {code}"), async || {
         let task = daemon.http().task(id).await;
         if task["waiting_for"]["code"] == code { Ok(()) } else { Err(task["waiting_for"].to_string()) }
-    })
-    .await;
-}
-
-/// All complete, and each has run once.
-async fn once_each(site: &Site, daemon: &Daemon, ids: &[Uuid]) {
-    site.at_rest(ids).await;
-    let rows = site.database().await.tasks().await;
-    assert!(ids.iter().all(|id| rows[id].state == "completed"), "{rows:?}");
-    for id in ids {
-        assert_eq!(daemon.http().attempts(*id).await.len(), 1, "one run: {:?}", daemon.http().events(*id).await);
-    }
-}
-
-async fn running(site: &Site, enough: usize) {
-    let database = site.database().await;
-    eventually(&format!("{enough} tasks run"), async || {
-        let running = database.tasks().await.values().filter(|row| row.state == "running").count();
-        if running >= enough { Ok(()) } else { Err(format!("{running} run")) }
-    })
-    .await;
-}
-
-async fn not_ready(daemon: &Daemon, named: &str) {
-    eventually(&format!("it is not ready because of the {named}"), async || {
-        let answer = daemon.http().get("/readyz").await;
-        if answer.status == 503 && answer.text.contains(named) { Ok(()) } else { Err(answer.text) }
     })
     .await;
 }

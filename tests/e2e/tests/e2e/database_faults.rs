@@ -5,9 +5,8 @@ use std::time::Duration;
 use e2e::database::Database;
 use e2e::forward::Forward;
 use e2e::invariants::{self, Expected};
-use e2e::{Daemon, Mode, Site, Task, database, eventually, probe, task};
+use e2e::{Mode, Site, Task, database, eventually, probe, task};
 use serde_json::json;
-use uuid::Uuid;
 
 #[tokio::test]
 async fn results_of_an_outage_survive_a_kill_in_the_spool_and_nothing_runs_again() {
@@ -18,7 +17,7 @@ async fn results_of_an_outage_survive_a_kill_in_the_spool_and_nothing_runs_again
     let mut daemon = setup.start().await;
     let tasks: Vec<_> = (0..4).map(|_| probe::sleep(1_500)).collect();
     site.publish(&tasks).await;
-    running(&site, 4).await;
+    site.running(4).await;
     way.cut().await;
     let spool = site.data("data").join("spool");
     eventually("four results are in the spool", async || {
@@ -33,7 +32,7 @@ async fn results_of_an_outage_survive_a_kill_in_the_spool_and_nothing_runs_again
     way.restore().await;
     daemon.start_again().await;
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     assert!(files(&spool).is_empty(), "what is recorded is not kept: {:?}", files(&spool));
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
@@ -47,7 +46,7 @@ async fn a_shutdown_in_an_outage_says_that_it_was_dirty_and_loses_nothing() {
     let mut daemon = setup.set("shutdown.grace_seconds", 1).start().await;
     let tasks: Vec<_> = (0..3).map(|_| probe::sleep(1_000)).collect();
     site.publish(&tasks).await;
-    running(&site, 3).await;
+    site.running(3).await;
     way.cut().await;
     daemon.says("results wait for the database in the spool").await;
     assert_eq!(daemon.terminate().await, Some(5), "{}", daemon.said());
@@ -55,7 +54,7 @@ async fn a_shutdown_in_an_outage_says_that_it_was_dirty_and_loses_nothing() {
     way.restore().await;
     daemon.start_again().await;
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -66,13 +65,13 @@ async fn a_database_that_turns_read_only_is_waited_for() {
     let (tasks, operator, name) = under_way(&site).await;
     operator.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     terminate_backends(&operator, &name).await;
-    not_ready(&daemon, "read-only").await;
+    daemon.not_ready("read-only").await;
     let late = Task::new("word-count", json!({"text": "late"}));
     site.publish(std::slice::from_ref(&late)).await;
     operator.execute(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
     terminate_backends(&operator, &name).await;
     let ids: Vec<_> = task::ids(&tasks).into_iter().chain([late.id]).collect();
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -88,7 +87,7 @@ async fn terminated_backends_are_replaced_and_nothing_runs_twice() {
         terminate_backends(&operator, site.prefix()).await;
     }
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -104,10 +103,10 @@ async fn a_database_that_does_not_get_on_is_told_within_its_time_out_and_waited_
     let held = tokio::spawn(async move {
         holder.execute("BEGIN; LOCK TABLE agentry.tasks IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT").await;
     });
-    not_ready(&daemon, "database").await;
+    daemon.not_ready("database").await;
     held.await.unwrap();
     let ids = task::ids(&tasks);
-    once_each(&site, &daemon, &ids).await;
+    site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
 
@@ -125,14 +124,14 @@ async fn after_an_outage_longer_than_the_lease_the_living_keep_what_they_run() {
     let two = setup("two").start().await;
     let tasks: Vec<_> = (0..8).map(|_| probe::sleep(9_000)).collect();
     site.publish(&tasks).await;
-    running(&site, 8).await;
+    site.running(8).await;
     way.cut().await;
-    not_ready(&one, "lease").await;
-    not_ready(&two, "lease").await;
+    one.not_ready("lease").await;
+    two.not_ready("lease").await;
     tokio::time::sleep(Duration::from_secs(2)).await; // past every lease: what is tested is a time
     way.restore().await;
     let ids = task::ids(&tasks);
-    once_each(&site, &one, &ids).await;
+    site.once_each(&one, &ids).await;
     two.stop().await;
     invariants::hold(&site, one, &ids, Expected::default()).await;
 }
@@ -148,33 +147,6 @@ async fn under_way(site: &Site) -> (Vec<Task>, Database, String) {
 async fn terminate_backends(operator: &Database, name: &str) {
     let all = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     operator.execute(&all).await;
-}
-
-/// All complete, and each has run once.
-async fn once_each(site: &Site, daemon: &Daemon, ids: &[Uuid]) {
-    site.at_rest(ids).await;
-    let rows = site.database().await.tasks().await;
-    assert!(rows.values().all(|row| row.state == "completed"), "{rows:?}");
-    for id in ids {
-        assert_eq!(daemon.http().attempts(*id).await.len(), 1, "one run: {:?}", daemon.http().events(*id).await);
-    }
-}
-
-async fn running(site: &Site, enough: usize) {
-    let database = site.database().await;
-    eventually(&format!("{enough} tasks run"), async || {
-        let running = database.tasks().await.values().filter(|row| row.state == "running").count();
-        if running >= enough { Ok(()) } else { Err(format!("{running} run")) }
-    })
-    .await;
-}
-
-async fn not_ready(daemon: &Daemon, named: &str) {
-    eventually(&format!("it is not ready because of {named}"), async || {
-        let answer = daemon.http().get("/readyz").await;
-        if answer.status == 503 && answer.text.contains(named) { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
 }
 
 fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {

@@ -2,7 +2,7 @@
 
 use e2e::forward::Forward;
 use e2e::invariants::{self, Expected};
-use e2e::{Daemon, Mode, Site, Task, eventually, probe, task, variables};
+use e2e::{Mode, Site, Task, eventually, probe, task, variables};
 use serde_json::json;
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn a_task_accepted_while_the_broker_is_away_runs_when_it_is_back() {
     broker.restore().await;
     let daemon = site.setup().set("broker.url", broker.through(&variables::amqp())).start().await;
     broker.cut().await;
-    not_ready(&daemon, "broker").await;
+    daemon.not_ready("broker").await;
     let tasks: Vec<_> = (0..20).map(|n| Task::new("word-count", json!({"text": format!("{n}")}))).collect();
     for task in &tasks {
         daemon.http().post("/v1/tasks", &task.body()).await.expect(201);
@@ -31,9 +31,9 @@ async fn what_runs_when_the_broker_goes_is_finished_and_not_run_again() {
     let daemon = site.setup().set("broker.url", broker.through(&variables::amqp())).start().await;
     let tasks: Vec<_> = (0..12).map(|_| probe::sleep(700)).collect();
     site.publish(&tasks).await;
-    running(&site, 4).await;
+    site.running(4).await;
     broker.cut().await;
-    not_ready(&daemon, "broker").await;
+    daemon.not_ready("broker").await;
     site.ended_at_least(4).await; // settled without the broker
     broker.restore().await;
     let ids = task::ids(&tasks);
@@ -55,7 +55,7 @@ async fn while_the_database_is_away_nothing_is_lost_and_all_complete_after() {
     site.publish(&tasks).await;
     site.ended_at_least(4).await;
     database.cut().await;
-    not_ready(&daemon, "database").await;
+    daemon.not_ready("database").await;
     assert_eq!(daemon.http().get("/healthz").await.status, 200, "alive all the same");
     database.restore().await;
     let ids = task::ids(&tasks);
@@ -82,22 +82,4 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
     site.publish(std::slice::from_ref(&after)).await;
     assert_eq!(daemon.http().ended(after.id).await["state"], "completed");
     invariants::hold(&site, daemon, &[after.id], Expected::default()).await;
-}
-
-/// Until `/readyz` says 503 and names the dependency.
-async fn not_ready(daemon: &Daemon, named: &str) {
-    eventually(&format!("it is not ready because of the {named}"), async || {
-        let answer = daemon.http().get("/readyz").await;
-        if answer.status == 503 && answer.text.contains(named) { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
-}
-
-async fn running(site: &Site, enough: usize) {
-    let database = site.database().await;
-    eventually(&format!("{enough} tasks run"), async || {
-        let running = database.tasks().await.values().filter(|row| row.state == "running").count();
-        if running >= enough { Ok(()) } else { Err(format!("{running} run")) }
-    })
-    .await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use e2e::http::is_terminal;
 use e2e::invariants::{self, Expected};
-use e2e::{Mode, Site, Task, eventually, probe, task};
+use e2e::{Mode, Site, Task, probe, task};
 use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
@@ -69,7 +69,7 @@ async fn stopped_while_tasks_run_it_ends_cleanly_and_gives_back_what_it_interrup
     // More than there are slots; the first would outlive the grace.
     let tasks: Vec<_> = (0..12).map(|n| probe::sleep(if n < 4 { 8_000 } else { 10 })).collect();
     site.submit(&daemon, &tasks).await;
-    let running = running(&site, 4).await;
+    let running = site.running(4).await;
     assert_eq!(daemon.terminate().await, Some(0), "{}", daemon.said());
 
     let database = site.database().await;
@@ -98,7 +98,7 @@ async fn stopped_it_lets_running_tasks_finish(mode: Mode) {
     let mut daemon = site.start().await;
     let asked = probe::sleep(1_500);
     site.submit(&daemon, std::slice::from_ref(&asked)).await;
-    running(&site, 1).await;
+    site.running(1).await;
     assert_eq!(daemon.terminate().await, Some(0), "{}", daemon.said());
     assert_eq!(site.database().await.tasks().await[&asked.id].state, "completed");
     daemon.start_again().await;
@@ -110,7 +110,7 @@ async fn a_second_signal_ends_it_at_once_and_loses_nothing(mode: Mode) {
     let mut daemon = site.setup().set("shutdown.grace_seconds", 600).start().await;
     let asked = probe::sleep(3_000);
     site.submit(&daemon, std::slice::from_ref(&asked)).await;
-    running(&site, 1).await;
+    site.running(1).await;
     daemon.signal(Signal::TERM);
     daemon.says("a second signal ends at once").await;
     assert_eq!(daemon.terminate().await, Some(5), "another code than after a clean end: {}", daemon.said());
@@ -152,7 +152,7 @@ async fn the_embedded_queue_is_durable_across_a_kill() {
     let mut tasks = vec![probe::sleep(2_000)];
     tasks.extend((0..50).map(|n| probe::echo(json!(n))));
     site.submit(&daemon, &tasks).await;
-    running(&site, 1).await;
+    site.running(1).await;
     daemon.kill();
     daemon.start_again().await;
     let expected = Expected { take_overs: 1, ..Expected::default() };
@@ -170,15 +170,4 @@ async fn a_second_daemon_on_the_same_embedded_data_is_refused() {
         "it names the folder: {second:?}"
     );
     daemon.stop().await;
-}
-
-/// Waits until at least so many tasks run, and says which.
-async fn running(site: &Site, enough: usize) -> Vec<Uuid> {
-    let database = site.database().await;
-    eventually(&format!("{enough} tasks run"), async || {
-        let rows = database.tasks().await;
-        let running: Vec<_> = rows.iter().filter(|(_, row)| row.state == "running").map(|(id, _)| *id).collect();
-        if running.len() >= enough { Ok(running) } else { Err(format!("{rows:?}")) }
-    })
-    .await
 }
