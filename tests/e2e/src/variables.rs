@@ -7,9 +7,9 @@ pub fn binary() -> PathBuf {
     required("AGENTRY_TEST_BIN").into()
 }
 
-/// The daemon of an earlier version; nothing where it could not be built.
-pub fn previous_binary() -> Option<PathBuf> {
-    std::env::var_os("AGENTRY_TEST_PREVIOUS_BIN").map(PathBuf::from)
+/// The daemon of an earlier version.
+pub fn previous_binary() -> PathBuf {
+    required("AGENTRY_TEST_PREVIOUS_BIN").into()
 }
 
 /// The daemon's binary with faults on demand.

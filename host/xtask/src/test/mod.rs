@@ -90,6 +90,12 @@ fn run_tests(
     if args.full {
         command.arg("--include-ignored").env("AGENTRY_TEST_FULL", "1");
     }
+    let mut tally = Tally::default();
+    if args.full && previous.is_none() {
+        // Said by name where it was found missing. What does not run is not to read as passed.
+        command.args(["--skip", previous::TEST]);
+        tally.skip();
+    }
     command.args(&args.filters).args(&args.arguments);
     command.envs(services.env());
     command.env("AGENTRY_TEST_BIN", binary);
@@ -101,7 +107,6 @@ fn run_tests(
     command.env("TMPDIR", &folder);
     command.env("AGENTRY_TEST_PLUGINS", root.join("plugins"));
     command.env("AGENTRY_TEST_GUESTS", root.join("tests/guests"));
-    let mut tally = Tally::default();
     let terms = Terms { remove: vec![folder], ..Terms::default() };
     let status = process::read(&command, &terms, Read::Both, |line| {
         process::pass(line);

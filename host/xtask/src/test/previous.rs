@@ -8,14 +8,15 @@ use anyhow::{Context, bail};
 use crate::workspace::{self, Workspace};
 use crate::{host, process, talk};
 
+/// The test that needs it.
+pub const TEST: &str = "the_previous_version_and_this_one_work_side_by_side";
+
 /// Builds it, once per commit; `None`, said by name, where the history is not there.
 ///
 /// It shares the target folder, and so the compiled dependencies; whoever wants today's daemon builds it afterwards.
 pub fn build(workspace: &Workspace) -> anyhow::Result<Option<PathBuf>> {
     let Some(commit) = commit() else {
-        println!(
-            "skipped: the test of a rolling upgrade: no commit with other migrations is in this checkout's history"
-        );
+        println!("skipped: {TEST}: no commit with other migrations is in this checkout's history");
         return Ok(None);
     };
     let kept = workspace.target.join("previous").join(format!("agentry-{commit}"));

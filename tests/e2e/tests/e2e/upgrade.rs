@@ -6,12 +6,8 @@ use e2e::{Mode, Site, eventually, probe, task, variables};
 #[tokio::test]
 #[ignore = "needs the previous version's binary, which `cargo xtask test --full` builds"]
 async fn the_previous_version_and_this_one_work_side_by_side() {
-    let Some(previous) = variables::previous_binary() else {
-        eprintln!("skipped: the_previous_version_and_this_one_work_side_by_side: AGENTRY_TEST_PREVIOUS_BIN is not set");
-        return;
-    };
     let site = Site::new(Mode::Services).await;
-    let old = site.setup_named("old").binary(previous).start().await;
+    let old = site.setup_named("old").binary(variables::previous_binary()).start().await;
     let mut ids = Vec::new();
     let publish = async |ids: &mut Vec<_>| {
         let tasks: Vec<_> = (0..80).map(|_| probe::sleep(100)).collect();
