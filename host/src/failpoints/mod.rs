@@ -208,7 +208,11 @@ fn redrives() -> MutexGuard<'static, BTreeSet<String>> {
 fn effect(line: &str) {
     let ledger = LEDGER.get_or_init(|| {
         let path = std::env::var_os(VARIABLES[1]).filter(|path| !path.is_empty())?;
-        OpenOptions::new().append(true).create(true).open(path).ok()
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        Some(opened.unwrap_or_else(|error| {
+            crate::telemetry::say(&format!("agentry: {}: {error}", VARIABLES[1]));
+            std::process::exit(2)
+        }))
     });
     if let Some(mut file) = ledger.as_ref() {
         // One write, appended: lines of several processes do not mix, and a kill after it loses nothing.
