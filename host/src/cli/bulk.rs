@@ -1,11 +1,9 @@
 //! `agentry task cancel|retry`: one task, several, or all that filters match, page by page over the API.
 
-use super::client::{Client, Refused, encode, refused};
-use super::pace::{Pace, Rate};
-use super::task::rows;
+use super::client::{Client, Refused, encode, refused, rows};
+use super::pace::{Pace, Rate, moment};
 use super::{Failed, Server, output};
-use crate::task::{State, TaskId, span};
-use chrono::{SecondsFormat, Utc};
+use crate::task::{State, TaskId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -174,14 +172,7 @@ impl Bulk {
     async fn matching(&self, verb: Verb, client: &Client, tally: &mut Tally, pace: &mut Pace) -> Result<(), Failed> {
         let mut query = String::new();
         // Once for all pages.
-        let since = match &self.since {
-            None => None,
-            Some(text) => {
-                let at = span::since(text, Utc::now());
-                let at = at.ok_or_else(|| Failed::usage(format!("--since is {text:?}; it takes {}", span::SINCE)))?;
-                Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
-            }
-        };
+        let since = moment(self.since.as_deref())?;
         let filters = [
             ("plugin", &self.plugin),
             ("kind", &self.kind),

@@ -1,12 +1,9 @@
 //! `agentry dead …`.
 
-use super::client::{Client, encode};
+use super::client::{Client, encode, rows};
 use super::output::{self, field};
-use super::pace::{Pace, Rate};
-use super::task::rows;
+use super::pace::{Pace, Rate, moment};
 use super::{Failed, Server};
-use crate::task::span;
-use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 /// Letters of one request that only looks.
@@ -133,14 +130,7 @@ impl Redrive {
     async fn collect(&self, letters: &mut Vec<Value>) -> Result<(), Failed> {
         let client = Client::new(&self.server)?;
         let mut pace = Pace::new(self.rate);
-        let since = match &self.since {
-            None => None,
-            Some(text) => {
-                let at = span::since(text, Utc::now());
-                let at = at.ok_or_else(|| Failed::usage(format!("--since is {text:?}; it takes {}", span::SINCE)))?;
-                Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
-            }
-        };
+        let since = moment(self.since.as_deref())?;
         let chunk = if self.dry_run { CHUNK } else { 1 };
         let (mut named, mut before) = (self.ids.chunks(chunk as usize), Value::Null);
         loop {

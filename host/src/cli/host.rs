@@ -1,8 +1,7 @@
 //! `agentry host …`.
 
-use super::client::Client;
+use super::client::{Client, rows};
 use super::output::{self, field};
-use super::task::rows;
 use super::{Failed, Server};
 
 /// Which hosts share the database.

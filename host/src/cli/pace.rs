@@ -1,8 +1,19 @@
-//! `--rate`: not faster than an operator said.
+//! What the verbs for many have in common: `--rate`, not faster than an operator said, and `--since`.
 
+use super::Failed;
+use crate::task::span;
+use chrono::{SecondsFormat, Utc};
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
+
+/// `--since` as the API takes it: a moment, the same for every page.
+pub fn moment(since: Option<&str>) -> Result<Option<String>, Failed> {
+    let Some(text) = since else { return Ok(None) };
+    let at = span::since(text, Utc::now());
+    let at = at.ok_or_else(|| Failed::usage(format!("--since is {text:?}; it takes {}", span::SINCE)))?;
+    Ok(Some(at.to_rfc3339_opts(SecondsFormat::Micros, true)))
+}
 
 /// So many per second, minute or hour.
 #[derive(Clone, Copy, Debug, PartialEq)]

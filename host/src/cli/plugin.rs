@@ -1,8 +1,7 @@
 //! `agentry plugin …`.
 
-use super::client::{Client, encode};
+use super::client::{Client, encode, rows};
 use super::output::{self, field};
-use super::task::rows;
 use super::{Failed, Server};
 use serde_json::Value;
 

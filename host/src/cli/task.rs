@@ -1,7 +1,7 @@
 //! `agentry task …`.
 
 use super::bulk::{Bulk, Verb};
-use super::client::{Client, encode};
+use super::client::{Client, encode, rows};
 use super::{Failed, Server, output, submit, timeline};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -199,9 +199,4 @@ impl List {
         }
         Ok(())
     }
-}
-
-/// The rows of an answer.
-pub fn rows<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
-    answer[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }
