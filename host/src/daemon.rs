@@ -149,7 +149,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         db: db.clone(),
         catalog: catalog.clone(),
         isolation: Arc::new(isolation::Children::new(again)),
-        guests: guests.handle(),
+        guests: guests.handle.clone(),
         chance: Arc::new(rand::random::<f64>),
     };
     let config = WorkerConfig {

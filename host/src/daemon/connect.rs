@@ -145,25 +145,24 @@ async fn waiting(readiness: &Readiness, code: &'static str, why: &str, pause: &m
 /// The runtime on which guests run: as many threads as cores, apart from the host's own, so that the kernel shares the
 /// processors fairly between the two. However the daemon ends, it waits for none of them: what is not interrupted by then is
 /// delivered again.
-pub struct Guests(Option<tokio::runtime::Runtime>);
+pub struct Guests {
+    /// Where guests are spawned.
+    pub handle: tokio::runtime::Handle,
+    runtime: Option<tokio::runtime::Runtime>,
+}
 
 impl Guests {
     /// Starts its threads.
     pub fn start() -> std::io::Result<Guests> {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("guests").enable_all().build()?;
-        Ok(Guests(Some(runtime)))
-    }
-
-    /// Where guests are spawned.
-    pub fn handle(&self) -> tokio::runtime::Handle {
-        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+        Ok(Guests { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 }
 
 impl Drop for Guests {
     /// A runtime that is dropped where others run asynchronously panics, since it waits for its threads.
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }

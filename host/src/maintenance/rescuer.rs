@@ -1,5 +1,6 @@
 //! The rescuer: a task is orphaned if and only if it is `running` and its owner's lease has ended, or has lapsed, or its attempt
-//! is past its hard deadline (a host that renews while it is wedged). It is published again; whoever claims it takes it over under a new fence, and the old owner, should it wake, is fenced.
+//! is past its hard deadline (a host that renews while it is wedged). It is published again; whoever claims it takes it over
+//! under a new fence, and the old owner, should it wake, is fenced.
 
 use super::{BATCH, Parts, sweep};
 use std::time::Duration;
