@@ -8,7 +8,7 @@ use super::spool::Spool;
 use super::{Shared, batch};
 use crate::db::{Claimed, SettleAnswer};
 use crate::task::settle::Usage;
-use crate::task::{Ended, Settlement, TaskMessage};
+use crate::task::{Ended, Fence, Settlement, TaskId, TaskMessage};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,25 +25,30 @@ pub struct End {
 impl End {
     /// Claimed, and never entered a guest.
     pub fn interrupted(message: &TaskMessage, claimed: &Claimed, reason: &str) -> End {
-        End {
-            settlement: Settlement {
-                id: message.id,
-                fence: claimed.fence,
-                attempt: claimed.standing.attempt,
-                ended: Ended::Interrupted { reason: reason.into() },
-                version: "".into(),
-                digest: "".into(),
-                usage: Usage::default(),
-                logs: Vec::new(),
-            },
-        }
+        End { settlement: interrupted((message.id, claimed.fence, claimed.standing.attempt), reason) }
+    }
+}
+
+/// A task, its claim and its attempt.
+type Claim = (TaskId, Fence, u32);
+
+fn interrupted((id, fence, attempt): Claim, reason: &str) -> Settlement {
+    Settlement {
+        id,
+        fence,
+        attempt,
+        ended: Ended::Interrupted { reason: reason.into() },
+        version: "".into(),
+        digest: "".into(),
+        usage: Usage::default(),
+        logs: Vec::new(),
     }
 }
 
 /// A batch that waits for the database.
 enum Waiting {
-    /// On disk.
-    Spooled(PathBuf),
+    /// On disk, and whose results they are.
+    Spooled(PathBuf, Vec<Claim>),
     /// In memory, because the disk did not take it or there is none.
     Held(Vec<Settlement>),
 }
@@ -160,10 +165,11 @@ async fn next<T>(
 
 async fn keep(spool: &mut Spool, batch: Vec<Settlement>) -> Waiting {
     let count = batch.len();
+    let claims = batch.iter().map(|settlement| (settlement.id, settlement.fence, settlement.attempt)).collect();
     match spool.keep(batch).await {
         (_, Ok(Some(file))) => {
             tracing::warn!(count, file = %file.display(), "results wait for the database in the spool");
-            Waiting::Spooled(file)
+            Waiting::Spooled(file, claims)
         }
         (batch, Ok(None)) => Waiting::Held(batch),
         (batch, Err(error)) => {
@@ -180,16 +186,17 @@ async fn retry(shared: &Shared, waiting: Waiting, acks: &mpsc::Sender<Done>) -> 
             true => None,
             false => Some(Waiting::Held(batch)),
         },
-        Waiting::Spooled(file) => match Spool::load(file.clone()).await {
+        Waiting::Spooled(file, claims) => match Spool::load(file.clone()).await {
             Ok((_, batch)) if record(shared, &batch, acks).await => {
                 Spool::done(file).await;
                 None
             }
-            Ok(_) => Some(Waiting::Spooled(file)),
+            Ok(_) => Some(Waiting::Spooled(file, claims)),
             Err(error) => {
-                // Unacknowledged all the same: once this process ends, the broker delivers those again.
-                tracing::error!(%error, file = %file.display(), "a spooled result cannot be read back");
-                None
+                // They are this host's, which lives: nobody else would ever take them over.
+                Spool::put_aside(&file, &error);
+                let reason = "its result was spooled in an outage of the database and could not be read back";
+                Some(Waiting::Held(claims.into_iter().map(|claim| interrupted(claim, reason)).collect()))
             }
         },
     }

@@ -64,6 +64,12 @@ impl Spool {
         tokio::task::spawn_blocking(move || read(&file)).await.map_err(io::Error::other)?
     }
 
+    /// A file cannot be read: it is kept for a person, and not looked at again.
+    pub fn put_aside(file: &Path, error: &io::Error) {
+        let renamed = fs::rename(file, file.with_extension("unreadable"));
+        tracing::error!(%error, file = %file.display(), ?renamed, "a spooled result cannot be read; put aside");
+    }
+
     /// A batch is recorded, and its file not needed any more.
     pub async fn done(file: PathBuf) {
         if let Err(error) = tokio::fs::remove_file(&file).await {
@@ -83,9 +89,7 @@ pub async fn replay(db: &dyn Db, folder: PathBuf) -> Result<usize, DbError> {
         let (host, settlements) = match Spool::load(file.clone()).await {
             Ok(read) => read,
             Err(error) => {
-                let aside = file.with_extension("unreadable");
-                let renamed = fs::rename(&file, &aside);
-                tracing::error!(%error, file = %file.display(), ?renamed, "a spooled result cannot be read; put aside");
+                Spool::put_aside(&file, &error);
                 continue;
             }
         };

@@ -38,6 +38,28 @@ async fn results_of_an_outage_survive_a_kill_in_the_spool_and_nothing_runs_again
 }
 
 #[tokio::test]
+async fn a_result_that_cannot_be_read_back_runs_again_and_does_not_hang() {
+    let site = Site::new(Mode::Services).await;
+    let mut way = Forward::to(&site.database_url(), 5432);
+    way.restore().await;
+    let setup = site.setup().set("database.url", way.through(&site.database_url())).set("database.timeout_seconds", 2);
+    let daemon = setup.start().await;
+    let asked = probe::sleep(1_500);
+    site.publish(std::slice::from_ref(&asked)).await;
+    site.running(1).await;
+    way.cut().await;
+    daemon.says("results wait for the database in the spool").await;
+    for file in files(&site.data("data").join("spool")) {
+        std::fs::write(file, "{").expect("the spool is a folder of files");
+    }
+    way.restore().await;
+    let ended = daemon.http().ended(asked.id).await;
+    assert_eq!((&ended["state"], &ended["attempt"]), (&json!("completed"), &json!(1)), "no attempt is burnt: {ended}");
+    assert!(daemon.said().contains("cannot be read; put aside"), "{}", daemon.said());
+    invariants::hold(&site, daemon, &[asked.id], Expected::default()).await;
+}
+
+#[tokio::test]
 async fn a_shutdown_in_an_outage_says_that_it_was_dirty_and_loses_nothing() {
     let site = Site::new(Mode::Services).await;
     let mut way = Forward::to(&site.database_url(), 5432);
