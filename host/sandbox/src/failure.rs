@@ -7,6 +7,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace, WasmtimeBug};
 use wasmtime_wasi::I32Exit;
 
+use crate::defence::Defence;
 use crate::limits::{KIB, Limits, MIB, Refusal};
 use crate::streams::truncate;
 
@@ -248,7 +249,9 @@ fn frame(frame: &wasmtime::FrameInfo) -> String {
         Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
         None => format!("function {}", frame.func_index()),
     };
-    truncate(&mut name, FRAME_BYTES);
+    if Defence::FrameNames.stands() {
+        truncate(&mut name, FRAME_BYTES);
+    }
     name
 }
 

@@ -12,6 +12,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::context::Context;
+use crate::defence::Defence;
 use crate::limits::{Limits, Meter};
 use crate::streams::{Log, Output, Stream};
 
@@ -74,12 +75,12 @@ impl CpuMeter {
     }
 
     pub(crate) fn is_spent(&self) -> bool {
-        self.spent() > self.limit
+        Defence::Cpu.stands() && self.spent() > self.limit
     }
 
     /// Within a poll, on its thread.
     fn is_spent_by_now(&self) -> bool {
-        self.spent() + Duration::from_nanos(self.running()) > self.limit
+        Defence::Cpu.stands() && self.spent() + Duration::from_nanos(self.running()) > self.limit
     }
 }
 
@@ -92,15 +93,25 @@ fn thread_cpu() -> u64 {
 impl Shared {
     /// Whether the host has a reason to end the run now, asked from within the guest.
     fn halted(&self) -> Option<Halt> {
-        if self.stop.is_cancelled() {
+        if self.is_stopped() {
             Some(Halt::Stopped)
         } else if self.cpu.is_spent_by_now() {
             Some(Halt::Cpu)
-        } else if Instant::now() >= self.end {
+        } else if self.is_over() {
             Some(Halt::Timeout)
         } else {
             None
         }
+    }
+
+    /// Somebody ended the task.
+    pub(crate) fn is_stopped(&self) -> bool {
+        Defence::Stop.stands() && self.stop.is_cancelled()
+    }
+
+    /// Its time is over.
+    pub(crate) fn is_over(&self) -> bool {
+        Defence::WallClock.stands() && Instant::now() >= self.end
     }
 }
 
@@ -126,7 +137,8 @@ impl State {
     fn tick(&self) -> wasmtime::Result<UpdateDeadline> {
         match self.shared.halted() {
             Some(halt) => Err(halt.into()),
-            None => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+            None if Defence::Yield.stands() => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+            None => Ok(UpdateDeadline::Continue(1)),
         }
     }
 }
@@ -149,19 +161,33 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, context: Context, shared: 
     let mut wasi = WasiCtx::builder();
     // Everything else is already inert in a new builder: no arguments, no environment, standard input at its end, no
     // folders. What the network's defaults are has changed between releases, so it is said.
-    wasi.allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .max_random_size(limits.random_bytes)
-        .stdout(Output { shared: shared.clone(), stream: Stream::Stdout })
-        .stderr(Output { shared: shared.clone(), stream: Stream::Stderr });
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    if !Defence::Network.stands() {
+        wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    }
+    if Defence::Random.stands() {
+        wasi.max_random_size(limits.random_bytes);
+    }
+    match Defence::OwnStreams.stands() {
+        true => wasi
+            .stdout(Output { shared: shared.clone(), stream: Stream::Stdout })
+            .stderr(Output { shared: shared.clone(), stream: Stream::Stderr }),
+        false => wasi.inherit_stdout().inherit_stderr(),
+    };
     let mut table = ResourceTable::new();
-    table.set_max_capacity(limits.handles as usize);
+    if Defence::Handles.stands() {
+        table.set_max_capacity(limits.handles as usize);
+    }
     let state = State { wasi: wasi.build(), table, meter: Meter::new(limits), context, shared, host_calls: 0 };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
-    store.set_hostcall_fuel(hostcall_fuel(limits));
-    store.set_max_component_handles(limits.handles as usize);
+    store.set_hostcall_fuel(match Defence::Hostcall.stands() {
+        true => hostcall_fuel(limits),
+        false => usize::MAX,
+    });
+    if Defence::GuestHandles.stands() {
+        store.set_max_component_handles(limits.handles as usize);
+    }
     store.epoch_deadline_callback(|store| store.data().tick());
     store.set_epoch_deadline(1);
     store

@@ -14,6 +14,7 @@
 
 mod cache;
 mod capability;
+mod defence;
 mod engine;
 mod failure;
 mod inspect;
@@ -25,6 +26,7 @@ mod run;
 mod streams;
 
 pub use cache::CacheError;
+pub use defence::Defence;
 pub use engine::{EngineError, Sandbox, SandboxConfig};
 pub use failure::{Fault, FaultKind};
 pub use limits::Limits;

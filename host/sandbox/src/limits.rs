@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
+use crate::defence::Defence;
+
 /// One mebibyte in bytes.
 pub(crate) const MIB: u64 = 1 << 20;
 /// One kibibyte in bytes.
@@ -134,7 +136,7 @@ fn grown(sum: u64, current: usize, desired: usize) -> u64 {
 impl ResourceLimiter for Meter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let sum = grown(self.memory, current, desired);
-        if sum > self.memory_limit {
+        if sum > self.memory_limit && Defence::Memory.stands() {
             self.refused = Some(Refusal::Memory(sum));
             return Ok(false);
         }
@@ -156,7 +158,7 @@ impl ResourceLimiter for Meter {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let sum = grown(self.table, current, desired);
-        if sum > self.table_limit {
+        if sum > self.table_limit && Defence::Tables.stands() {
             self.refused = Some(Refusal::Table(sum));
             return Ok(false);
         }

@@ -6,6 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::capability::bindings::agentry::plugin::types::Failure;
+use crate::defence::Defence;
 use crate::failure::{Fault, FaultKind, MESSAGE_BYTES};
 use crate::limits::Limits;
 use crate::streams::{Log, truncate};
@@ -69,11 +70,12 @@ const SNOOZE: Duration = Duration::from_secs(1);
 
 pub(crate) fn from_output(output: String, limits: &Limits) -> Outcome {
     let bytes = output.len() as u64;
-    if bytes > limits.output_bytes {
+    if bytes > limits.output_bytes && Defence::Output.stands() {
         return Outcome::Fault(Fault::output_too_large(bytes, limits));
     }
     let (message, detail) = match check_json(&output) {
         Ok(()) => return Outcome::Output(output),
+        Err(_) if !Defence::OutputJson.stands() => return Outcome::Output(output),
         Err(NotJson::Syntax(error)) => (
             format!("returned text that is not JSON: {error}"),
             json!({ "line": error.line(), "column": error.column() }),

@@ -13,6 +13,7 @@ use wasmtime::component::{Component, InstancePre};
 use crate::capability;
 use crate::capability::bindings::PluginPre;
 use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
+use crate::defence::Defence;
 use crate::engine::{Inner, Sandbox};
 use crate::inspect::{Outline, outline};
 use crate::instance::State;
@@ -141,7 +142,7 @@ impl Sandbox {
     /// is taken until it ends, and its result goes to the cache, so that a later load may find it.
     pub async fn load(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
         let limit = self.inner.config.component_bytes;
-        if component.len() as u64 > limit {
+        if component.len() as u64 > limit && Defence::ComponentSize.stands() {
             return Err(LoadError::TooLarge { bytes: component.len() as u64, limit });
         }
         let (inner, grants, file) = (self.inner.clone(), grants.clone(), component.clone());
@@ -183,8 +184,10 @@ fn joined<T>(result: Result<Result<T, LoadError>, task::JoinError>) -> Result<T,
 /// Everything that can be said without compiling.
 fn check(inner: &Inner, file: &[u8], grants: &Grants) -> Result<Checked, LoadError> {
     let outline = outline(file)?;
-    for import in &outline.imports {
-        capability::check_import(import, grants)?;
+    if Defence::Imports.stands() {
+        for import in &outline.imports {
+            capability::check_import(import, grants)?;
+        }
     }
     capability::check_exports(outline.exports.iter().map(String::as_str))?;
     check_memory(&outline, &inner.config.ceilings)?;
@@ -194,7 +197,7 @@ fn check(inner: &Inner, file: &[u8], grants: &Grants) -> Result<Checked, LoadErr
 }
 
 fn check_memory(outline: &Outline, ceilings: &Limits) -> Result<(), LoadError> {
-    if outline.initial_memory <= ceilings.memory_bytes {
+    if outline.initial_memory <= ceilings.memory_bytes || !Defence::InitialMemory.stands() {
         return Ok(());
     }
     let reason = format!(

@@ -13,6 +13,8 @@
 //!
 //! `AGENTRY_LEDGER=FILE`: the moment a guest logs for the first time in a run, one line is appended to that file by one
 //! write: the log of side effects that neither database nor broker has a part in. A guest that says nothing is not in it.
+//!
+//! `AGENTRY_WITHOUT=memory,cpu`: the sandbox without these of its defences (`agentry_sandbox::Defence`), to show that each is missed.
 
 mod broker;
 mod catalog;
@@ -30,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The variables, which only this build knows.
-pub const VARIABLES: [&str; 2] = ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER"];
+pub const VARIABLES: [&str; 3] = ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER", "AGENTRY_WITHOUT"];
 
 /// Every point there is, in the order of a task's way.
 pub const POINTS: [&str; 34] = [

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::{Level, LogLine, LogSink, Stream};
+use crate::defence::Defence;
 use crate::limits::Limits;
 
 /// The logger's name of the host's own remarks in a guest's log.
@@ -45,7 +46,10 @@ impl Log {
             kept: 0,
             most_bytes: limits.log_bytes,
             most_lines: limits.log_lines,
-            line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
+            line_bytes: match Defence::LogLine.stands() {
+                true => usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
+                false => usize::MAX,
+            },
             full: false,
             stdout: Open::default(),
             stderr: Open::default(),
@@ -122,11 +126,11 @@ impl Log {
 
     fn push(&mut self, stream: Stream, level: Level, logger: String, message: String, cut: bool) {
         let bytes = (logger.len() + message.len()) as u64;
-        if self.lines.len() as u64 >= u64::from(self.most_lines) {
+        if self.lines.len() as u64 >= u64::from(self.most_lines) && Defence::LogLines.stands() {
             let most = self.most_lines;
             return self.end(format!("the log was cut here: more than log_lines = {most}"));
         }
-        if self.kept.saturating_add(bytes) > self.most_bytes {
+        if self.kept.saturating_add(bytes) > self.most_bytes && Defence::LogBytes.stands() {
             let most = self.most_bytes / crate::limits::KIB;
             return self.end(format!("the log was cut here: more than log_kib = {most}"));
         }
