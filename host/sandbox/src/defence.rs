@@ -63,6 +63,8 @@ defences! {
     FileKind = "file_kind",
     /// Bytes of a component's file.
     ComponentSize = "component_size",
+    /// Modules and components within a component.
+    Parts = "parts",
     /// Memory that a component begins with.
     InitialMemory = "initial_memory",
     /// Compiled code is taken only from files that are ours and whole.

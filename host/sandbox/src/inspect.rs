@@ -6,6 +6,11 @@ use wasmparser::{Encoding, Parser, Payload};
 use crate::defence::Defence;
 use crate::plugin::LoadError;
 
+/// The most modules and components that a component may be made of, however they are nested. Of a real one there are a
+/// dozen; the compiler's memory grows with the square of their number, and some hundred kilobytes of file hold enough of them
+/// to take all the memory that a machine has.
+const PARTS: usize = 1_000;
+
 /// What a component says about itself.
 #[derive(Debug, Default)]
 pub(crate) struct Outline {
@@ -51,13 +56,20 @@ pub(crate) fn outline(file: &[u8]) -> Result<Outline, LoadError> {
     let mut outline = Outline::default();
     // One entry per module or component that is open; the first is the plugin itself.
     let mut open: Vec<Encoding> = Vec::new();
+    let mut parts = 0;
     let malformed = |error: wasmparser::BinaryReaderError| match error.message().contains("unexpected end") {
         true => LoadError::Truncated { reason: error.to_string() },
         false => LoadError::Malformed { reason: error.to_string() },
     };
     for payload in Parser::new(0).parse_all(file) {
         match payload.map_err(malformed)? {
-            Payload::Version { encoding, .. } => open.push(encoding),
+            Payload::Version { encoding, .. } => {
+                open.push(encoding);
+                parts += 1;
+                if parts > PARTS && Defence::Parts.stands() {
+                    return Err(LoadError::Parts { limit: PARTS });
+                }
+            }
             Payload::End(_) => {
                 open.pop();
             }
@@ -84,4 +96,20 @@ pub(crate) fn outline(file: &[u8]) -> Result<Outline, LoadError> {
     }
     outline.imports.sort();
     Ok(outline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_of_very_many_parts_is_refused_however_they_are_nested() {
+        let beside = |count: usize| format!("(component {})", "(core module)".repeat(count));
+        assert!(outline(&wat::parse_str(beside(PARTS - 1)).unwrap()).is_ok());
+        let tree = (0..10).fold("(component)".to_owned(), |inner, _| format!("(component {inner} {inner})"));
+        for text in [beside(PARTS), tree] {
+            let refused = outline(&wat::parse_str(text).unwrap()).unwrap_err();
+            assert!(matches!(refused, LoadError::Parts { limit: PARTS }), "{refused}");
+        }
+    }
 }

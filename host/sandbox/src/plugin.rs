@@ -47,6 +47,8 @@ pub enum LoadError {
     Truncated { reason: String },
     #[error("load the component: it is malformed: {reason}")]
     Malformed { reason: String },
+    #[error("load the component: it is made of more than {limit} modules and components")]
+    Parts { limit: usize },
     #[error("load the component: it imports {import}, which this host does not know")]
     UnknownImport { import: String },
     #[error("load the component: it imports {import}; this host serves {serves}")]
