@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Actions: `abort` (SIGKILL to this very process: nothing is flushed), `error` (the call does not happen and says so),
-//! `commit-then-error` (it happens, and its answer is lost), `hang` (for ever) and `hang:MS`.
+//! `commit-then-error` (it happens, and its answer is lost), `hang` (for ever), `hang:MS` and `panic`.
 //!
 //! `AGENTRY_LEDGER=FILE`: the moment a guest logs for the first time in a run, one line is appended to that file by one
 //! write: the log of side effects that neither database nor broker has a part in. A guest that says nothing is not in it.
@@ -83,6 +83,8 @@ pub enum Action {
     CommitThenError,
     /// For so long; `None`: for ever.
     Hang(Option<Duration>),
+    /// The host's own code panics, on the thread that came here.
+    Panic,
 }
 
 /// One rule of `AGENTRY_FAILPOINTS`.
@@ -121,6 +123,7 @@ impl Rule {
             ("error", "") => Action::Error,
             ("commit-then-error", "") => Action::CommitThenError,
             ("hang", "") => Action::Hang(None),
+            ("panic", "") => Action::Panic,
             ("hang", ms) => {
                 let ms = ms.parse().map_err(|_| format!("{ms:?} is no number of milliseconds"))?;
                 Action::Hang(Some(Duration::from_millis(ms)))
@@ -157,8 +160,10 @@ fn action(point: &'static str, subject: &str) -> Option<Action> {
     let rule = rules.iter().find(|rule| rule.fires(point, subject))?;
     // Not through the log, which is written by a thread that dies with this process.
     let _ = std::io::stderr().write_all(format!("failpoint {point} {:?}\n", rule.action).as_bytes());
-    if rule.action == Action::Abort {
-        abort();
+    match rule.action {
+        Action::Abort => abort(),
+        Action::Panic => panic!("failpoint {point}"),
+        _ => {}
     }
     Some(rule.action)
 }
