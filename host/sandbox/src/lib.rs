@@ -19,6 +19,7 @@ mod engine;
 mod failure;
 mod inspect;
 mod instance;
+mod json;
 mod limits;
 mod outcome;
 mod plugin;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::json as value;
 
 use crate::capability::bindings::agentry::plugin::types::Failure;
 use crate::defence::Defence;
 use crate::failure::{Fault, FaultKind, MESSAGE_BYTES};
+use crate::json::{self, DEPTH, NotJson};
 use crate::limits::Limits;
 use crate::streams::{Log, truncate};
 
@@ -56,9 +56,6 @@ pub enum Outcome {
     Stopped,
 }
 
-/// The deepest nesting of JSON that is let through. Parsers with a stack (serde_json's own, Postgres') give up near
-/// here, and a task's output must not break whoever reads it.
-const DEPTH: usize = 128;
 /// The longest code, in bytes.
 const CODE_BYTES: usize = 64;
 /// The longest details, in bytes.
@@ -73,16 +70,16 @@ pub(crate) fn from_output(output: String, limits: &Limits) -> Outcome {
     if bytes > limits.output_bytes && Defence::Output.stands() {
         return Outcome::Fault(Fault::output_too_large(bytes, limits));
     }
-    let (message, detail) = match check_json(&output) {
+    let (message, detail) = match json::check(&output) {
         Ok(()) => return Outcome::Output(output),
         Err(_) if !Defence::OutputJson.stands() => return Outcome::Output(output),
         Err(NotJson::Syntax(error)) => (
             format!("returned text that is not JSON: {error}"),
-            json!({ "line": error.line(), "column": error.column() }),
+            value!({ "line": error.line(), "column": error.column() }),
         ),
         Err(NotJson::Depth(depth)) => (
             format!("returned JSON that is nested {depth} deep or more, and {DEPTH} is the most"),
-            json!({ "limit": "output_depth", "used": depth, "allowed": DEPTH }),
+            value!({ "limit": "output_depth", "used": depth, "allowed": DEPTH }),
         ),
     };
     Outcome::Fault(Fault { kind: FaultKind::InvalidOutput, message, detail })
@@ -125,7 +122,7 @@ fn code(code: Option<String>, log: &mut Log) -> Option<String> {
 }
 
 fn details(details: Option<String>, log: &mut Log) -> Option<String> {
-    let fits = |details: &String| details.len() <= DETAILS_BYTES && check_json(details).is_ok();
+    let fits = |details: &String| details.len() <= DETAILS_BYTES && json::check(details).is_ok();
     kept(details, fits, log, "the failure's details were dropped: they are not JSON of at most 64 KiB")
 }
 
@@ -141,50 +138,6 @@ fn kept(value: Option<String>, fits: impl Fn(&String) -> bool, log: &mut Log, re
     }
     log.remark(remark.to_owned());
     None
-}
-
-#[derive(Debug)]
-enum NotJson {
-    Syntax(serde_json::Error),
-    Depth(usize),
-}
-
-/// Whether a text is JSON of bounded depth. Neither its value nor a copy is made.
-fn check_json(text: &str) -> Result<(), NotJson> {
-    let depth = depth(text.as_bytes());
-    if depth > DEPTH {
-        return Err(NotJson::Depth(depth));
-    }
-    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(NotJson::Syntax)
-}
-
-/// The deepest nesting in a text that may be JSON, counted no further than is too deep.
-fn depth(text: &[u8]) -> usize {
-    let (mut now, mut most) = (0usize, 0usize);
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                now += 1;
-                most = most.max(now);
-                if most > DEPTH {
-                    break;
-                }
-            }
-            b']' | b'}' => now = now.saturating_sub(1),
-            b'"' => {
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'"' => break,
-                        b'\\' => drop(bytes.next()),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    most
 }
 
 #[cfg(test)]
@@ -209,7 +162,14 @@ mod tests {
 
     #[test]
     fn json_is_given_on_byte_for_byte() {
-        for output in ["null", " {\"b\":1, \"a\" : 1.0e5}\n", "\"]]]\\\"[[[\"", "\"\u{1f980}\""] {
+        for output in [
+            "null",
+            " {\"b\":1, \"a\" : 1.0e5}\n",
+            "\"]]]\\\"[[[\"",
+            "\"\u{1f980}\"",
+            "\"\\ud83e\\udd80\"",
+            "[1e-999,18446744073709551616]",
+        ] {
             assert_eq!(kind(output), None, "{output}");
         }
         assert_eq!(kind(&format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH))), None);
@@ -217,7 +177,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_invalid_output() {
-        for output in ["", "nul", "{} {}", "{'a':1}", "[1,]", "\"open", "NaN"] {
+        let unreadable = ["\"\\ud800\"", "{\"\\udc00\":1}", "1e999", "[-1e999]"];
+        for output in ["", "nul", "{} {}", "{'a':1}", "[1,]", "\"open", "NaN"].iter().chain(&unreadable) {
             assert_eq!(kind(output), Some(FaultKind::InvalidOutput), "{output}");
         }
     }
@@ -226,9 +187,10 @@ mod tests {
     fn json_too_deep_for_its_readers_is_an_invalid_output() {
         let deep = format!("{}{}", "[".repeat(DEPTH + 1), "]".repeat(DEPTH + 1));
         assert_eq!(kind(&deep), Some(FaultKind::InvalidOutput));
-        // What is let through, the usual reader reads.
-        let fits = format!("{}{}", "[".repeat(DEPTH - 1), "]".repeat(DEPTH - 1));
-        assert!(serde_json::from_str::<serde_json::Value>(&fits).is_ok());
+        // What is let through, the usual reader reads, also within a failure of a task in a list.
+        let fits = format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH));
+        let listed = format!("{{\"tasks\":[{{\"failure\":{{\"detail\":{{\"data\":{fits}}}}}}}]}}");
+        assert!(serde_json::from_str::<serde_json::Value>(&listed).is_ok());
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl From<Rejection> for Problem {
         let status = match rejection.code {
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             "content_type" | "content_encoding" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "bad_plugin" | "bad_options" => StatusCode::UNPROCESSABLE_ENTITY,
+            "bad_plugin" | "bad_input" | "bad_options" => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::BAD_REQUEST,
         };
         Problem::new(status, rejection.code, rejection.detail)

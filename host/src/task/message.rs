@@ -4,7 +4,7 @@
 //! refusal names the key, what was found and what is allowed. Input is kept byte for byte.
 
 use super::limits::MessageLimits;
-use super::{Options, TaskId, retry};
+use super::{Options, TaskId, json, retry};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -100,9 +100,17 @@ pub struct Rejection {
     pub plugin: Option<String>,
 }
 
+/// The longest detail, in bytes. It quotes what was sent, and goes into the log, a row and a header of the message.
+const DETAIL_BYTES: usize = 1 << 10;
+
 impl Rejection {
     fn new(code: &'static str, detail: impl Into<String>) -> Rejection {
-        Rejection { code, detail: detail.into(), id: None, plugin: None }
+        let mut detail = detail.into();
+        if detail.len() > DETAIL_BYTES {
+            detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
+            detail.push('…');
+        }
+        Rejection { code, detail, id: None, plugin: None }
     }
 }
 
@@ -186,6 +194,7 @@ impl TaskMessage {
     ) -> Result<TaskMessage, Rejection> {
         let plugin: PluginRef = plugin.parse().map_err(|e| Rejection::new("bad_plugin", format!("plugin: {e}")))?;
         options.check(limits).map_err(|detail| Rejection::new("bad_options", detail))?;
+        json::check(input).map_err(|detail| Rejection::new("bad_input", format!("input: {detail}")))?;
         let fingerprint = fingerprint(&plugin, input, &options);
         Ok(TaskMessage {
             id: id.unwrap_or_else(uuid::Uuid::now_v7),

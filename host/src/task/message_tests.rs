@@ -139,9 +139,27 @@ fn plugin_input_and_options_make_the_fingerprint() {
 }
 
 #[test]
-fn input_nested_beyond_reason_is_carried_not_a_crash() {
-    let deep = format!(r#"{{"plugin":"a","input":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
-    let roomy = MessageLimits { body_bytes: 1 << 20, ..limits() };
-    let message = TaskMessage::decode(&Envelope { body: deep.as_bytes(), ..Envelope::default() }, &roomy).unwrap();
-    assert_eq!(message.input.len(), 200_001);
+fn input_that_its_readers_could_not_read_is_refused() {
+    let nested = |deep: usize| format!("{}1{}", "[".repeat(deep), "]".repeat(deep));
+    let decode = |input: &str| {
+        let body = format!(r#"{{"plugin":"a","input":{input}}}"#);
+        let roomy = MessageLimits { body_bytes: 1 << 20, ..limits() };
+        TaskMessage::decode(&Envelope { body: body.as_bytes(), ..Envelope::default() }, &roomy)
+    };
+    assert_eq!(&*decode(&nested(100)).unwrap().input, nested(100));
+    for input in [&nested(101), &nested(100_000), r#""\ud800""#, r#"{"\udfff": 1}"#, "1e999"] {
+        let refused = decode(input).unwrap_err();
+        assert_eq!(refused.code, "bad_input", "{refused:?}");
+    }
+}
+
+#[test]
+fn a_detail_quotes_no_more_than_a_person_reads() {
+    let long = "é".repeat(50_000);
+    for body in [format!(r#"{{"plugin":"{long}","input":1}}"#), format!(r#"{{"{long}":1}}"#)] {
+        let roomy = MessageLimits { body_bytes: 1 << 20, ..limits() };
+        let refused =
+            TaskMessage::decode(&Envelope { body: body.as_bytes(), ..Envelope::default() }, &roomy).unwrap_err();
+        assert!(refused.detail.len() < 1_100 && refused.detail.ends_with('…'), "{}", refused.detail.len());
+    }
 }

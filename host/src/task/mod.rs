@@ -6,6 +6,7 @@
 pub mod claim;
 pub mod event;
 pub mod failure;
+mod json;
 pub mod limits;
 pub mod message;
 pub mod options;
