@@ -26,6 +26,7 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, OsString)>,
     binary: PathBuf,
+    token: Option<String>,
 }
 
 impl Setup {
@@ -38,6 +39,7 @@ impl Setup {
             arguments: Vec::new(),
             environment: Vec::new(),
             binary: variables::binary(),
+            token: None,
         }
         .set("data.dir", folder.join(name).to_string_lossy().into_owned())
         .set("log.level", "debug")
@@ -83,6 +85,15 @@ impl Setup {
     pub fn without_variable(mut self, name: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self
+    }
+
+    /// The same with this token, which its API asks for.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        let file = self.folder.join("tokens");
+        std::fs::write(&file, format!("test full {token}\n")).expect("the tokens are written");
+        self.token = Some(token.to_owned());
+        self.set("api.tokens_file", file.to_string_lossy().into_owned())
     }
 
     /// The same with the binary that has faults on demand.
@@ -218,7 +229,7 @@ impl Daemon {
         let began = Instant::now();
         loop {
             if let Some(address) = self.said.address() {
-                self.http = Some(Http::new(&address));
+                self.http = Some(Http::with_token(&address, self.setup.token.as_deref()));
                 return;
             }
             let status = self.child.try_wait().expect("a child can be waited for");

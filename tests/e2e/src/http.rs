@@ -42,12 +42,22 @@ impl Answer {
 impl Http {
     /// A client of the daemon at `base`, such as `http://127.0.0.1:7070`.
     pub fn new(base: &str) -> Self {
+        Self::with_token(base, None)
+    }
+
+    /// The same, of one that asks for a token.
+    pub fn with_token(base: &str, token: Option<&str>) -> Self {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         PROVIDER.get_or_init(|| {
             // Somebody else may have been first; either will do, since nothing here speaks TLS.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
-        let client = reqwest::Client::builder().timeout(patience()).no_proxy().build().expect("an HTTP client");
+        let bearer = token.map(|token| {
+            format!("Bearer {token}").parse::<reqwest::header::HeaderValue>().expect("a token is a header's value")
+        });
+        let headers = bearer.map(|bearer| (reqwest::header::AUTHORIZATION, bearer)).into_iter().collect();
+        let client = reqwest::Client::builder().timeout(patience()).no_proxy().default_headers(headers);
+        let client = client.build().expect("an HTTP client");
         Self { base: base.trim_end_matches('/').to_owned(), client }
     }
 

@@ -43,4 +43,10 @@ pub enum Asked {
     Allocate { mib: usize },
     /// Return what could be had of files, sockets, names, arguments, environment and standard input.
     Reach {},
+    /// Return what is in a file, or why it could not be read.
+    Read { path: String },
+    /// Return every environment variable.
+    Variables {},
+    /// Return which ways to this port of the machine were open: connecting, listening, datagrams, names.
+    Network { port: u16 },
 }

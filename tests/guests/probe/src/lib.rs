@@ -73,6 +73,14 @@ fn act(task: &Task, asked: Asked) -> Result<Value, Failure> {
             Ok(json!({"bytes": memory.len()}))
         }
         Asked::Reach {} => Ok(reached()),
+        Asked::Read { path } => Ok(match std::fs::read_to_string(path) {
+            Ok(text) => json!({"text": text}),
+            Err(error) => json!({"error": error.to_string()}),
+        }),
+        Asked::Variables {} => {
+            Ok(json!(std::env::vars_os().map(|variable| format!("{variable:?}")).collect::<Vec<_>>()))
+        }
+        Asked::Network { port } => Ok(network(port)),
     }
 }
 
@@ -110,6 +118,22 @@ fn reached() -> Value {
         "arguments": std::env::args().count(),
         "variables": std::env::vars().count(),
         "stdin_bytes": std::io::read_to_string(std::io::stdin()).map_or(0, |text| text.len()),
+    })
+}
+
+/// Tries every way into the network of the machine.
+fn network(port: u16) -> Value {
+    use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+    let said = |tried: std::io::Result<()>| tried.map_or_else(|error| error.to_string(), |()| "open".to_owned());
+    let send = || UdpSocket::bind("0.0.0.0:0")?.send_to(b"hello", ("127.0.0.1", port)).map(drop);
+    json!({
+        "connect": said(TcpStream::connect(("127.0.0.1", port)).map(drop)),
+        "connect6": said(TcpStream::connect(("::1", port)).map(drop)),
+        "listen": said(TcpListener::bind("127.0.0.1:0").map(drop)),
+        "listen_everywhere": said(TcpListener::bind("0.0.0.0:0").map(drop)),
+        "bind": said(UdpSocket::bind("127.0.0.1:0").map(drop)),
+        "send": said(send()),
+        "name": said(("localhost", port).to_socket_addrs().map(drop)),
     })
 }
 
