@@ -22,11 +22,17 @@ use crate::defence::Defence;
 /// What the end of a file looks like: the checksum of all before it, and these bytes. At the end and not at the start,
 /// because the engine maps the file, and code begins at a page.
 const MARK: &[u8; 16] = b"agentry code  1\n";
+/// What files are called that are not whole yet.
+const DRAFT: &str = "tmp";
+/// Longer than any compiler takes.
+const DRAFTS_LIVE: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 const TRAILER_BYTES: u64 = 32 + MARK.len() as u64;
 
 /// A folder of compiled components that fit one engine.
 pub(crate) struct Cache {
     dir: PathBuf,
+    /// The folder goes with the process.
+    _passing: Option<tempfile::TempDir>,
     /// Tells engines of other versions, settings and machines apart.
     engine: u64,
 }
@@ -67,9 +73,31 @@ impl Cache {
         if found.mode() & 0o077 != 0 {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         }
+        Cache::forget_drafts(dir);
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Cache { dir: dir.to_owned(), engine: hasher.finish() })
+        Ok(Cache { dir: dir.to_owned(), _passing: None, engine: hasher.finish() })
+    }
+
+    /// A folder for this process alone: what is compiled elsewhere has to come here through a file.
+    pub(crate) fn passing(engine: &Engine) -> Result<Cache, CacheError> {
+        let made = tempfile::Builder::new().prefix("agentry-compiled-").tempdir();
+        let made = made.map_err(|source| CacheError::Io { dir: std::env::temp_dir(), source })?;
+        let cache = Cache::open(made.path(), engine)?;
+        Ok(Cache { _passing: Some(made), ..cache })
+    }
+
+    /// Removes what a process left that died while it wrote.
+    fn forget_drafts(dir: &Path) {
+        let left = |path: &Path| path.extension().is_some_and(|extension| extension == DRAFT);
+        let old = |path: &Path| {
+            let age = fs::metadata(path).and_then(|found| found.modified()).map(|at| at.elapsed().unwrap_or_default());
+            age.is_ok_and(|age| age > DRAFTS_LIVE)
+        };
+        let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in files.filter(|path| left(path) && old(path)) {
+            let _ = fs::remove_file(path); // a leftover costs its room
+        }
     }
 
     fn path(&self, digest: &str) -> PathBuf {
@@ -105,38 +133,79 @@ impl Cache {
     /// Keeps a compiled component for the next time. A failure costs that next time, and nothing now.
     pub(crate) fn store(&self, digest: &str, component: &Component) {
         let path = self.path(digest);
-        let stored = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&path, &code));
+        let stored = component.serialize().map_err(io::Error::other).and_then(|code| {
+            let draft = self.draft()?;
+            seal(&mut draft.output()?, &code)?;
+            self.keep(&draft, &path)
+        });
         if let Err(error) = stored {
             warn!(path = %path.display(), %error, "could not keep compiled code");
         }
     }
 
-    /// Under another name first, so that a crash leaves either the whole file or none.
-    fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+    /// What another process of this program wrote into a draft: looked at like any file here, kept, and loaded.
+    pub(crate) fn adopt(&self, engine: &Engine, digest: &str, draft: &Draft) -> Result<Component, Unfit> {
+        let path = self.path(digest);
+        if !trusted(&draft.path)? {
+            return Err(io::Error::other("the compiler left nothing").into());
+        }
+        self.keep(draft, &path)?;
+        deserialize(engine, &path).map_err(Unfit::Engine)
+    }
+
+    /// A file to write compiled code to, under another name than it will have, so that a crash leaves either the whole or
+    /// nothing.
+    pub(crate) fn draft(&self) -> io::Result<Draft> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.dir.join(format!(".{}-{count}.tmp", std::process::id()));
-        let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-                .open(&temporary)?;
-            file.write_all(code)?;
-            file.write_all(&Sha256::digest(code))?;
-            file.write_all(MARK)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)?;
-            File::open(&self.dir)?.sync_all()
-        })();
-        if written.is_err() {
-            // Nothing more can be done about a leftover than what the next start does.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        let path = self.dir.join(format!(".{}-{count}.{DRAFT}", std::process::id()));
+        let _ = fs::remove_file(&path); // of a process that had this one's number
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Draft { file, path })
     }
+
+    fn keep(&self, draft: &Draft, path: &Path) -> io::Result<()> {
+        draft.file.sync_all()?;
+        fs::rename(&draft.path, path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// See [`Cache::draft`]. Dropped: gone, unless it was kept.
+pub(crate) struct Draft {
+    file: File,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Where to write it.
+    pub(crate) fn output(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // kept, it has another name
+    }
+}
+
+/// Why what the compiler wrote is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// It could not be kept.
+    #[error("keep compiled code: {0}")]
+    Io(#[from] io::Error),
+    /// The engine does not take it.
+    #[error("{0:#}")]
+    Engine(wasmtime::Error),
+}
+
+/// Compiled code as it stands in a file here.
+pub(crate) fn seal(output: &mut impl Write, code: &[u8]) -> io::Result<()> {
+    output.write_all(code)?;
+    output.write_all(&Sha256::digest(code))?;
+    output.write_all(MARK)
 }
 
 /// Whether the file is there, ours alone, and what was written. The answer stays true afterwards because only this user

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod client;
+mod compile;
 mod config;
 mod dead;
 mod escape;
@@ -48,6 +49,9 @@ enum Command {
     /// One attempt in a process of its own, for a daemon that started it.
     #[command(hide = true)]
     Isolate(isolate::Isolate),
+    /// One component compiled in a process of its own, for one that started it.
+    #[command(hide = true)]
+    Compile(compile::Compile),
     /// One task, here and now: same sandbox, limits and grants; nothing needed around it.
     Run(run::Run),
     /// Hand a task to a daemon.
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match command {
+        Command::Compile(compile) => return compile.run(),
         Command::Up(up) => up.run(config),
         Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),
