@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -25,7 +26,11 @@ const MARK: &[u8; 16] = b"agentry code  1\n";
 /// What files are called that are not whole yet.
 const DRAFT: &str = "tmp";
 /// Longer than any compiler takes.
-const DRAFTS_LIVE: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+const DRAFTS_LIVE: Duration = Duration::from_secs(24 * 60 * 60);
+/// What files of compiled code are called.
+const CODE: &str = "cwasm";
+/// What nobody loaded for so long goes: another plugin's, another build's.
+const CODE_LIVES: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const TRAILER_BYTES: u64 = 32 + MARK.len() as u64;
 
 /// A folder of compiled components that fit one engine.
@@ -73,7 +78,7 @@ impl Cache {
         if found.mode() & 0o077 != 0 {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         }
-        Cache::forget_drafts(dir);
+        Cache::tidy(dir);
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Cache { dir: dir.to_owned(), _passing: None, engine: hasher.finish() })
@@ -87,22 +92,30 @@ impl Cache {
         Ok(Cache { _passing: Some(made), ..cache })
     }
 
-    /// Removes what a process left that died while it wrote.
-    fn forget_drafts(dir: &Path) {
-        let left = |path: &Path| path.extension().is_some_and(|extension| extension == DRAFT);
-        let old = |path: &Path| {
-            let age = fs::metadata(path).and_then(|found| found.modified()).map(|at| at.elapsed().unwrap_or_default());
-            age.is_ok_and(|age| age > DRAFTS_LIVE)
+    /// Removes what a process left that died while it wrote, and what nobody has loaded for long. Whoever runs from a file that
+    /// is removed keeps what is mapped.
+    fn tidy(dir: &Path) {
+        let past = |path: &Path| {
+            let lives = match path.extension()?.to_str()? {
+                DRAFT => DRAFTS_LIVE,
+                CODE => CODE_LIVES,
+                _ => return None,
+            };
+            let age = fs::symlink_metadata(path).and_then(|found| found.modified()).ok()?.elapsed().ok()?;
+            Some(age > lives)
         };
         let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in files.filter(|path| left(path) && old(path)) {
-            let _ = fs::remove_file(path); // a leftover costs its room
+        for path in files.filter(|path| past(path) == Some(true)) {
+            match fs::remove_file(&path) {
+                Ok(()) => debug!(path = %path.display(), "removed compiled code that nobody uses"),
+                Err(error) => debug!(path = %path.display(), %error, "could not remove old compiled code"),
+            }
         }
     }
 
     fn path(&self, digest: &str) -> PathBuf {
         let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
-        self.dir.join(format!("{digest}-{:016x}.cwasm", self.engine))
+        self.dir.join(format!("{digest}-{:016x}.{CODE}", self.engine))
     }
 
     /// The compiled form of the component with this digest, if it is here and whole. Anything doubtful is as good as
@@ -121,6 +134,8 @@ impl Cache {
         match deserialize(engine, &path) {
             Ok(component) => {
                 debug!(path = %path.display(), "took compiled code from the cache");
+                // Its age counts from its last use. A file system that does not take it: then from when it was compiled.
+                let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 Some(component)
             }
             Err(error) => {
@@ -255,7 +270,7 @@ impl Write for HashWriter<'_> {
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the code must come from `Component::serialize` and must not change while it is mapped. The folder is
     // writable for this user alone (`Cache::open`), the file is owned and writable by this user alone and carries the
-    // checksum of what this program wrote (`trusted`), and this program never writes to a file in place (`write`). That
+    // checksum of what this program wrote (`trusted`), and this program never writes to a file in place (`draft`). That
     // it fits this very engine is checked by the engine.
     unsafe { Component::deserialize_file(engine, path) }
 }
@@ -316,6 +331,28 @@ mod tests {
         }
         cache.store(DIGEST, &component(&engine));
         assert!(cache.load(&engine, DIGEST).is_some(), "it is replaced");
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_and_what_was_used_lately_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let cache = Cache::open(dir.path(), &engine).unwrap();
+        let aged = |path: &Path, days: u64| {
+            let at = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            File::options().create(true).append(true).open(path).and_then(|file| file.set_modified(at)).unwrap();
+        };
+        cache.store(DIGEST, &component(&engine));
+        aged(&cache.path(DIGEST), 40);
+        cache.load(&engine, DIGEST).unwrap();
+        let (old, draft, fresh, others) = ("old.cwasm", ".1-1.tmp", ".2-1.tmp", "notes.txt");
+        for (name, days) in [(old, 31), (draft, 2), (fresh, 0), (others, 99)] {
+            aged(&dir.path().join(name), days);
+        }
+        Cache::open(dir.path(), &engine).unwrap();
+        let there = |name: &str| dir.path().join(name).exists();
+        assert!(cache.path(DIGEST).exists(), "it was used today");
+        assert_eq!([old, draft, fresh, others].map(there), [false, false, true, true]);
     }
 
     #[test]
