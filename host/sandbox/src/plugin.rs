@@ -83,8 +83,12 @@ impl LoadError {
     /// repeats them; an operator reads this in a terminal.
     fn fit_to_show(mut self) -> LoadError {
         let words = match &mut self {
+            // What is served is said with the interface's name, which is the component's.
+            LoadError::ImportVersion { import, serves } => {
+                *serves = visible(serves, LoadError::WORDS_BYTES);
+                import
+            }
             LoadError::UnknownImport { import }
-            | LoadError::ImportVersion { import, .. }
             | LoadError::NotGranted { import, .. }
             | LoadError::NotProvided { import, .. } => import,
             LoadError::HandlerVersion { export, .. } => export,
