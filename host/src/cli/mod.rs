@@ -7,7 +7,8 @@ mod bulk;
 mod client;
 mod config;
 mod dead;
-mod escape;
+/// Text from elsewhere on its way to a terminal.
+pub mod escape;
 #[cfg(test)]
 mod help_tests;
 mod host;
