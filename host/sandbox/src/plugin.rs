@@ -20,6 +20,7 @@ use crate::engine::{Inner, Sandbox};
 use crate::inspect::{Outline, outline};
 use crate::instance::State;
 use crate::limits::{Limits, MIB};
+use crate::streams::visible;
 
 /// The capabilities that a plugin was granted, by the names of `plugin.toml`'s `[capabilities]`: `http`, `keyvalue`,
 /// `config`, `llm`, `tools`, `memory`. This build provides none of them yet.
@@ -79,6 +80,42 @@ pub enum LoadError {
     CompilerDied { reason: String },
     #[error("load the component: the host failed: {reason}")]
     Internal { reason: String },
+}
+
+impl LoadError {
+    /// The longest piece of a component, or of what the engine says about it, that an error repeats, in bytes.
+    const WORDS_BYTES: usize = 1 << 10;
+
+    /// The same on one line and within bounds. Names in a component are of any length and any characters, and the engine
+    /// repeats them; an operator reads this in a terminal.
+    fn fit_to_show(mut self) -> LoadError {
+        let words = match &mut self {
+            // What is served is said with the interface's name, which is the component's.
+            LoadError::ImportVersion { import, serves } => {
+                *serves = visible(serves, LoadError::WORDS_BYTES);
+                import
+            }
+            LoadError::UnknownImport { import }
+            | LoadError::NotGranted { import, .. }
+            | LoadError::NotProvided { import, .. } => import,
+            LoadError::HandlerVersion { export, .. } => export,
+            LoadError::Truncated { reason }
+            | LoadError::Malformed { reason }
+            | LoadError::Mismatch { reason }
+            | LoadError::Ceiling { reason, .. }
+            | LoadError::Compile { reason }
+            | LoadError::Internal { reason } => reason,
+            LoadError::TooLarge { .. }
+            | LoadError::CoreModule
+            | LoadError::Text
+            | LoadError::Precompiled
+            | LoadError::NotWasm
+            | LoadError::NoHandler { .. }
+            | LoadError::CompileTimeout { .. } => return self,
+        };
+        *words = visible(words, LoadError::WORDS_BYTES);
+        self
+    }
 }
 
 /// A component's content digest, as OCI writes it: `sha256:<hex>`.
@@ -147,6 +184,10 @@ impl Sandbox {
     /// See [`LoadError`]. With [`Compiler::Here`] the compiler is still at work after `CompileTimeout`, because it cannot be
     /// stopped: its place is taken until it ends, and its result goes to the cache, so that a later load may find it.
     pub async fn load(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
+        self.load_file(component, grants).await.map_err(LoadError::fit_to_show)
+    }
+
+    async fn load_file(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
         let limit = self.inner.config.component_bytes;
         if component.len() as u64 > limit && Defence::ComponentSize.stands() {
             return Err(LoadError::TooLarge { bytes: component.len() as u64, limit });

@@ -8,7 +8,8 @@ mod client;
 mod compile;
 mod config;
 mod dead;
-mod escape;
+/// Text from elsewhere on its way to a terminal.
+pub mod escape;
 #[cfg(test)]
 mod help_tests;
 mod host;
