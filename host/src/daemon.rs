@@ -4,6 +4,7 @@
 //! the process at once. A broker or database that does not answer is waited for, loudly: the API is up, and `/readyz`
 //! says what is missing.
 
+mod again;
 mod build;
 mod connect;
 mod data_folder;
@@ -95,7 +96,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let listener = api::bind(settings.api.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(configuration)?;
     let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
-    let plugins = connect::registry(&settings, Some(folder.path().join("compiled")), settings.worker.slots);
+    let plugins = connect::registry(&settings, Some(folder.path().join("compiled")), settings.worker.slots, false);
     let registry = Registry::start(plugins.map_err(failed)?).await.map_err(failed)?;
     tracing::info!(took = ?born.elapsed(), "plugins loaded");
     let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());

@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -22,11 +23,21 @@ use crate::defence::Defence;
 /// What the end of a file looks like: the checksum of all before it, and these bytes. At the end and not at the start,
 /// because the engine maps the file, and code begins at a page.
 const MARK: &[u8; 16] = b"agentry code  1\n";
+/// What files are called that are not whole yet.
+const DRAFT: &str = "tmp";
+/// Longer than any compiler takes.
+const DRAFTS_LIVE: Duration = Duration::from_secs(24 * 60 * 60);
+/// What files of compiled code are called.
+const CODE: &str = "cwasm";
+/// What nobody loaded for so long goes: another plugin's, another build's.
+const CODE_LIVES: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const TRAILER_BYTES: u64 = 32 + MARK.len() as u64;
 
 /// A folder of compiled components that fit one engine.
 pub(crate) struct Cache {
     dir: PathBuf,
+    /// The folder goes with the process.
+    _passing: Option<tempfile::TempDir>,
     /// Tells engines of other versions, settings and machines apart.
     engine: u64,
 }
@@ -67,14 +78,44 @@ impl Cache {
         if found.mode() & 0o077 != 0 {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         }
+        Cache::tidy(dir);
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Cache { dir: dir.to_owned(), engine: hasher.finish() })
+        Ok(Cache { dir: dir.to_owned(), _passing: None, engine: hasher.finish() })
+    }
+
+    /// A folder for this process alone: what is compiled elsewhere has to come here through a file.
+    pub(crate) fn passing(engine: &Engine) -> Result<Cache, CacheError> {
+        let made = tempfile::Builder::new().prefix("agentry-compiled-").tempdir();
+        let made = made.map_err(|source| CacheError::Io { dir: std::env::temp_dir(), source })?;
+        let cache = Cache::open(made.path(), engine)?;
+        Ok(Cache { _passing: Some(made), ..cache })
+    }
+
+    /// Removes what a process left that died while it wrote, and what nobody has loaded for long. Whoever runs from a file that
+    /// is removed keeps what is mapped.
+    fn tidy(dir: &Path) {
+        let past = |path: &Path| {
+            let lives = match path.extension()?.to_str()? {
+                DRAFT => DRAFTS_LIVE,
+                CODE => CODE_LIVES,
+                _ => return None,
+            };
+            let age = fs::symlink_metadata(path).and_then(|found| found.modified()).ok()?.elapsed().ok()?;
+            Some(age > lives)
+        };
+        let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in files.filter(|path| past(path) == Some(true)) {
+            match fs::remove_file(&path) {
+                Ok(()) => debug!(path = %path.display(), "removed compiled code that nobody uses"),
+                Err(error) => debug!(path = %path.display(), %error, "could not remove old compiled code"),
+            }
+        }
     }
 
     fn path(&self, digest: &str) -> PathBuf {
         let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
-        self.dir.join(format!("{digest}-{:016x}.cwasm", self.engine))
+        self.dir.join(format!("{digest}-{:016x}.{CODE}", self.engine))
     }
 
     /// The compiled form of the component with this digest, if it is here and whole. Anything doubtful is as good as
@@ -93,6 +134,8 @@ impl Cache {
         match deserialize(engine, &path) {
             Ok(component) => {
                 debug!(path = %path.display(), "took compiled code from the cache");
+                // Its age counts from its last use. A file system that does not take it: then from when it was compiled.
+                let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 Some(component)
             }
             Err(error) => {
@@ -105,38 +148,79 @@ impl Cache {
     /// Keeps a compiled component for the next time. A failure costs that next time, and nothing now.
     pub(crate) fn store(&self, digest: &str, component: &Component) {
         let path = self.path(digest);
-        let stored = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&path, &code));
+        let stored = component.serialize().map_err(io::Error::other).and_then(|code| {
+            let draft = self.draft()?;
+            seal(&mut draft.output()?, &code)?;
+            self.keep(&draft, &path)
+        });
         if let Err(error) = stored {
             warn!(path = %path.display(), %error, "could not keep compiled code");
         }
     }
 
-    /// Under another name first, so that a crash leaves either the whole file or none.
-    fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+    /// What another process of this program wrote into a draft: looked at like any file here, kept, and loaded.
+    pub(crate) fn adopt(&self, engine: &Engine, digest: &str, draft: &Draft) -> Result<Component, Unfit> {
+        let path = self.path(digest);
+        if !trusted(&draft.path)? {
+            return Err(io::Error::other("the compiler left nothing").into());
+        }
+        self.keep(draft, &path)?;
+        deserialize(engine, &path).map_err(Unfit::Engine)
+    }
+
+    /// A file to write compiled code to, under another name than it will have, so that a crash leaves either the whole or
+    /// nothing.
+    pub(crate) fn draft(&self) -> io::Result<Draft> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.dir.join(format!(".{}-{count}.tmp", std::process::id()));
-        let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-                .open(&temporary)?;
-            file.write_all(code)?;
-            file.write_all(&Sha256::digest(code))?;
-            file.write_all(MARK)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)?;
-            File::open(&self.dir)?.sync_all()
-        })();
-        if written.is_err() {
-            // Nothing more can be done about a leftover than what the next start does.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        let path = self.dir.join(format!(".{}-{count}.{DRAFT}", std::process::id()));
+        let _ = fs::remove_file(&path); // of a process that had this one's number
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Draft { file, path })
     }
+
+    fn keep(&self, draft: &Draft, path: &Path) -> io::Result<()> {
+        draft.file.sync_all()?;
+        fs::rename(&draft.path, path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// See [`Cache::draft`]. Dropped: gone, unless it was kept.
+pub(crate) struct Draft {
+    file: File,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Where to write it.
+    pub(crate) fn output(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // kept, it has another name
+    }
+}
+
+/// Why what the compiler wrote is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// It could not be kept.
+    #[error("keep compiled code: {0}")]
+    Io(#[from] io::Error),
+    /// The engine does not take it.
+    #[error("{0:#}")]
+    Engine(wasmtime::Error),
+}
+
+/// Compiled code as it stands in a file here.
+pub(crate) fn seal(output: &mut impl Write, code: &[u8]) -> io::Result<()> {
+    output.write_all(code)?;
+    output.write_all(&Sha256::digest(code))?;
+    output.write_all(MARK)
 }
 
 /// Whether the file is there, ours alone, and what was written. The answer stays true afterwards because only this user
@@ -186,7 +270,7 @@ impl Write for HashWriter<'_> {
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the code must come from `Component::serialize` and must not change while it is mapped. The folder is
     // writable for this user alone (`Cache::open`), the file is owned and writable by this user alone and carries the
-    // checksum of what this program wrote (`trusted`), and this program never writes to a file in place (`write`). That
+    // checksum of what this program wrote (`trusted`), and this program never writes to a file in place (`draft`). That
     // it fits this very engine is checked by the engine.
     unsafe { Component::deserialize_file(engine, path) }
 }
@@ -247,6 +331,28 @@ mod tests {
         }
         cache.store(DIGEST, &component(&engine));
         assert!(cache.load(&engine, DIGEST).is_some(), "it is replaced");
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_and_what_was_used_lately_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let cache = Cache::open(dir.path(), &engine).unwrap();
+        let aged = |path: &Path, days: u64| {
+            let at = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            File::options().create(true).append(true).open(path).and_then(|file| file.set_modified(at)).unwrap();
+        };
+        cache.store(DIGEST, &component(&engine));
+        aged(&cache.path(DIGEST), 40);
+        cache.load(&engine, DIGEST).unwrap();
+        let (old, draft, fresh, others) = ("old.cwasm", ".1-1.tmp", ".2-1.tmp", "notes.txt");
+        for (name, days) in [(old, 31), (draft, 2), (fresh, 0), (others, 99)] {
+            aged(&dir.path().join(name), days);
+        }
+        Cache::open(dir.path(), &engine).unwrap();
+        let there = |name: &str| dir.path().join(name).exists();
+        assert!(cache.path(DIGEST).exists(), "it was used today");
+        assert_eq!([old, draft, fresh, others].map(there), [false, false, true, true]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use wasmtime::{
 
 use crate::cache::{Cache, CacheError};
 use crate::capability;
+use crate::compiler::Compiler;
 use crate::failure::FRAMES;
 use crate::instance::State;
 use crate::limits::{Limits, MIB};
@@ -53,8 +54,14 @@ pub struct SandboxConfig {
     pub compile_concurrency: u32,
     /// The largest component file, in bytes (`component_mib`).
     pub component_bytes: u64,
-    /// How long a load waits for the compiler (`compile_seconds`).
+    /// How long the compiler may take for one component (`compile_seconds`).
     pub compile_timeout: Duration,
+    /// The memory that it may take for one component, in bytes (`compile_memory_mib`).
+    pub compile_memory: u64,
+    /// Where components are compiled.
+    pub compiler: Compiler,
+    /// Frames of a trap tell their source lines, where the component carries them. Costs time and space with every component.
+    pub source_lines: bool,
 }
 
 impl Default for SandboxConfig {
@@ -66,6 +73,9 @@ impl Default for SandboxConfig {
             compile_concurrency: 1,
             component_bytes: 32 * MIB,
             compile_timeout: Duration::from_secs(60),
+            compile_memory: 1_024 * MIB,
+            compiler: Compiler::Here,
+            source_lines: false,
         }
     }
 }
@@ -138,9 +148,10 @@ impl Sandbox {
         let engine = Engine::new(&engine_config(&pool, &config)).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         capability::link(&mut linker).map_err(failed)?;
-        let cache = match &config.cache_dir {
-            Some(dir) => Some(Cache::open(dir, &engine)?),
-            None => None,
+        let cache = match (&config.cache_dir, &config.compiler) {
+            (Some(dir), _) => Some(Cache::open(dir, &engine)?),
+            (None, Compiler::Child { .. }) => Some(Cache::passing(&engine)?),
+            (None, Compiler::Here) => None,
         };
         tick(engine.weak())?;
         Ok(Sandbox {
@@ -214,9 +225,15 @@ fn engine_config(pool: &Pool, config: &SandboxConfig) -> Config {
             .table_keep_resident(KEEP_RESIDENT_BYTES);
     }
 
+    let mut engine = compiler_config(config.source_lines);
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
+    engine
+}
+
+/// Everything that compiled code depends on, and so what a compiler in another process has to agree on.
+pub(crate) fn compiler_config(source_lines: bool) -> Config {
     let mut engine = Config::new();
     engine
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling))
         .memory_reservation(RESERVATION_BYTES)
         .memory_guard_size(GUARD_BYTES)
         .epoch_interruption(true)
@@ -231,10 +248,13 @@ fn engine_config(pool: &Pool, config: &SandboxConfig) -> Config {
         .wasm_relaxed_simd(false)
         .wasm_stack_switching(false)
         // An environment variable decides otherwise.
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_details(match source_lines {
+            true => WasmBacktraceDetails::Enable,
+            false => WasmBacktraceDetails::Disable,
+        })
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(FRAMES))
-        // Both only serve debuggers and profilers, and take time and space with every component.
-        .generate_address_map(false)
+        // Both only serve debuggers, profilers and source lines, and take time and space with every component.
+        .generate_address_map(source_lines)
         .native_unwind_info(false);
     engine
 }

@@ -249,6 +249,10 @@ fn frame(frame: &wasmtime::FrameInfo) -> String {
         Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
         None => format!("function {}", frame.func_index()),
     };
+    // With source lines, the innermost of what was inlined here.
+    if let Some((file, line)) = frame.symbols().first().and_then(|symbol| symbol.file().zip(symbol.line())) {
+        name = format!("{name} at {file}:{line}");
+    }
     if Defence::FrameNames.stands() {
         truncate(&mut name, FRAME_BYTES);
     }

@@ -14,6 +14,7 @@
 
 mod cache;
 mod capability;
+mod compiler;
 mod defence;
 mod engine;
 mod failure;
@@ -27,6 +28,7 @@ mod run;
 mod streams;
 
 pub use cache::CacheError;
+pub use compiler::{Compiler, serve as compile};
 pub use defence::Defence;
 pub use engine::{EngineError, Sandbox, SandboxConfig};
 pub use failure::{Fault, FaultKind};

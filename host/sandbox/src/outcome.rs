@@ -259,3 +259,7 @@ mod tests {
         assert!(matches!(snooze(5_000), Outcome::Snooze { after, .. } if after == 5 * SNOOZE));
     }
 }
+
+#[cfg(test)]
+#[path = "outcome_fuzz.rs"]
+mod fuzz;

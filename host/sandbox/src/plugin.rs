@@ -10,14 +10,17 @@ use tokio::task;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 
+use crate::cache::Unfit;
 use crate::capability;
 use crate::capability::bindings::PluginPre;
 use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
+use crate::compiler::{self, Bounds, Compiler};
 use crate::defence::Defence;
 use crate::engine::{Inner, Sandbox};
 use crate::inspect::{Outline, outline};
 use crate::instance::State;
 use crate::limits::{Limits, MIB};
+use crate::streams::visible;
 
 /// The capabilities that a plugin was granted, by the names of `plugin.toml`'s `[capabilities]`: `http`, `keyvalue`,
 /// `config`, `llm`, `tools`, `memory`. This build provides none of them yet.
@@ -73,8 +76,48 @@ pub enum LoadError {
     Compile { reason: String },
     #[error("load the component: compiling took longer than compile_seconds = {}", limit.as_secs())]
     CompileTimeout { limit: Duration },
+    #[error("load the component: compiling took more memory than compile_memory_mib = {}", limit / MIB)]
+    CompileMemory { limit: u64 },
+    #[error("load the component: the compiler died of it: {reason}")]
+    CompilerDied { reason: String },
     #[error("load the component: the host failed: {reason}")]
     Internal { reason: String },
+}
+
+impl LoadError {
+    /// The longest piece of a component, or of what the engine says about it, that an error repeats, in bytes.
+    const WORDS_BYTES: usize = 1 << 10;
+
+    /// The same on one line and within bounds. Names in a component are of any length and any characters, and the engine
+    /// repeats them; an operator reads this in a terminal.
+    fn fit_to_show(mut self) -> LoadError {
+        let words = match &mut self {
+            // What is served is said with the interface's name, which is the component's.
+            LoadError::ImportVersion { import, serves } => {
+                *serves = visible(serves, LoadError::WORDS_BYTES);
+                import
+            }
+            LoadError::UnknownImport { import }
+            | LoadError::NotGranted { import, .. }
+            | LoadError::NotProvided { import, .. } => import,
+            LoadError::HandlerVersion { export, .. } => export,
+            LoadError::Truncated { reason }
+            | LoadError::Malformed { reason }
+            | LoadError::Mismatch { reason }
+            | LoadError::Ceiling { reason, .. }
+            | LoadError::Compile { reason }
+            | LoadError::Internal { reason } => reason,
+            LoadError::TooLarge { .. }
+            | LoadError::CoreModule
+            | LoadError::Text
+            | LoadError::Precompiled
+            | LoadError::NotWasm
+            | LoadError::NoHandler { .. }
+            | LoadError::CompileTimeout { .. } => return self,
+        };
+        *words = visible(words, LoadError::WORDS_BYTES);
+        self
+    }
 }
 
 /// A component's content digest, as OCI writes it: `sha256:<hex>`.
@@ -140,9 +183,13 @@ impl Sandbox {
     /// work is done on blocking threads; compilation additionally waits for one of `compile_concurrency` places.
     ///
     /// # Errors
-    /// See [`LoadError`]. After `CompileTimeout` the compiler is still at work, because it cannot be stopped: its place
-    /// is taken until it ends, and its result goes to the cache, so that a later load may find it.
+    /// See [`LoadError`]. With [`Compiler::Here`] the compiler is still at work after `CompileTimeout`, because it cannot be
+    /// stopped: its place is taken until it ends, and its result goes to the cache, so that a later load may find it.
     pub async fn load(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
+        self.load_file(component, grants).await.map_err(LoadError::fit_to_show)
+    }
+
+    async fn load_file(&self, component: Bytes, grants: &Grants) -> Result<Plugin, LoadError> {
         let limit = self.inner.config.component_bytes;
         if component.len() as u64 > limit && Defence::ComponentSize.stands() {
             return Err(LoadError::TooLarge { bytes: component.len() as u64, limit });
@@ -161,6 +208,26 @@ impl Sandbox {
     async fn compile(&self, component: Bytes, digest: String) -> Result<Component, LoadError> {
         let place = self.inner.compilers.clone().acquire_owned().await;
         let inner = self.inner.clone();
+        if let (Compiler::Child { program, arguments }, Some(cache)) = (&inner.config.compiler, &inner.cache) {
+            let failed = |error: std::io::Error| LoadError::Internal { reason: format!("keep compiled code: {error}") };
+            let draft = cache.draft().map_err(failed)?;
+            let bounds = Bounds {
+                timeout: inner.config.compile_timeout,
+                memory_bytes: inner.config.compile_memory,
+                source_lines: inner.config.source_lines,
+            };
+            compiler::in_child((program, arguments), &component, &draft, bounds).await?;
+            let inner = inner.clone();
+            let adopt = move || {
+                let cache =
+                    inner.cache.as_ref().ok_or_else(|| LoadError::Internal { reason: "no cache".to_owned() })?;
+                cache.adopt(&inner.engine, &digest, &draft).map_err(|unfit| match unfit {
+                    Unfit::Engine(error) => refused(error),
+                    Unfit::Io(error) => failed(error),
+                })
+            };
+            return joined(task::spawn_blocking(adopt).await);
+        }
         let compiling = task::spawn_blocking(move || {
             // Held by the compiler and not by whoever waits for it.
             let _place = place;
@@ -213,6 +280,11 @@ fn check_memory(outline: &Outline, ceilings: &Limits) -> Result<(), LoadError> {
 /// What an error of `Component::from_binary` means: a component that does not fit the pool, or one that is not valid.
 fn refused(error: wasmtime::Error) -> LoadError {
     let reason = format!("{error:#}");
+    ceiling(&reason).unwrap_or(LoadError::Compile { reason })
+}
+
+/// The ceiling that the engine's words are about.
+pub(crate) fn ceiling(reason: &str) -> Option<LoadError> {
     // In the order in which one text may hold the words of another. A test holds them.
     let ceilings = [
         ("core module instances", "instances"),
@@ -221,10 +293,8 @@ fn refused(error: wasmtime::Error) -> LoadError {
         ("minimum byte size", "memory_mib"),
         ("minimum element size", "table_elements"),
     ];
-    match ceilings.iter().find(|(words, _)| reason.contains(words)) {
-        Some((_, setting)) => LoadError::Ceiling { setting, reason },
-        None => LoadError::Compile { reason },
-    }
+    let (_, setting) = ceilings.iter().find(|(words, _)| reason.contains(words))?;
+    Some(LoadError::Ceiling { setting, reason: reason.to_owned() })
 }
 
 /// Checks the type of `handle`. The generated bindings do so with each instance, and then it would be the task's failure.

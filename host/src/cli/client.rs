@@ -4,6 +4,7 @@ use super::{Failed, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Longer than any answer takes that is not waited for.
@@ -65,7 +66,7 @@ impl Client {
         patience: Duration,
     ) -> Result<Result<Value, Refused>, Failed> {
         let (status, text) = self.exchange(method, path, body, patience).await?;
-        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let value = read(&text, LEVELS);
         if status.is_success() {
             return Ok(Ok(value));
         }
@@ -113,6 +114,26 @@ impl Client {
     }
 }
 
+/// How deep in an answer a task's input or output may stand: `{tasks: [{input}]}`.
+const LEVELS: u8 = 3;
+
+/// An answer, whatever inputs and outputs are in it. They are JSON by its grammar, which allows what no value can hold (`1e999`,
+/// half of a surrogate pair, 200 brackets): such a one becomes its text, and the rest is read all the same.
+fn read(text: &str, levels: u8) -> Value {
+    if let Ok(value) = serde_json::from_str(text) {
+        return value;
+    }
+    if levels > 0 {
+        if let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
+            return members.into_iter().map(|(key, member)| (key, read(member.get(), levels - 1))).collect();
+        }
+        if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(text) {
+            return items.into_iter().map(|item| read(item.get(), levels - 1)).collect();
+        }
+    }
+    serde_json::from_str::<&RawValue>(text).map_or(Value::Null, |raw| raw.get().into())
+}
+
 /// A refusal as the end of a command: what the daemon cannot do now is 3, what it never does is 2.
 pub fn refused(refused: Refused) -> Failed {
     let detail = super::escape::line(&refused.detail);
@@ -139,4 +160,22 @@ pub fn encode(text: &str) -> String {
 /// The rows of an answer.
 pub fn rows<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_answer_is_read_whatever_its_tasks_hold() {
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        for odd in ["1e999", r#""\ud800""#, &deep] {
+            let task = format!(r#"{{"id":"a","state":"completed","output":{odd},"attempt":1}}"#);
+            let read = read(&format!(r#"{{"tasks":[{task},{{"id":"b"}}],"next_cursor":null}}"#), LEVELS);
+            let expected = json!({"id": "a", "state": "completed", "output": odd, "attempt": 1});
+            assert_eq!(read, json!({"tasks": [expected, {"id": "b"}], "next_cursor": null}));
+        }
+        assert_eq!(read("<html>", LEVELS), Value::Null);
+    }
 }

@@ -15,12 +15,16 @@ pub fn line(text: &str) -> String {
     safe
 }
 
-/// Controls (C0, DEL, C1), and Unicode's invisible formatting: bidirectional overrides and isolates can make a line read
-/// as another (CVE-2021-42574), zero-width characters and tags hide in it.
+/// Controls (C0, DEL, C1), line and paragraph separators, annotations, and what Unicode has drawn as nothing
+/// (`Default_Ignorable_Code_Point`): bidirectional overrides and isolates can make a line read as another (CVE-2021-42574), and
+/// zero-width characters, fillers, tags and variation selectors hide text in it, the last a whole file behind one letter. The
+/// selectors 15 and 16 stay: they choose how the visible character before them looks, as in ❤️.
 fn is_hostile(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -33,6 +37,13 @@ mod tests {
         assert_eq!(line("over\rwrite\nnext\tcolumn"), "over\\rwrite\\nnext\\tcolumn");
         assert_eq!(line("\0\u{7f}\u{9b}31m"), "\\u{0}\\u{7f}\\u{9b}31m");
         assert_eq!(line("user\u{202e}nimda"), "user\\u{202e}nimda");
+    }
+
+    #[test]
+    fn what_is_drawn_as_nothing_cannot_hide_text() {
+        assert_eq!(line("a\u{e0141}\u{e0142}b"), "a\\u{e0141}\\u{e0142}b");
+        assert_eq!(line("pass\u{ad}word\u{3164}"), "pass\\u{ad}word\\u{3164}");
+        assert_eq!(line("\u{2764}\u{fe0f}"), "\u{2764}\u{fe0f}");
     }
 
     #[test]

@@ -5,9 +5,11 @@
 
 mod bulk;
 mod client;
+mod compile;
 mod config;
 mod dead;
-mod escape;
+/// Text from elsewhere on its way to a terminal.
+pub mod escape;
 #[cfg(test)]
 mod help_tests;
 mod host;
@@ -48,6 +50,9 @@ enum Command {
     /// One attempt in a process of its own, for a daemon that started it.
     #[command(hide = true)]
     Isolate(isolate::Isolate),
+    /// One component compiled in a process of its own, for one that started it.
+    #[command(hide = true)]
+    Compile(compile::Compile),
     /// One task, here and now: same sandbox, limits and grants; nothing needed around it.
     Run(run::Run),
     /// Hand a task to a daemon.
@@ -129,6 +134,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match command {
+        Command::Compile(compile) => return compile.run(),
         Command::Up(up) => up.run(config),
         Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),

@@ -4,6 +4,7 @@ use super::{Failed, escape, input, output, settings};
 use crate::daemon;
 use crate::registry::Job;
 use crate::task::settle::{LogLine, Verdict};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Run {
             let (key, value) = pair.ok_or_else(|| Failed::usage(format!("--label takes KEY=VALUE, not {label:?}")))?;
             labels.insert(key.to_owned(), value.to_owned());
         }
-        let runner = daemon::plugin(&settings, &self.plugin).await.map_err(Failed::usage)?;
+        let runner = daemon::plugin(&settings, &self.plugin, true).await.map_err(Failed::usage)?;
         let stop = CancellationToken::new();
         let job = Job {
             id: uuid::Uuid::now_v7(),
@@ -60,11 +61,8 @@ impl Run {
         match report.verdict {
             Verdict::Output(output) => output::data(&output),
             Verdict::Failed { failure, .. } => {
-                let detail = match failure.detail.is_null() {
-                    true => String::new(),
-                    false => format!("\n  {}", escape::line(&failure.detail.to_string())),
-                };
-                Err(Failed::task(format!("{}: {}{detail}", failure.kind, escape::line(&failure.message))))
+                let message = escape::line(&failure.message);
+                Err(Failed::task(format!("{}: {message}{}", failure.kind, detail(failure.detail))))
             }
             Verdict::Snooze { message, after } => {
                 Err(Failed::task(format!("snoozed for {after:?}: {}", escape::line(&message))))
@@ -72,6 +70,27 @@ impl Run {
             Verdict::ChildDied { message } => Err(Failed::task(message)),
             Verdict::Stopped => Err(Failed::task("interrupted")),
         }
+    }
+}
+
+/// What is known besides the message: the frames of a trap, innermost first, one a line; and the rest, if there is any.
+fn detail(mut detail: Value) -> String {
+    let mut text = String::new();
+    if let Some(known) = detail.as_object_mut() {
+        // Its author has seen what it said.
+        known.remove("stderr_tail");
+        let frames = known.remove("frames").unwrap_or_default();
+        for frame in frames.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text += &format!("\n  at {}", escape::line(frame));
+        }
+        known.retain(|_, value| !value.is_null());
+        if known.is_empty() {
+            return text;
+        }
+    }
+    match detail {
+        Value::Null => text,
+        rest => format!("\n  {}{text}", escape::line(&rest.to_string())),
     }
 }
 

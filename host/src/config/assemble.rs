@@ -202,6 +202,7 @@ fn limits(read: &mut Reader) -> Result<Limits, Problem> {
         message_kib: read.number("limits.max.message_kib", 1..=131_072)?,
         component_mib: read.number("limits.max.component_mib", 1..=1_024)?,
         compile_seconds: read.number("limits.max.compile_seconds", 1..=3_600)?,
+        compile_memory_mib: read.number("limits.max.compile_memory_mib", 64..=1_048_576)?,
     })
 }
 

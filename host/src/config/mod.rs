@@ -184,6 +184,8 @@ pub struct Limits {
     pub component_mib: u64,
     /// `limits.max.compile_seconds`: compiling one component.
     pub compile_seconds: u64,
+    /// `limits.max.compile_memory_mib`: the same.
+    pub compile_memory_mib: u64,
 }
 
 /// What one attempt may use. Fields are named as the settings are, unit included.

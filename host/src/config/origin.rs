@@ -1,6 +1,6 @@
 //! Where a setting came from, and what can be wrong with it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 /// Where a setting's value came from.
@@ -64,8 +64,15 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
+    /// On one line whatever a key or a variable is called: `"a\nb" = 1` is TOML.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        for c in self.0.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_unicode())?,
+                false => f.write_char(c)?,
+            }
+        }
+        Ok(())
     }
 }
 

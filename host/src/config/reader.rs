@@ -245,6 +245,13 @@ impl Reader {
     pub fn secret(&mut self, key: &str, schemes: &[&str], example: &str) -> Result<Option<SecretUrl>, Problem> {
         let direct = self.take(key)?;
         let file_key = format!("{key}_file");
+        if let Some(Entry { raw: Raw::Text(text), origin, .. }) = self.entries.get(&file_key)
+            && text.contains(":/")
+        {
+            // The address itself, password and all, where its file is to be named.
+            let what = format!("it holds an address; it takes the path of a file that holds one, and {key} an address");
+            return Err(Problem::invalid(&file_key, origin, what));
+        }
         let file = self.path(&file_key)?;
         let file_origin = self.origin(&file_key);
         let text = match &direct.raw {

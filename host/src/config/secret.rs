@@ -3,7 +3,8 @@
 use std::fmt;
 use url::Url;
 
-/// Parameters of a query that are shown; the value of any other may be a secret.
+/// Parameters of a query that are shown; the value of any other may be a secret, and so may its name: in `amqp://u:1?x@h` it is
+/// the rest of a password that began with a digit.
 const SHOWN_PARAMETERS: [&str; 11] = [
     "host",
     "port",
@@ -31,6 +32,14 @@ impl SecretUrl {
             // What stands before the first colon of a mistyped URL may be anything, a password too.
             return Err(format!("its scheme is none of {}", schemes.join(", ")));
         }
+        // `amqp:/user:password@host` and `amqp://user:12/34@host` are URLs too, with the password in their path.
+        if !url.has_authority() || url.path().contains('@') {
+            return Err(
+                "it is not of the form scheme://user:password@host/name; a / ? # @ in the password or the name \
+                        is written %2F %3F %23 %40"
+                    .into(),
+            );
+        }
         Ok(SecretUrl(url))
     }
 
@@ -55,9 +64,10 @@ impl fmt::Display for SecretUrl {
         if shown.query().is_some() {
             let pairs: Vec<(String, String)> = shown
                 .query_pairs()
-                .map(|(k, v)| {
-                    let value = if SHOWN_PARAMETERS.contains(&k.as_ref()) { v.into_owned() } else { "***".into() };
-                    (k.into_owned(), value)
+                .map(|(k, v)| match k.as_ref() {
+                    k if SHOWN_PARAMETERS.contains(&k) => (k.to_owned(), v.into_owned()),
+                    "password" => ("password".to_owned(), "***".to_owned()),
+                    _ => ("***".to_owned(), "***".to_owned()),
                 })
                 .collect();
             shown.query_pairs_mut().clear().extend_pairs(pairs);
@@ -110,5 +120,20 @@ mod tests {
             let error = SecretUrl::parse(text, &SCHEMES).unwrap_err();
             assert!(!error.contains("hunter2"), "{text}: {error}");
         }
+    }
+    #[test]
+    fn a_slip_that_makes_a_path_of_a_password_is_refused_and_not_repeated() {
+        for text in ["amqp:/u:hunter2@h/v", "amqp:u:hunter2@h", "amqp:///u:hunter2@h", "amqp://u:1/hunter2@h/v"] {
+            let error = SecretUrl::parse(text, &SCHEMES).unwrap_err();
+            assert!(error.contains("scheme://user:password@host") && !error.contains("hunter2"), "{text}: {error}");
+        }
+        assert!(SecretUrl::parse("amqp://h/a%40b", &SCHEMES).is_ok());
+        assert!(SecretUrl::parse("postgres:///app?host=/run/postgresql", &SCHEMES).is_ok());
+    }
+
+    #[test]
+    fn a_parameter_that_nobody_knows_is_not_shown_by_name() {
+        let url = SecretUrl::parse("amqp://u:1?hunter2@h&heartbeat=5", &SCHEMES).unwrap();
+        assert_eq!(url.to_string(), "amqp://u:1?***=***&heartbeat=5");
     }
 }

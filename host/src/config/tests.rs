@@ -227,10 +227,22 @@ fn an_error_never_repeats_a_secret() {
         "[broker]\nurl = { p = 'hunter2' }",
         "[broker]\nurl = 'hunter2",
         "[broker]\nmanagement_url = 'http://u:hunter2@h'",
+        "[broker]\nurl_file = 'amqp://u:hunter2@h'",
+        "[database]\nurl_file = 'amqp://u:hunter2@h'",
+        "[broker]\nurl = 'amqp:/u:hunter2@h/v'",
     ] {
         let problem = Setup::new(toml).problem();
         assert!(!problem.contains("hunter2"), "{problem}");
     }
+}
+
+#[test]
+fn a_problem_is_one_line_whatever_a_key_is_called() {
+    let problem = Setup::new("\"a\\nb\\u001b[2J\" = 1").problem();
+    assert_eq!(
+        problem,
+        "FOLDER/agentry.toml:1: unknown setting a\\u{a}b\\u{1b}[2J; `agentry config show` lists every setting"
+    );
 }
 
 #[test]

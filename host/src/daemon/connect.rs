@@ -10,7 +10,9 @@ use crate::config::{LimitSet, PluginRule, Services, Settings};
 use crate::db::postgres::PostgresDb;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{Db, DbError, DbOptions};
-use crate::registry::{self, Ceilings, LimitSettings, PluginPolicy, Policies, RegistryConfig, SandboxSettings};
+use crate::registry::{
+    self, Ceilings, Compiler, LimitSettings, PluginPolicy, Policies, RegistryConfig, SandboxSettings,
+};
 use crate::worker;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,16 +61,25 @@ pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<
     })
 }
 
-/// How the registry is to work; `slots` sizes the sandbox's pool.
-pub fn registry(settings: &Settings, cache: Option<PathBuf>, slots: u32) -> Result<RegistryConfig, DaemonError> {
+/// How the registry is to work; `slots` sizes the sandbox's pool, and `source_lines` are for an author's eyes.
+pub fn registry(
+    settings: &Settings,
+    cache: Option<PathBuf>,
+    slots: u32,
+    source_lines: bool,
+) -> Result<RegistryConfig, DaemonError> {
     let defaults = limits(&settings.limits.default);
-    let max = Ceilings::new(
-        limits(&settings.limits.max),
-        settings.limits.message_kib,
-        settings.limits.component_mib,
-        settings.limits.compile_seconds,
-    );
-    let sandbox = SandboxSettings { cache_dir: cache, slots, compile_concurrency: 2 };
+    let max = Ceilings {
+        message_kib: settings.limits.message_kib,
+        component_mib: settings.limits.component_mib,
+        compile_seconds: settings.limits.compile_seconds,
+        compile_memory_mib: settings.limits.compile_memory_mib,
+        ..Ceilings::default()
+    }
+    .with(limits(&settings.limits.max));
+    let compiler =
+        Compiler::Child { program: super::again::program().map_err(configuration)?, arguments: vec!["compile".into()] };
+    let sandbox = SandboxSettings { cache_dir: cache, slots, compile_concurrency: 2, compiler, source_lines };
     let mut policies = BTreeMap::new();
     for rule in &settings.plugins.rules {
         policies.insert(rule.pattern.clone(), policy(rule)?);

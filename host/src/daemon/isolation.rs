@@ -5,7 +5,7 @@
 //! The parent keeps the child's input open: a line `stop` stops the guest, and its end says that the parent is dead, upon
 //! which the child ends as well. The child has neither broker nor database: its parent records what it reports.
 
-use super::single;
+use super::{again, single};
 use crate::config::Settings;
 use crate::registry::{Isolation, Job, Runner};
 use crate::task::settle::{Report, Usage, Verdict};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,10 +90,7 @@ impl Children {
     }
 
     fn start(&self) -> io::Result<Child> {
-        // The file that runs, even if another was put in its place since.
-        let running = Path::new("/proc/self/exe");
-        let program = if running.exists() { running.to_owned() } else { std::env::current_exe()? };
-        Command::new(program)
+        Command::new(again::program()?)
             .args(&self.again.arguments)
             .envs(self.again.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
@@ -200,7 +197,7 @@ pub async fn serve(settings: &Settings) -> Result<(), super::DaemonError> {
 }
 
 async fn run(settings: &Settings, order: Order, stop: CancellationToken) -> Result<Report, String> {
-    let runner = single::plugin(settings, &order.place).await.map_err(|e| e.to_string())?;
+    let runner = single::plugin(settings, &order.place, false).await.map_err(|e| e.to_string())?;
     #[cfg(feature = "failpoints")]
     let runner = crate::failpoints::runner(runner);
     if *runner.digest() != order.digest {

@@ -7,11 +7,16 @@ use crate::registry::{Registry, Runner};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One plugin, as `agentry run` wants it: a folder or a component, under this machine's settings.
-pub async fn plugin(settings: &Settings, path: &Path) -> Result<Arc<dyn Runner>, super::DaemonError> {
+/// One plugin: a folder or a component, under this machine's settings. An author wants to see source lines; otherwise the
+/// compiled code is the daemon's own.
+pub async fn plugin(
+    settings: &Settings,
+    path: &Path,
+    source_lines: bool,
+) -> Result<Arc<dyn Runner>, super::DaemonError> {
     // The compiled code is kept beside the daemon's, if that folder exists: nothing is made that was not asked for.
     let cache = settings.data.dir.is_dir().then(|| settings.data.dir.join("compiled"));
-    let config = connect::registry(settings, cache, 1)?;
+    let config = connect::registry(settings, cache, 1, source_lines)?;
     Ok(Registry::open(config, path).await.map_err(super::failed)?)
 }
 

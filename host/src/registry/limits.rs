@@ -35,18 +35,26 @@ macro_rules! limits {
             pub component_mib: u64,
             /// Compiling one component, in seconds.
             pub compile_seconds: u64,
+            /// What the compiler may take for one component, in MiB.
+            pub compile_memory_mib: u64,
         }
 
         impl Default for Ceilings {
             fn default() -> Self {
-                Ceilings { $( $key: $ceiling, )* message_kib: 1_024, component_mib: 32, compile_seconds: 60 }
+                Ceilings {
+                    $( $key: $ceiling, )*
+                    message_kib: 1_024,
+                    component_mib: 32,
+                    compile_seconds: 60,
+                    compile_memory_mib: 1_024,
+                }
             }
         }
 
         impl Ceilings {
-            /// These ceilings of what a plugin may wish for, and of the rest.
-            pub fn new(limits: LimitSettings, message_kib: u64, component_mib: u64, compile_seconds: u64) -> Ceilings {
-                Ceilings { $( $key: limits.$key, )* message_kib, component_mib, compile_seconds }
+            /// These ceilings of what a plugin may wish for, and the rest as it is here.
+            pub fn with(self, limits: LimitSettings) -> Ceilings {
+                Ceilings { $( $key: limits.$key, )* ..self }
             }
 
             /// The ceilings of what a plugin may wish for.
@@ -220,6 +228,11 @@ impl Ceilings {
         Duration::from_secs(self.compile_seconds)
     }
 
+    /// What the compiler may take for one component, in bytes.
+    pub fn compile_memory(&self) -> u64 {
+        self.compile_memory_mib.saturating_mul(MIB)
+    }
+
     /// What a message is checked against before it becomes a task.
     pub fn message(&self) -> MessageLimits {
         MessageLimits {
@@ -247,6 +260,7 @@ pub fn check(defaults: &LimitSettings, max: &Ceilings) -> Result<(), LimitError>
         ("message_kib", max.message_kib),
         ("component_mib", max.component_mib),
         ("compile_seconds", max.compile_seconds),
+        ("compile_memory_mib", max.compile_memory_mib),
     ] {
         if value == 0 {
             return Err(LimitError::Zero { key: format!("limits.max.{limit}") });

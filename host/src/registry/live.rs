@@ -10,7 +10,7 @@ use super::snapshot::{Snapshot, ready};
 
 use super::{Catalog, PluginInfo, Resolved, Runner, Served, VersionInfo};
 use crate::task::{PluginRef, RetryPolicy};
-use agentry_sandbox::{Sandbox, SandboxConfig};
+use agentry_sandbox::{Compiler, Sandbox, SandboxConfig};
 use futures_util::StreamExt;
 use std::collections::HashSet;
 use std::fmt;
@@ -61,6 +61,10 @@ pub struct SandboxSettings {
     pub slots: u32,
     /// Components compiled at once.
     pub compile_concurrency: u32,
+    /// Where they are compiled.
+    pub compiler: Compiler,
+    /// Traps tell their source lines, where the component carries them.
+    pub source_lines: bool,
 }
 
 /// Why there is no registry.
@@ -94,7 +98,7 @@ pub enum RegistryError {
 /// Limits that contradict themselves; an engine or a cache folder that cannot be had.
 pub fn sandbox(settings: SandboxSettings, defaults: &LimitSettings, max: &Ceilings) -> Result<Sandbox, RegistryError> {
     limits::check(defaults, max)?;
-    let SandboxSettings { cache_dir, slots, compile_concurrency } = settings;
+    let SandboxSettings { cache_dir, slots, compile_concurrency, compiler, source_lines } = settings;
     Ok(Sandbox::new(SandboxConfig {
         cache_dir,
         slots,
@@ -102,6 +106,9 @@ pub fn sandbox(settings: SandboxSettings, defaults: &LimitSettings, max: &Ceilin
         compile_concurrency,
         component_bytes: max.component_bytes(),
         compile_timeout: max.compile_timeout(),
+        compile_memory: max.compile_memory(),
+        compiler,
+        source_lines,
     })?)
 }
 

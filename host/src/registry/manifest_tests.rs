@@ -213,3 +213,21 @@ fn the_gist_of_a_broken_manifest_names_its_plugin() {
     assert_eq!(gist("[plugin"), (None, None));
     assert_eq!(gist("[plugin]\nname = \"A\""), (None, None));
 }
+
+#[test]
+fn an_error_repeats_no_more_of_a_key_than_of_a_value() {
+    let error = parse(&with(&format!("{} = 1\n", "k".repeat(60_000)))).unwrap_err().to_string();
+    assert!(error.starts_with("p/plugin.toml: plugin.\"kkkk") && error.len() < 300, "{} bytes", error.len());
+}
+
+#[test]
+fn a_manifest_nested_without_end_is_refused_and_harms_nobody() {
+    for deep in [
+        "a.".repeat(30_000) + "b = 1\n",
+        "x = ".to_owned() + &"[".repeat(60_000),
+        format!("[{}a]\n", "a.".repeat(30_000)),
+    ] {
+        assert!(parse(&format!("manifest = 1\n{deep}")).is_err());
+        assert_eq!(gist(&deep), (None, None));
+    }
+}

@@ -27,6 +27,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use agentry_sandbox::{Compiler, compile};
 pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
 pub use installed::Installed;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};

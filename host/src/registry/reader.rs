@@ -52,7 +52,8 @@ impl<'a> Section<'a> {
     }
 
     fn name(&self, key: &str) -> String {
-        let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let bare = (1..=QUOTED).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         let key = if bare { key.to_owned() } else { quoted(key) };
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }

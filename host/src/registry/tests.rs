@@ -17,7 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One for all tests: it reserves address space.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
-    let settings = SandboxSettings { cache_dir: None, slots: 2, compile_concurrency: 2 };
+    let settings = SandboxSettings {
+        cache_dir: None,
+        slots: 2,
+        compile_concurrency: 2,
+        compiler: agentry_sandbox::Compiler::Here,
+        source_lines: false,
+    };
     sandbox(settings, &LimitSettings::default(), &Ceilings::default()).unwrap()
 });
 

@@ -92,26 +92,43 @@ impl fmt::Display for PluginRef {
 pub struct Rejection {
     /// The stable word.
     pub code: &'static str,
-    /// What was wrong, where, and what is allowed.
+    /// What was wrong, where, and what is allowed: on one line, and at most [`Rejection::DETAIL_BYTES`] long.
     pub detail: String,
     /// The task's id, where one could be read: then there is a `failed(rejected)` task too.
     pub id: Option<TaskId>,
-    /// The plugin it named, where one could be read.
+    /// The plugin it named, where one could be read; in the same way, at most [`Rejection::PLUGIN_BYTES`] long.
     pub plugin: Option<String>,
 }
 
-/// The longest detail, in bytes. It quotes what was sent, and goes into the log, a row and a header of the message.
-const DETAIL_BYTES: usize = 1 << 10;
-
 impl Rejection {
-    fn new(code: &'static str, detail: impl Into<String>) -> Rejection {
-        let mut detail = detail.into();
-        if detail.len() > DETAIL_BYTES {
-            detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
-            detail.push('…');
-        }
-        Rejection { code, detail, id: None, plugin: None }
+    /// The longest detail, in bytes.
+    pub const DETAIL_BYTES: usize = 1_024;
+    /// The longest name of a plugin that is repeated, in bytes: any that exists fits, with its requirement.
+    pub const PLUGIN_BYTES: usize = 256;
+
+    fn new(code: &'static str, detail: impl AsRef<str>) -> Rejection {
+        Rejection { code, detail: in_short(detail.as_ref(), Rejection::DETAIL_BYTES), id: None, plugin: None }
     }
+}
+
+/// A stranger's words, in a log, a header and a row. What is wrong with a message may be a key of it, which is as long as the
+/// message and holds what steers a terminal: that becomes visible, and the end is cut.
+fn in_short(text: &str, bytes: usize) -> String {
+    let mut short = String::new();
+    for c in text.chars() {
+        let before = short.len();
+        if c.is_control() {
+            short.extend(c.escape_unicode())
+        } else {
+            short.push(c)
+        }
+        if short.len() > bytes {
+            short.truncate(before.min(short.floor_char_boundary(bytes - '…'.len_utf8())));
+            short.push('…');
+            break;
+        }
+    }
+    short
 }
 
 /// A message as it came, before anybody looked into it.
@@ -180,6 +197,7 @@ impl TaskMessage {
                 rejection.id = envelope.message_id.and_then(|text| text.parse().ok());
                 rejection.plugin = envelope.plugin_header.map(str::to_owned);
             }
+            rejection.plugin = rejection.plugin.map(|name| in_short(&name, Rejection::PLUGIN_BYTES));
             rejection
         })
     }

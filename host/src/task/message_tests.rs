@@ -163,3 +163,21 @@ fn a_detail_quotes_no_more_than_a_person_reads() {
         assert!(refused.detail.len() < 1_100 && refused.detail.ends_with('…'), "{}", refused.detail.len());
     }
 }
+
+#[test]
+fn a_refusal_is_short_and_on_one_line_whatever_it_is_about() {
+    let long = "x".repeat(3_000);
+    for body in [
+        format!(r#"{{"plugin":"a","input":1,"{long}":2}}"#),
+        format!(r#"{{"plugin":"{long}","input":1}}"#),
+        r#"{"plugin":"a","input":1,"\u001b[2J\n":2}"#.to_owned(),
+        r#"{"plugin":"a","input":1,"options":{"\u001b[2J\n":2}}"#.to_owned(),
+        r#"{"plugin":"\u001b[2J\n","input":1}"#.to_owned(),
+    ] {
+        let rejection = decode_body(&body).unwrap_err();
+        let plugin = rejection.plugin.clone().unwrap();
+        assert!(rejection.detail.len() <= Rejection::DETAIL_BYTES && plugin.len() <= Rejection::PLUGIN_BYTES, "{body}");
+        assert!(!rejection.detail.chars().chain(plugin.chars()).any(char::is_control), "{rejection}");
+    }
+    refused(r#"{"plugin":"a","input":1,"\u001b":2}"#, "bad_message", r"unknown field `\u{1b}`");
+}

@@ -195,6 +195,25 @@ pub(crate) fn truncate(text: &mut String, most: usize) -> bool {
     true
 }
 
+/// On one line, what would steer a terminal made visible, and at most `most` bytes with a mark where it was cut.
+pub(crate) fn visible(text: &str, most: usize) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        let whole = shown.len();
+        if c.is_control() {
+            shown.extend(c.escape_unicode())
+        } else {
+            shown.push(c)
+        }
+        if shown.len() > most {
+            shown.truncate(whole.min(shown.floor_char_boundary(most - '…'.len_utf8())));
+            shown.push('…');
+            break;
+        }
+    }
+    shown
+}
+
 /// Locks the log. A panic of a `LogSink` poisons it and is a failure of that run alone; its lines are still whole.
 pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)

@@ -13,7 +13,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-pub(crate) use self::log::{Log, lock, truncate};
+pub(crate) use self::log::{Log, lock, truncate, visible};
 use crate::instance::Shared;
 
 /// Where a line of the log came from.

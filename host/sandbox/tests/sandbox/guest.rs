@@ -163,11 +163,40 @@ impl Guest {
         )
     }
 
+    /// The component as a file whose main module tells the lines of its own text, which is given as well, as `guest.wat`. (The
+    /// assembler only tells them of a module by itself, so the bytes of its section are exchanged.)
+    pub fn build_with_lines(&self) -> (Bytes, String) {
+        let text = self.text();
+        let (begin, end) = ("(core module $main", "(core instance $main");
+        let from = text.find(begin).unwrap();
+        let to = text.find(end).unwrap();
+        let module = format!("(module $main{}", text[from + begin.len()..to].trim_end());
+        let plain = section(wat::parse_str(&module).unwrap());
+        let mut parser = wat::Parser::new();
+        parser.generate_dwarf(wat::GenerateDwarf::Lines);
+        let with_lines = section(parser.parse_str(Some(std::path::Path::new("guest.wat")), &module).unwrap());
+        let whole = self.build();
+        let at = whole.windows(plain.len()).position(|bytes| bytes == plain).unwrap();
+        ([&whole[..at], &with_lines, &whole[at + plain.len()..]].concat().into(), module)
+    }
+
     /// The component as a file.
     pub fn build(&self) -> Bytes {
         let text = self.text();
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
     }
+}
+
+/// A core module as a section of a component: its kind, its length in LEB128, and itself.
+fn section(module: Vec<u8>) -> Vec<u8> {
+    let (mut section, mut length) = (vec![1], module.len());
+    while length >= 0x80 {
+        section.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    section.push(length as u8);
+    section.extend(module);
+    section
 }
 
 /// `wasi:clocks`: a pollable after some nanoseconds, and waiting for it.

@@ -106,6 +106,28 @@ async fn an_import_that_nobody_knows_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn what_a_component_calls_things_is_shown_on_one_line_and_in_short() {
+    // No tool writes such names, and the format has room for them.
+    let import = "(import \"acme:vault/secrets@1.0.0\" (instance (export \"get\" (func))))";
+    let mut file = imports(import).build().to_vec();
+    let at = file.windows(10).position(|bytes| bytes == b"acme:vault").unwrap();
+    file[at..at + 4].copy_from_slice(b"\x1b[2J");
+    let error = refused(file).await.to_string();
+    assert!(error.contains(r"imports \u{1b}[2J:vault"), "{error:?}");
+    let mut file = imports("(import \"wasi:cli/stdout@0.2.0\" (instance))").build().to_vec();
+    let at = file.windows(12).position(|bytes| bytes == b"stdout@0.2.0").unwrap();
+    file[at + 6] = b'\r';
+    let error = refused(file).await.to_string();
+    assert!(
+        error.contains(r"wasi:cli/stdout\u{d}0.2.0; this host serves wasi:cli/stdout\u{d}0.2.0@0.2.x"),
+        "{error:?}"
+    );
+    let long = format!("(import \"acme:{}/a@1.0.0\" (instance))", "v".repeat(50_000));
+    let error = refused(wat::parse_str(format!("(component {long})")).unwrap()).await.to_string();
+    assert!(error.contains("imports acme:vvv") && error.len() < 2_048, "{} bytes", error.len());
+}
+
+#[tokio::test]
 async fn a_capability_is_refused_without_a_grant_and_with_one_that_means_nothing_yet() {
     let file = imports("(import \"wasi:keyvalue/store@0.2.0-draft2\" (instance))").build();
     let error = refused(file.clone()).await.to_string();

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod caching;
+mod fuzz;
 mod guest;
 mod house;
 mod inert;
@@ -10,4 +11,5 @@ mod limits;
 mod loading;
 mod logs;
 mod runs;
+mod sections;
 mod traps;

@@ -1,6 +1,6 @@
 //! What a guest breaks, it breaks for its own task alone.
 
-use agentry_sandbox::{FaultKind, Outcome};
+use agentry_sandbox::{FaultKind, Grants, Outcome, Sandbox, SandboxConfig};
 
 use crate::guest::{EXIT, Guest, LOGGING, STREAMS, handle};
 use crate::house::*;
@@ -34,6 +34,22 @@ async fn a_trap_tells_its_frames_and_the_end_of_standard_error() {
     assert_eq!(fault.detail["stderr_tail"], "panicked at main.rs");
     assert_eq!(fault.detail["exit_code"], serde_json::Value::Null);
     assert!(fault.message.starts_with("panicked at main.rs (") && fault.message.contains("unreachable"), "{fault:?}");
+}
+
+#[tokio::test]
+async fn source_lines_are_told_to_those_who_ask_where_the_component_carries_them() {
+    let guest = handle("(drop (i32.const 1))\n unreachable");
+    let (component, text) = guest.build_with_lines();
+    // The assembler's table may place the trap at the instruction before it.
+    let line = text.lines().position(|line| line.contains("unreachable")).unwrap();
+    let near = [line, line + 1].map(|line| format!("handle at ./guest.wat:{line}"));
+    for (source_lines, expected) in [(true, near.as_slice()), (false, &["handle".to_owned()])] {
+        let sandbox = Sandbox::new(SandboxConfig { slots: 1, source_lines, ..SandboxConfig::default() }).unwrap();
+        let plugin = sandbox.load(component.clone(), &Grants::default()).await.unwrap();
+        let Outcome::Fault(fault) = plugin.run(invocation("null")).await.outcome else { panic!() };
+        let frame = fault.detail["frames"][0].as_str().unwrap();
+        assert!(expected.iter().any(|expected| expected == frame), "{frame} is none of {expected:?}");
+    }
 }
 
 #[tokio::test]
