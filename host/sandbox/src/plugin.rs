@@ -106,6 +106,7 @@ impl LoadError {
             | LoadError::Mismatch { reason }
             | LoadError::Ceiling { reason, .. }
             | LoadError::Compile { reason }
+            | LoadError::CompilerDied { reason }
             | LoadError::Internal { reason } => reason,
             LoadError::TooLarge { .. }
             | LoadError::CoreModule
@@ -113,7 +114,9 @@ impl LoadError {
             | LoadError::Precompiled
             | LoadError::NotWasm
             | LoadError::NoHandler { .. }
-            | LoadError::CompileTimeout { .. } => return self,
+            | LoadError::Parts { .. }
+            | LoadError::CompileTimeout { .. }
+            | LoadError::CompileMemory { .. } => return self,
         };
         *words = visible(words, LoadError::WORDS_BYTES);
         self

@@ -30,7 +30,7 @@ pub async fn long(change: Change<'_>) -> Vec<String> {
 
 /// One function that never branches: its memory grows with every instruction.
 pub async fn large(change: Change<'_>) -> Vec<String> {
-    let code = functions(1, 700_000);
+    let code = functions(1, 600_000); // a body is at most 7.3 MB long
     let bounds = [("limits.max.compile_memory_mib", 192), ("limits.max.compile_seconds", 60)];
     refused(change, &code, &bounds, Duration::from_secs(60), "compile_memory_mib").await
 }
@@ -90,7 +90,7 @@ async fn cause(daemon: &Daemon) -> Option<String> {
     ready.or_else(|| listed["cause"].as_str().map(str::to_owned))
 }
 
-/// The sections of a module with so many functions, each of so many steps of eight bytes.
+/// The sections of a module with so many functions, each of so many steps of twelve bytes.
 fn functions(count: usize, steps: usize) -> Vec<u8> {
     let section = |id: u8, body: Vec<u8>| [vec![id], leb(body.len()), body].concat();
     let types = section(1, vec![1, 0x60, 1, 0x7f, 1, 0x7f]);
