@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics is a test that failed"))]
 
+mod budget;
 mod cache;
 mod capability;
 mod engine;
@@ -24,6 +25,7 @@ mod plugin;
 mod run;
 mod streams;
 
+pub use budget::{MemoryBudget, NoMemory, Reservation};
 pub use cache::CacheError;
 pub use engine::{EngineError, Sandbox, SandboxConfig};
 pub use failure::{Fault, FaultKind};
