@@ -20,7 +20,8 @@ use crate::api;
 use crate::config::{Ack, Settings};
 use crate::db::{DbError, HostRecord};
 use crate::maintenance::{self, MaintenanceConfig};
-use crate::registry::{Catalog, Registry};
+use crate::metrics::Metrics;
+use crate::registry::{Catalog, MemoryBudget, Registry};
 use crate::shutdown::Requests;
 use crate::telemetry;
 use crate::worker::lease::{Keeper, Lease};
@@ -111,10 +112,14 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let wake = Arc::new(tokio::sync::Notify::new());
     let settled = tokio::sync::watch::Sender::new(0);
     let remote: Arc<OnceLock<Remote>> = Arc::default();
+    let memory = MemoryBudget::new(settings.worker.memory_mib << 20);
+    let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let metrics = Arc::new(Metrics::new(settings.worker.slots, busy.clone(), memory.clone()));
     let state = api::ApiState::new(api::Parts {
         db: db.clone(),
         catalog: catalog.clone(),
         broker: broker.clone(),
+        metrics: metrics.clone(),
         readiness: readiness.subscribe(),
         queues: settings.broker.queues.clone(),
         message_limits: settings.message_limits(),
@@ -151,6 +156,8 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         catalog: catalog.clone(),
         isolation: Arc::new(isolation::Children::new(again)),
         guests: guests.handle.clone(),
+        memory,
+        metrics,
         chance: Arc::new(rand::random::<f64>),
     };
     let config = WorkerConfig {
@@ -171,7 +178,6 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         grace: settings.shutdown.grace,
         settled,
     };
-    let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let keeper = Keeper {
         db: db.clone(),
         record: record(host, name, &settings, catalog.clone(), busy.clone()),

@@ -10,6 +10,7 @@ pub mod db;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
 pub mod maintenance;
+pub mod metrics;
 pub mod registry;
 pub mod shutdown;
 #[cfg(test)]

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["failpoints", "simulation"],
     &["telemetry", "shutdown"],
     &["worker", "maintenance", "api"],
+    &["metrics"],
     &["registry"],
     &["broker"],
     &["db"],
@@ -35,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("agentry_sandbox", &["registry"]),
     ("wasmtime", &[]),
     ("notify", &["registry"]),
+    ("prometheus_client", &["metrics"]),
     ("anyhow", &["cli", "daemon", "main"]),
 ];
 

@@ -76,6 +76,7 @@ fn invocation(input: &Arc<str>) -> Invocation {
         plugin_version: "0.1.0".into(),
         labels: Vec::new(),
         limits: Limits::default(),
+        memory: None,
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,

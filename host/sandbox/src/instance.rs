@@ -11,6 +11,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::budget::{NoMemory, Reservation};
 use crate::capability::context::Context;
 use crate::defence::Defence;
 use crate::limits::{Limits, Meter};
@@ -37,6 +38,8 @@ pub(crate) enum Halt {
     Timeout,
     #[error("out of CPU time")]
     Cpu,
+    #[error("{0}")]
+    Memory(NoMemory),
 }
 
 /// CPU time of a guest: the thread's clock around each poll of its future. Ticks of the epoch would count what
@@ -157,7 +160,13 @@ pub(crate) fn hostcall_fuel(limits: &Limits) -> usize {
 }
 
 /// A store for one run, with every limit set.
-pub(crate) fn store(engine: &Engine, limits: &Limits, context: Context, shared: Arc<Shared>) -> Store<State> {
+pub(crate) fn store(
+    engine: &Engine,
+    limits: &Limits,
+    memory: Option<Arc<Reservation>>,
+    context: Context,
+    shared: Arc<Shared>,
+) -> Store<State> {
     let mut wasi = WasiCtx::builder();
     // Everything else is already inert in a new builder: no arguments, no environment, standard input at its end, no
     // folders. What the network's defaults are has changed between releases, so it is said.
@@ -178,7 +187,7 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, context: Context, shared: 
     if Defence::Handles.stands() {
         table.set_max_capacity(limits.handles as usize);
     }
-    let state = State { wasi: wasi.build(), table, meter: Meter::new(limits), context, shared, host_calls: 0 };
+    let state = State { wasi: wasi.build(), table, meter: Meter::new(limits, memory), context, shared, host_calls: 0 };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(match Defence::Hostcall.stands() {

@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics is a test that failed"))]
 
+mod budget;
 mod cache;
 mod capability;
 mod compiler;
@@ -27,6 +28,7 @@ mod plugin;
 mod run;
 mod streams;
 
+pub use budget::{MemoryBudget, NoMemory, Reservation};
 pub use cache::CacheError;
 pub use compiler::{Compiler, serve as compile};
 pub use defence::Defence;

@@ -1,10 +1,13 @@
 //! What a run may use, and the meter that holds a store to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
+use crate::budget::Reservation;
 use crate::defence::Defence;
+use crate::instance::Halt;
 
 /// One mebibyte in bytes.
 pub(crate) const MIB: u64 = 1 << 20;
@@ -100,7 +103,7 @@ pub(crate) enum Refusal {
 }
 
 /// Sums what a store's memories and tables hold. The engine's own `StoreLimits` bounds each memory by itself, so that a
-/// guest with many memories gets many times the limit.
+/// guest with many memories gets many times the limit. What it grows beyond its reservation it takes from the budget of all.
 #[derive(Debug)]
 pub(crate) struct Meter {
     memory_limit: u64,
@@ -109,12 +112,13 @@ pub(crate) struct Meter {
     table: u64,
     instances: usize,
     memories: usize,
+    reservation: Option<Arc<Reservation>>,
     pub(crate) peak_memory: u64,
     pub(crate) refused: Option<Refusal>,
 }
 
 impl Meter {
-    pub(crate) fn new(limits: &Limits) -> Meter {
+    pub(crate) fn new(limits: &Limits, reservation: Option<Arc<Reservation>>) -> Meter {
         Meter {
             memory_limit: limits.memory_bytes,
             memory: 0,
@@ -122,6 +126,7 @@ impl Meter {
             table: 0,
             instances: limits.instances as usize,
             memories: limits.memories as usize,
+            reservation,
             peak_memory: 0,
             refused: None,
         }
@@ -143,6 +148,10 @@ impl ResourceLimiter for Meter {
         // Beyond what the guest itself declared: its own business, and not to be counted as granted.
         if maximum.is_some_and(|most| desired > most) {
             return Ok(false);
+        }
+        // It did nothing wrong and is not told -1, which would make it fail: it ends here, and runs again.
+        if let Some(reservation) = &self.reservation {
+            reservation.try_hold(sum).map_err(Halt::Memory)?;
         }
         self.memory = sum;
         self.peak_memory = self.peak_memory.max(sum);
@@ -183,7 +192,7 @@ mod tests {
     use super::*;
 
     fn meter() -> Meter {
-        Meter::new(&Limits { memory_bytes: 100, table_elements: 10, ..Limits::default() })
+        Meter::new(&Limits { memory_bytes: 100, table_elements: 10, ..Limits::default() }, None)
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json as value;
 
+use crate::budget::NoMemory;
 use crate::capability::bindings::agentry::plugin::types::Failure;
 use crate::defence::Defence;
 use crate::failure::{Fault, FaultKind, MESSAGE_BYTES};
@@ -54,6 +55,9 @@ pub enum Outcome {
     Fault(Fault),
     /// The invocation's stop token was cancelled first.
     Stopped,
+    /// It wanted more memory than it had reserved, and the budget of all guests had none left. Not the guest's failure: to
+    /// be run again.
+    NoMemory(NoMemory),
 }
 
 /// The longest code, in bytes.

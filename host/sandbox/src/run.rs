@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
+use crate::budget::Reservation;
 use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
 use crate::capability::context::Context;
 use crate::defence::Defence;
@@ -40,6 +41,10 @@ pub struct Invocation {
     pub labels: Vec<(String, String)>,
     /// What the run may use; cut to the sandbox's ceilings.
     pub limits: Limits,
+    /// Its part of the budget of all guests. Linear memory within it is free, more is drawn from what is free of the
+    /// budget, and where nothing is the run ends as [`Outcome::NoMemory`]. It is let go of after the store is dropped.
+    /// `None`: there is no such budget.
+    pub memory: Option<Arc<Reservation>>,
     /// The task's deadline: the nearer of this and `limits.timeout` ends the run.
     pub deadline: Option<Instant>,
     /// When cancelled, the guest is stopped where it is.
@@ -110,6 +115,8 @@ impl Plugin {
             }
         };
 
+        // Outlives the store, whichever way this future ends: what is given back is free indeed.
+        let memory = invocation.memory;
         let began = Instant::now();
         let own_end = began.checked_add(limits.timeout.min(FAR)).unwrap_or(began);
         let end = invocation.deadline.map_or(own_end, |deadline| deadline.min(own_end));
@@ -124,7 +131,7 @@ impl Plugin {
         labels.sort();
         let context =
             Context { plugin_name: invocation.plugin_name, plugin_version: invocation.plugin_version, labels };
-        let mut store = instance::store(&plugin.sandbox.engine, &limits, context, shared.clone());
+        let mut store = instance::store(&plugin.sandbox.engine, &limits, memory.clone(), context, shared.clone());
         let task = Task {
             id: &invocation.task_id,
             attempt: invocation.attempt,
@@ -149,7 +156,7 @@ impl Plugin {
         usage.host_calls = store.data().host_calls;
         let refused = store.data().meter.refused;
         let dropped = contained(|| drop(store));
-        drop(place);
+        drop((place, memory));
 
         let ended = match (dropped, ended) {
             (Err(panic), Ok(_)) => Err(Broken::Panicked(panic)),
@@ -275,6 +282,7 @@ fn halted(halt: Halt, usage: &Usage, limits: &Limits, allowed: Duration, by_dead
         Halt::Stopped => Outcome::Stopped,
         Halt::Cpu => Outcome::Fault(Fault::cpu(usage.cpu, limits.cpu)),
         Halt::Timeout => Outcome::Fault(Fault::timeout(usage.wall, allowed, by_deadline)),
+        Halt::Memory(none) => Outcome::NoMemory(none),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What there is: plugins, hosts, queues, dead letters.
+//! What there is: plugins, hosts, queues, dead letters; and what was counted.
 
 use super::params::{Named, Params};
 use super::problem::Problem;
@@ -6,10 +6,11 @@ use super::tasks::{LONGEST_PAGE, PAGE};
 use super::{ApiState, respond};
 use crate::broker::Source;
 use crate::db::DeadFilter;
+use crate::metrics;
 use crate::task::span;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -42,6 +43,11 @@ pub(super) async fn plugin(
             Err(Problem::not_found(detail).with("known", known))
         }
     }
+}
+
+/// `GET /metrics`: what this process has counted, for Prometheus.
+pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], state.parts.metrics.text()).into_response()
 }
 
 /// `GET /v1/hosts`

@@ -1,6 +1,6 @@
 //! The HTTP API: submit, read, wait, call off, retry, forget; what is installed, who is alive, what waits.
 //!
-//! Every answer is JSON, every error a problem document with a stable code ([`problem`]). Operations of the database run
+//! Every answer is JSON (`/metrics` alone is text), every error a problem document with a stable code ([`problem`]). Operations of the database run
 //! on tasks of their own: a client that hangs up must not leave one half done.
 
 mod erase;
@@ -24,6 +24,7 @@ pub use tokens::{Scope, Tokens, TokensError};
 
 use crate::broker::Broker;
 use crate::db::{Db, DbError, Fields, TaskRow};
+use crate::metrics::Metrics;
 use crate::registry::Catalog;
 use crate::task::TaskId;
 use crate::task::limits::MessageLimits;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub catalog: Arc<dyn Catalog>,
     /// For what it counts.
     pub broker: Arc<dyn Broker>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
     /// Whether tasks are taken in.
     pub readiness: watch::Receiver<Readiness>,
     /// Logical queues that this host consumes.
@@ -140,6 +143,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/plugins/{name}", get(facts::plugin))
         .route("/v1/hosts", get(facts::hosts))
         .route("/v1/queues", get(facts::queues))
+        .route("/metrics", get(facts::metrics))
         .route("/healthz", get(readiness::healthz))
         .route("/readyz", get(readiness::readyz))
         .fallback(no_route)

@@ -47,6 +47,7 @@ impl Run {
             timeout: self.timeout.map(|s| Duration::from_secs(s.into())),
             deadline: None,
             stop: stop.clone(),
+            memory: None,
             on_log: Some(Arc::new(show)),
         };
         let interrupt = async {
@@ -68,7 +69,7 @@ impl Run {
                 Err(Failed::task(format!("snoozed for {after:?}: {}", escape::line(&message))))
             }
             Verdict::ChildDied { message } => Err(Failed::task(message)),
-            Verdict::Stopped => Err(Failed::task("interrupted")),
+            Verdict::Stopped | Verdict::NoMemory { .. } => Err(Failed::task("interrupted")),
         }
     }
 }

@@ -141,21 +141,7 @@ impl One {
         let mut text = timeline::record(&task);
         text += "\n";
         text += &timeline::events(rows(&events, "events"));
-        for attempt in rows(&attempts, "attempts") {
-            let usage = &attempt["usage"];
-            let number = |name: &str| usage[name].as_i64().unwrap_or_default();
-            text += &format!("\nattempt {} {}", output::field(attempt, "attempt"), output::field(attempt, "ended"));
-            if usage.is_object() {
-                text += &format!(
-                    ": ran {} µs (instantiated in {} µs, {} µs of processor time), {} KiB of memory, {} host calls",
-                    number("wall_us"),
-                    number("instantiate_us"),
-                    number("cpu_us"),
-                    number("peak_memory") / 1024,
-                    number("host_calls"),
-                );
-            }
-        }
+        text += &timeline::attempts(rows(&attempts, "attempts"));
         output::data(&text)
     }
 }

@@ -71,6 +71,28 @@ pub fn events(events: &[Value]) -> String {
     text
 }
 
+/// What each attempt used.
+pub fn attempts(attempts: &[Value]) -> String {
+    let mut text = String::new();
+    for attempt in attempts {
+        let usage = &attempt["usage"];
+        let number = |name: &str| usage[name].as_i64().unwrap_or_default();
+        text += &format!("\nattempt {} {}", field(attempt, "attempt"), field(attempt, "ended"));
+        if usage.is_object() {
+            text += &format!(
+                ": {} wall (instantiated in {}), {} CPU, {} memory at most, {} log, {} host calls",
+                span(number("wall_us")),
+                span(number("instantiate_us")),
+                span(number("cpu_us")),
+                size(number("peak_memory")),
+                size(number("log_bytes")),
+                number("host_calls"),
+            );
+        }
+    }
+    text
+}
+
 /// One log line.
 pub fn log(entry: &Value) -> String {
     let cut = if entry["cut"] == true { " …" } else { "" };
@@ -87,10 +109,23 @@ pub fn log(entry: &Value) -> String {
 
 /// Microseconds for a person.
 pub fn elapsed(us: i64) -> String {
+    format!("+{}", span(us))
+}
+
+fn span(us: i64) -> String {
     match us {
-        ..1_000 => format!("+{us} µs"),
-        1_000..1_000_000 => format!("+{:.1} ms", us as f64 / 1e3),
-        _ => format!("+{:.2} s", us as f64 / 1e6),
+        ..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", us as f64 / 1e6),
+    }
+}
+
+/// Bytes for a person.
+fn size(bytes: i64) -> String {
+    match bytes {
+        ..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
 }
 
@@ -126,5 +161,22 @@ mod tests {
         let task = json!({"id": "x", "state": "failed", "failure": {"kind": "trap", "message": "a\u{1b}[31m\nb"}});
         let text = record(&task);
         assert!(!text.contains('\u{1b}') && text.contains("a\\u{1b}[31m\\nb"), "{text}");
+    }
+
+    #[test]
+    fn an_attempt_is_shown_with_what_it_used_in_units_a_person_reads() {
+        let usage = json!({
+            "wall_us": 2_500_000, "instantiate_us": 250, "cpu_us": 12_340, "peak_memory": 4_259_840, "log_bytes": 120,
+            "host_calls": 3,
+        });
+        let shown = attempts(&[
+            json!({"attempt": 1, "ended": "host_lost", "usage": null}),
+            json!({"attempt": 1, "ended": "completed", "usage": usage}),
+        ]);
+        assert_eq!(
+            shown,
+            "\nattempt 1 host_lost\nattempt 1 completed: 2.50 s wall (instantiated in 250 µs), 12.3 ms CPU, 4.1 MiB memory at \
+             most, 120 bytes log, 3 host calls"
+        );
     }
 }

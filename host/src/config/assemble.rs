@@ -15,7 +15,9 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Slots are bound by processors (guests that wait cost none, so there are many) and by memory.
+/// Slots are bound by processors (guests that wait cost none, so there are many) and by memory. A slot's part of the memory
+/// is some three times what a small guest reserves by itself: the rest is there to grow into, and what a slot may keep
+/// resident when it is not in use is no more either.
 const SLOTS_PER_CORE: u64 = 16;
 const MIB_PER_SLOT: u64 = 16;
 
@@ -39,7 +41,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             rules: plugins::rules(&tables(&layers, Section::Plugins), &limits.max)?,
         },
         api: api(&mut read)?,
-        worker: worker(&mut read, machine)?,
+        worker: worker(&mut read, machine, &limits)?,
         lease: Lease { ttl: read.seconds("lease.ttl_seconds", 1..=3_600)? },
         shutdown: Shutdown { grace: read.seconds("shutdown.grace_seconds", 0..=3_600)? },
         retention: Retention {
@@ -158,8 +160,17 @@ fn api(read: &mut Reader) -> Result<Api, Problem> {
     Ok(Api { listen, tokens_file, body_bytes })
 }
 
-fn worker(read: &mut Reader, machine: Machine) -> Result<Worker, Problem> {
-    let memory_mib = read.number_or_auto("worker.memory_mib", 16..=16_777_216u64, (machine.memory_mib / 2).max(16))?;
+fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker, Problem> {
+    let (key, ceiling, most) = ("worker.memory_mib", "limits.max.memory_mib", limits.max.memory_mib);
+    let memory_mib = read.number_or_auto(key, 1..=16_777_216u64, (machine.memory_mib / 2).max(most))?;
+    if memory_mib < most {
+        let what = format!(
+            "{memory_mib} is less than {ceiling} ({most}, {}): a task that needs as much could never run; raise it, or lower \
+             that",
+            read.origin(ceiling)
+        );
+        return Err(Problem::invalid(key, &read.origin(key), what));
+    }
     let automatic = (u64::from(machine.cores) * SLOTS_PER_CORE).min(memory_mib / MIB_PER_SLOT).clamp(1, 10_000);
     // Clamped to 10,000 in the line above.
     let automatic = u32::try_from(automatic).unwrap_or(10_000);

@@ -144,7 +144,7 @@ pub struct Api {
 pub struct Worker {
     /// Tasks that run at once.
     pub slots: u32,
-    /// Memory for all guests together, in MiB.
+    /// Memory for all guests together, in MiB; at least the ceiling of one.
     pub memory_mib: u64,
 }
 

@@ -173,6 +173,7 @@ fn every_bad_value_is_one_line_that_names_key_place_and_what_is_allowed() {
         "[retry]\nfactor = 0.5",
         "[retry]\nmax_seconds = 0.5",
         "[limits.default]\nmemory_mib = 1024",
+        "[worker]\nmemory_mib = 256",
         "[limits.default]\nmemory = 1024",
         "[queues.other]\nslots = 3",
         "[queues.default]\nack = 'early'",
@@ -285,8 +286,13 @@ fn a_deadline_beyond_half_of_the_consumer_timeout_is_refused() {
 fn slots_follow_from_cores_and_the_memory_budget() {
     let auto = Setup::new("").settings();
     assert_eq!((auto.worker.slots, auto.worker.memory_mib), (64, 4_096));
-    let small = Setup::new("[worker]\nmemory_mib = 160").settings();
+    let small = Setup::new("[worker]\nmemory_mib = 160\n[limits.max]\nmemory_mib = 160").settings();
     assert_eq!((small.worker.slots, small.worker.memory_mib), (10, 160));
+    let large = Setup::new("[limits.max]\nmemory_mib = 4096").env("AGENTRY_WORKER_MEMORY_MIB", "auto").settings();
+    assert_eq!(large.worker.memory_mib, 4_096, "half of the machine's");
+    let mut tight = Setup::new("");
+    tight.sources.machine.memory_mib = 600;
+    assert_eq!(tight.settings().worker.memory_mib, 512, "one task at the ceiling always has room");
 }
 
 #[test]

@@ -212,6 +212,8 @@ async fn run(settings: &Settings, order: Order, stop: CancellationToken) -> Resu
         timeout: order.timeout,
         deadline: order.deadline_in.map(|left| Instant::now() + left),
         stop,
+        // Its parent holds all that it may use.
+        memory: None,
         on_log: None,
     };
     Ok(runner.run(job).await)

@@ -92,4 +92,7 @@ impl Runner for FaultyRunner {
     fn memory_reserve(&self) -> u64 {
         self.0.memory_reserve()
     }
+    fn memory_limit(&self) -> u64 {
+        self.0.memory_limit()
+    }
 }

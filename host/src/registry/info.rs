@@ -77,7 +77,7 @@ pub struct LimitInfo {
     pub value: u64,
     /// Who said so.
     pub origin: Origin,
-    /// The operator's ceiling, `limits.max.*`.
+    /// The operator's ceiling, `limits.max.*`; of `memory_reserve_mib` the plugin's `memory_mib`.
     pub ceiling: u64,
 }
 
@@ -91,4 +91,6 @@ pub enum Origin {
     Plugin,
     /// `limits.*` of the operator's `[plugins."…"]`.
     Policy,
+    /// Nobody: it follows from the component. `memory_reserve_mib`: its initial memory and 4 MiB.
+    Derived,
 }

@@ -119,6 +119,10 @@ impl Runner for Installed {
         self.memory_reserve
     }
 
+    fn memory_limit(&self) -> u64 {
+        self.limits.values.to_sandbox().memory_bytes
+    }
+
     async fn run(&self, job: Job) -> Report {
         let limits = self.limits_for(&job);
         let on_log = job.on_log.map(|sink| -> agentry_sandbox::LogSink { Arc::new(move |line| sink(&log_line(line))) });
@@ -131,6 +135,7 @@ impl Runner for Installed {
             plugin_version: self.version_text.clone(),
             labels: job.labels.into_iter().collect(),
             limits,
+            memory: job.memory,
             deadline: job.deadline,
             stop: job.stop,
             on_log,
@@ -180,6 +185,7 @@ fn verdict(outcome: Outcome, retry: &RetryPolicy) -> Verdict {
             failed(kind, message, retry.retries(kind), detail, None)
         }
         Outcome::Stopped => Verdict::Stopped,
+        Outcome::NoMemory(none) => super::no_memory(none),
     }
 }
 
@@ -305,6 +311,8 @@ mod tests {
         let verdict = |outcome| report(ran(outcome), &policy).verdict;
         assert_eq!(verdict(Outcome::Output("\"failed\"".into())), Verdict::Output("\"failed\"".into()));
         assert_eq!(verdict(Outcome::Stopped), Verdict::Stopped);
+        let none = agentry_sandbox::NoMemory { asked: 4, held: 3, free: 2, total: 1 };
+        assert_eq!(verdict(Outcome::NoMemory(none)), Verdict::NoMemory { asked: 4, held: 3, free: 2, total: 1 });
         let after = Duration::from_secs(9);
         let snooze = Outcome::Snooze { message: "early".into(), after };
         assert_eq!(verdict(snooze), Verdict::Snooze { message: "early".into(), after });

@@ -1,11 +1,11 @@
 //! From a folder to a build that serves, or to the reason why not.
 
-use super::GrantInfo;
 use super::installed::Installed;
 use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::manifest::{self, Manifest};
 use super::policy::{self, Policies};
 use super::scan::{self, FileError, Folder, Stamp};
+use super::{GrantInfo, LimitInfo, Origin};
 use crate::task::{PluginRef, RetryPolicy};
 use agentry_sandbox::{LoadError, Plugin, Sandbox};
 use chrono::Utc;
@@ -19,6 +19,8 @@ use tokio::task::spawn_blocking;
 const MIB: u64 = 1 << 20;
 /// What an attempt counts with beyond its initial memory, unless its plugin says: the store, buffers, some growth.
 const RESERVE_BYTES: u64 = 4 * MIB;
+/// The reservation's name among the limits.
+const RESERVE: &str = "memory_reserve_mib";
 
 /// What loading needs to know besides the folder.
 #[derive(Clone)]
@@ -221,7 +223,7 @@ impl Terms {
     async fn load(&self, path: &Path, file: &Path, manifest: &Manifest, bytes: Vec<u8>) -> Result<Installed, Refusal> {
         let in_manifest = |error: LimitError| Refusal::Final(format!("{}: {error}", path.display()));
         let policy = self.policies.of(&manifest.name);
-        let limits =
+        let mut limits =
             limits::resolve(&self.defaults, &policy.limits, &manifest.limits, &self.max).map_err(in_manifest)?;
         let memory_mib = limits.values.memory_mib;
         if let Some(asked) = manifest.memory_reserve_mib.filter(|asked| *asked > memory_mib) {
@@ -238,6 +240,8 @@ impl Terms {
                 plugin.initial_memory().div_ceil(MIB),
             )));
         }
+        let memory_reserve = reserve(manifest, &plugin).min(allowed);
+        limits.info.insert(RESERVE.to_owned(), reserve_info(manifest, memory_reserve, memory_mib));
         Ok(Installed {
             name: manifest.name.as_str().into(),
             version_text: manifest.version.to_string().into(),
@@ -248,7 +252,7 @@ impl Terms {
             retry: manifest.retry.or(&self.retry),
             ceiling: Duration::from_secs(self.max.timeout_seconds),
             concurrency: policy.concurrency,
-            memory_reserve: reserve(manifest, &plugin),
+            memory_reserve,
             limits,
             grants,
             path: path.to_owned(),
@@ -282,6 +286,12 @@ fn refusal(file: &Path, name: &str, error: LoadError, grants: &BTreeMap<String, 
 
 fn reserve(manifest: &Manifest, plugin: &Plugin) -> u64 {
     manifest.memory_reserve_mib.map_or(plugin.initial_memory() + RESERVE_BYTES, |mib| mib.saturating_mul(MIB))
+}
+
+/// As a person may see it: in whole MiB, upwards, and at most the plugin's own limit.
+fn reserve_info(manifest: &Manifest, bytes: u64, memory_mib: u64) -> LimitInfo {
+    let origin = if manifest.memory_reserve_mib.is_some() { Origin::Plugin } else { Origin::Derived };
+    LimitInfo { value: bytes.div_ceil(MIB), origin, ceiling: memory_mib }
 }
 
 async fn read(file: scan::PluginFile, limit: u64) -> Result<(Vec<u8>, String), FileError> {

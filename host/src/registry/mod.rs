@@ -27,7 +27,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use agentry_sandbox::{Compiler, compile};
+pub use agentry_sandbox::{Compiler, MemoryBudget, Reservation, compile};
 pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
 pub use installed::Installed;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
@@ -36,7 +36,7 @@ pub use manifest::{Manifest, RetryWishes};
 pub use policy::{CapabilityPolicy, PluginPolicy, Policies, PolicyError};
 pub use reader::ManifestError;
 
-use crate::task::settle::{LogLine, Report};
+use crate::task::settle::{LogLine, Report, Verdict};
 use crate::task::{PluginRef, RetryPolicy, TaskId};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -119,11 +119,19 @@ pub trait Runner: Send + Sync + 'static {
     fn timeout(&self) -> Duration;
     /// The folder (or the component) that it was loaded from.
     fn place(&self) -> &Path;
-    /// Bytes that an attempt counts with against `worker.memory_mib`.
+    /// Bytes that an attempt counts with against `worker.memory_mib` from before it begins; at most [`Runner::memory_limit`].
     fn memory_reserve(&self) -> u64;
+    /// Bytes of linear memory that an attempt may have in all.
+    fn memory_limit(&self) -> u64;
     /// Run one attempt. Every ending is in the report: it neither fails nor panics, whatever the guest does, and it ends
     /// within the attempt's time-out, or within a second of `job.stop`.
     async fn run(&self, job: Job) -> Report;
+}
+
+/// What a run comes to for which there is no memory.
+pub fn no_memory(none: agentry_sandbox::NoMemory) -> Verdict {
+    let agentry_sandbox::NoMemory { asked, held, free, total } = none;
+    Verdict::NoMemory { asked, held, free, total }
 }
 
 /// The isolation lane: one attempt in a process of its own, so that what kills its process kills nothing else.
@@ -156,6 +164,9 @@ pub struct Job {
     pub deadline: Option<Instant>,
     /// Cancelled: the guest is stopped where it is, and the verdict is `Stopped`.
     pub stop: CancellationToken,
+    /// Its part of `worker.memory_mib`: more is drawn from what is free of it, and where nothing is the verdict is
+    /// `NoMemory`. `None`: only the plugin's own limit holds.
+    pub memory: Option<Arc<Reservation>>,
     /// Sees the lines before the report does, for a person who watches.
     pub on_log: Option<LogSink>,
 }

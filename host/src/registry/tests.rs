@@ -106,6 +106,7 @@ fn unknown(registry: &Registry, plugin: &str) -> Vec<String> {
 
 fn job(input: &str) -> Job {
     Job {
+        memory: None,
         id: uuid::Uuid::from_u128(1),
         attempt: 1,
         max_attempts: 3,
@@ -149,6 +150,7 @@ async fn a_plugin_is_loaded_on_start_and_runs() {
     assert_eq!((version.path.as_str(), version.description.as_str()), (path.to_str().unwrap(), "Says one."));
     assert_eq!(version.limits["timeout_seconds"], LimitInfo { value: 30, origin: Origin::Plugin, ceiling: 900 });
     assert_eq!(version.limits["cpu_seconds"].origin, Origin::Default);
+    assert_eq!(version.limits["memory_reserve_mib"], LimitInfo { value: 5, origin: Origin::Derived, ceiling: 128 });
     assert!(version.cause.is_none() && version.loaded_at.is_some());
     assert_eq!(registry.served(), Served { plugins: vec!["one@0.1.0".into()], broken: vec![] });
 }
@@ -376,7 +378,8 @@ async fn one_plugin_can_be_opened_by_its_folder_or_its_component() {
     let by_file = Registry::open(dir.config(), &bare).await.unwrap();
     assert_eq!((&**by_file.name(), &**by_file.version(), by_file.path()), ("two-words", "0.0.0", bare.as_path()));
     assert_eq!(by_file.info().limits["memory_mib"].value, 128);
-
+    let tight = dir.put("tight", "tight", "0.1.0", "[limits]\nmemory_mib = 2", &component("1"));
+    assert_eq!(Registry::open(dir.config(), &tight).await.unwrap().memory_reserve(), 2 << 20, "never above the limit");
     fs::remove_file(path.join("a.wasm")).unwrap();
     let error = Registry::open(dir.config(), &path).await.unwrap_err();
     assert_eq!(

@@ -3,7 +3,7 @@
 use super::expectation::Deed;
 use super::ledger::Run;
 use super::wire::Wire;
-use crate::registry::{Catalog, Isolation, Job, PluginInfo, Resolved, Runner, Served};
+use crate::registry::{self, Catalog, Isolation, Job, PluginInfo, Resolved, Runner, Served};
 use crate::task::settle::{Report, Usage, Verdict};
 use crate::task::{Failure, FailureKind, PluginRef, RetryPolicy};
 use async_trait::async_trait;
@@ -20,6 +20,10 @@ pub const FIRST: &str = "first";
 /// The plugin that nobody serves.
 pub const NOWHERE: &str = "nowhere";
 const VERSION: &str = "1.0.0";
+/// What a run reserves by itself, in bytes.
+const RESERVED: u64 = 64 << 10;
+/// What a run of `wide` grows to, in bytes, and no run may exceed.
+pub const GROWN: u64 = 4 * RESERVED;
 /// Wall clock of an attempt.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -127,6 +131,13 @@ impl Runner for Guest {
             () = tokio::time::sleep(length) => {}
         }
         wire.alive().await;
+        let grows = job.memory.as_ref().filter(|_| *self.name == *"wide");
+        if let Some(Err(none)) = grows.map(|memory| memory.try_hold(GROWN)) {
+            wire.world.count("no memory for a guest");
+            return report(registry::no_memory(none));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        wire.alive().await;
         let begun = wire.world.ledger().of(job.id);
         wire.world.ledger().0[run].ended = true;
         report(match deed {
@@ -165,7 +176,10 @@ impl Runner for Guest {
         Path::new("/")
     }
     fn memory_reserve(&self) -> u64 {
-        0
+        RESERVED
+    }
+    fn memory_limit(&self) -> u64 {
+        GROWN
     }
 }
 

@@ -6,7 +6,8 @@ use super::world::{LEASE, World};
 use crate::broker::Broker;
 use crate::db::{Db, HostRecord, Retention};
 use crate::maintenance::{self, MaintenanceConfig};
-use crate::registry::Catalog;
+use crate::metrics::Metrics;
+use crate::registry::{Catalog, MemoryBudget};
 use crate::task::HostId;
 use crate::task::limits::MessageLimits;
 use crate::worker::lease::{Keeper, Lease};
@@ -59,6 +60,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
     while keeper.register().await.is_err() {
         tokio::time::sleep(again).await;
     }
+    let memory = MemoryBudget::new(world.swarm.memory);
     let chance = world.clone();
     let parts = worker::Parts {
         broker: broker.clone(),
@@ -66,6 +68,8 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         catalog,
         isolation: Arc::new(Lane(wire.clone())),
         guests: tokio::runtime::Handle::current(),
+        metrics: Arc::new(Metrics::new(world.swarm.slots, busy.clone(), memory.clone())),
+        memory,
         chance: Arc::new(move || chance.chance.fraction()),
     };
     let config = WorkerConfig {

@@ -2,6 +2,7 @@
 
 use super::chance::Chance;
 use super::fault::Fault;
+use super::guests::GROWN;
 
 /// What is taken out of the code, to see that its absence is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Swarm {
     pub hosts: usize,
     /// Slots of each.
     pub slots: u32,
+    /// Memory of each for all its guests, in bytes.
+    pub memory: u64,
     /// Milliseconds between publications, on average.
     pub every: u64,
     /// Tasks that may be open at once.
@@ -72,6 +75,7 @@ impl Swarm {
             twice: sometimes(chance, 20.0),
             pause: *chance.one(&[500, 1_500, 4_000]),
             faults,
+            memory: *chance.one(&[GROWN, 2 * GROWN, 8 * GROWN, 8 * GROWN]),
             without: Without::Nothing,
         }
     }

@@ -50,6 +50,9 @@ pub const STEPS: &[&str] = &[
 pub const CRASHES: &[&str] =
     &["s0 crash", "s1 crash", "s2 crash", "s3 crash", "s4 crash", "s5 crash", "s6 crash", "s7 crash", "s8 crash"];
 
+/// Memory was short.
+pub const MEMORY: &[&str] = &["no memory for a guest"];
+
 impl Tally {
     /// Once more.
     pub fn count(&mut self, name: &'static str) {
@@ -76,13 +79,15 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (title, names) in [("claim table", CLAIMS), ("path", STEPS), ("deaths", CRASHES)] {
+        for (title, names) in [("claim table", CLAIMS), ("path", STEPS), ("deaths", CRASHES), ("memory", MEMORY)] {
             writeln!(f, "  {title}")?;
             for name in names {
                 writeln!(f, "    {name:<36} {:>8}", self.of(name))?;
             }
         }
-        let known = |name: &&&str| CLAIMS.contains(name) || STEPS.contains(name) || CRASHES.contains(name);
+        let known = |name: &&&str| {
+            CLAIMS.contains(name) || STEPS.contains(name) || CRASHES.contains(name) || MEMORY.contains(name)
+        };
         writeln!(f, "  beside it")?;
         for name in self.0.keys().filter(|name| !known(name)) {
             writeln!(f, "    {name:<36} {:>8}", self.of(name))?;

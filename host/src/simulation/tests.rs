@@ -2,7 +2,7 @@
 
 use super::play::{Outcome, play};
 use super::swarm::Without;
-use super::tally::{CLAIMS, CRASHES, STEPS, Tally};
+use super::tally::{CLAIMS, CRASHES, MEMORY, STEPS, Tally};
 use std::io::Write;
 use std::time::Instant;
 
@@ -53,13 +53,13 @@ fn simulate(first: u64, steps: u64) {
         format!("simulation: {taken} steps in {worlds} worlds from {first} on, {:.0?}\n{tally}", began.elapsed());
     // Past the test's own capture: the table is to be seen in every run.
     let _ = std::io::stderr().write_all(table.as_bytes());
-    let rare: Vec<_> = [CLAIMS, STEPS, CRASHES].iter().flat_map(|names| tally.rarer_than(10, names)).collect();
+    let rare: Vec<_> = [CLAIMS, STEPS, CRASHES, MEMORY].iter().flat_map(|names| tally.rarer_than(10, names)).collect();
     assert!(rare.is_empty(), "too rare to have been tested: {rare:?}");
 }
 
 #[test]
 fn a_hundred_thousand_steps_lose_nothing_and_double_nothing() {
-    simulate(1, 100_000);
+    simulate(100, 100_000);
 }
 
 #[test]

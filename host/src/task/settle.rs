@@ -38,6 +38,17 @@ pub enum Verdict {
     },
     /// The host stopped it.
     Stopped,
+    /// It wanted more memory than it had reserved, and `worker.memory_mib` had none left. All in bytes.
+    NoMemory {
+        /// What it wanted to have in all.
+        asked: u64,
+        /// What it had reserved or drawn before.
+        held: u64,
+        /// What was free besides.
+        free: u64,
+        /// All of `worker.memory_mib`.
+        total: u64,
+    },
     /// The child process that ran it in the isolation lane died, and its parent lives to tell.
     ChildDied {
         /// How it died.
@@ -267,7 +278,20 @@ pub fn end(
             StopReason::Shutdown => Ended::Interrupted { reason: "the host shut down".into() },
             StopReason::Cancelled => Ended::Cancelled,
         },
+        Verdict::NoMemory { .. } if stop == StopReason::Cancelled => Ended::Cancelled,
+        Verdict::NoMemory { asked, held, free, total } => {
+            let [asked, held, free, total] = [asked, held, free, total].map(mib);
+            let reason = format!(
+                "it asked for {asked} MiB of memory while it held {held}, and {free} of worker.memory_mib = {total} were free;                  its next run here begins when all that it may use is"
+            );
+            Ended::Interrupted { reason }
+        }
     }
+}
+
+/// Bytes in MiB, to a tenth.
+fn mib(bytes: u64) -> f64 {
+    (bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0
 }
 
 #[cfg(test)]
@@ -313,6 +337,14 @@ mod tests {
     #[test]
     fn a_stopped_run_is_interrupted_or_cancelled() {
         assert_eq!(ended(Verdict::Stopped, FIRST).event(), Event::Interrupted);
+        let none = Verdict::NoMemory { asked: 60 << 20, held: (4 << 20) + 65_536, free: 1 << 20, total: 128 << 20 };
+        let interrupted = ended(none.clone(), FIRST);
+        assert!(!interrupted.burns_attempt());
+        let Ended::Interrupted { reason } = interrupted else { panic!("{interrupted:?}") };
+        let said = "it asked for 60 MiB of memory while it held 4.1, and 1 of worker.memory_mib = 128 were free; ";
+        assert!(reason.starts_with(said), "{reason}");
+        let both = end(none, FIRST, &RetryPolicy::default(), 2, 0.0, StopReason::Cancelled);
+        assert_eq!(both, Ended::Cancelled);
         let cancelled = end(Verdict::Stopped, FIRST, &RetryPolicy::default(), 2, 0.0, StopReason::Cancelled);
         assert_eq!(cancelled, Ended::Cancelled);
     }
@@ -334,6 +366,7 @@ mod tests {
             ended(failure(false), FIRST),
             ended(Verdict::Snooze { message: String::new(), after: Duration::ZERO }, FIRST),
             ended(Verdict::Stopped, FIRST),
+            ended(Verdict::NoMemory { asked: 1, held: 0, free: 0, total: 1 }, FIRST),
             ended(Verdict::ChildDied { message: String::new() }, FIRST),
             Ended::Cancelled,
         ];

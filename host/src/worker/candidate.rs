@@ -3,7 +3,7 @@
 use super::room::{Place, Slot};
 use super::{Shared, execute};
 use crate::broker::Delivery;
-use crate::registry::{Resolved, Runner};
+use crate::registry::{Reservation, Resolved, Runner};
 use crate::task::{Arrival, Failure, Runnable, TaskMessage, WaitCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -27,26 +27,40 @@ impl Candidate {
     }
 }
 
-/// A runner with the place that it may use.
-pub type Ready = (Arc<dyn Runner>, Place);
+/// What runs a task, and what it holds until its guest is gone.
+pub struct Ready {
+    /// What runs it.
+    pub runner: Arc<dyn Runner>,
+    /// Its slots.
+    pub place: Place,
+    /// Its memory.
+    pub memory: Arc<Reservation>,
+}
 
-/// Can it run here, now? With a place, or without one it is to be parked.
-pub fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: Slot) -> Candidate {
-    let (runnable, ready) = match shared.parts.catalog.resolve(&message.plugin) {
-        Resolved::Ready(runner) => match shared.room.place(slot, runner.name(), runner.concurrency()) {
-            Some(place) => (here(&message, &*runner), Some((runner, place))),
-            None => (
-                not_here(WaitCode::NoSlot, json!({"plugin": runner.name(), "concurrency": runner.concurrency()})),
-                None,
-            ),
-        },
-        Resolved::Broken { cause } => (not_here(WaitCode::PluginBroken, json!({"cause": cause})), None),
-        Resolved::Disabled => {
-            (not_here(WaitCode::Paused, json!({"plugin": &*message.plugin.name, "disabled": true})), None)
+/// Can it run here? With everything that it needs, for which it may have to wait in line; or it is to be parked.
+pub async fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: Slot) -> Candidate {
+    let (runnable, ready) = match find(shared, &message, slot) {
+        Err(not_here) => (not_here, None),
+        Ok((runner, place)) => {
+            let bytes = shared.room.owed().reserves(message.id, &*runner);
+            let memory = Arc::new(shared.room.memory().reserve(bytes).await);
+            (here(&message, &*runner), Some(Ready { runner, place, memory }))
         }
-        Resolved::Unknown { known } => (not_here(WaitCode::NoPlugin, json!({"known": known})), None),
     };
     Candidate { arrival: Arrival { message, queue, runnable }, ready, delivery: None, second_look: false }
+}
+
+/// What runs it here, and where; or why not.
+fn find(shared: &Shared, message: &TaskMessage, slot: Slot) -> Result<(Arc<dyn Runner>, Place), Runnable> {
+    Err(match shared.parts.catalog.resolve(&message.plugin) {
+        Resolved::Ready(runner) => match shared.room.place(slot, runner.name(), runner.concurrency()) {
+            Some(place) => return Ok((runner, place)),
+            None => not_here(WaitCode::NoSlot, json!({"plugin": runner.name(), "concurrency": runner.concurrency()})),
+        },
+        Resolved::Broken { cause } => not_here(WaitCode::PluginBroken, json!({"cause": cause})),
+        Resolved::Disabled => not_here(WaitCode::Paused, json!({"plugin": &*message.plugin.name, "disabled": true})),
+        Resolved::Unknown { known } => not_here(WaitCode::NoPlugin, json!({"known": known})),
+    })
 }
 
 /// The broker gave up on it: whatever the row says that it waits for, it ends.

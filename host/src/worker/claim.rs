@@ -111,9 +111,10 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
     let message = candidate.arrival.message;
     let receipt = candidate.delivery.map(|d| d.receipt);
     let receipt = release(shared, ways, &candidate.arrival.queue, message.id, receipt).await;
-    let stop = shared.flights.enter(message.id, claimed.fence, receipt);
+    let plugin = candidate.ready.as_ref().map(|ready| ready.runner.name().clone());
+    let stop = shared.flights.enter(message.id, claimed.fence, receipt, plugin);
     match candidate.ready {
-        Some((runner, place)) => execute::spawn(shared, ways.ends.clone(), message, claimed, runner, place, stop),
+        Some(ready) => execute::spawn(shared, ways.ends.clone(), message, claimed, ready, stop),
         // Decided to run without anything to run it: the plugin went away while a lost answer was looked up.
         None => {
             let end = End::interrupted(&message, &claimed, "its plugin is not served here any more");

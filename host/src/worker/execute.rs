@@ -1,10 +1,10 @@
 //! Execute: the guest runs, once, and its verdict becomes an end.
 
 use super::Shared;
-use super::room::Place;
+use super::candidate::Ready;
 use super::settle::End;
 use crate::db::Claimed;
-use crate::registry::{Job, Runner};
+use crate::registry::{self, Job, Reservation, Runner};
 use crate::task::settle::{Report, Usage, Verdict};
 use crate::task::{Failure, FailureKind, Settlement, TaskMessage, settle};
 use futures_util::FutureExt;
@@ -32,15 +32,15 @@ pub fn spawn(
     ends: mpsc::Sender<End>,
     message: Arc<TaskMessage>,
     claimed: Claimed,
-    runner: Arc<dyn Runner>,
-    place: Place,
+    ready: Ready,
     stop: CancellationToken,
 ) {
+    let Ready { runner, place, memory } = ready;
     let shared = shared.clone();
     let guests = shared.parts.guests.clone();
     let lane = claimed.standing.isolated.then(|| shared.room.try_lane());
     guests.spawn(async move {
-        let job = job(&message, &claimed, stop);
+        let job = job(&message, &claimed, stop, memory.clone());
         let allowed = allowed(&message, &*runner);
         // Two batches may have found the same place free: then the later one waits for it.
         let lane = match lane {
@@ -50,7 +50,12 @@ pub fn spawn(
         };
         let run = async {
             match &lane {
-                Some(_) => shared.parts.isolation.run(&*runner, job).await,
+                // The child's memory is counted nowhere, so all that it may use is held here. Where that is not free now it
+                // runs again with it: this one is claimed, and must not wait for others that may take long.
+                Some(_) => match memory.try_hold(runner.memory_limit()) {
+                    Ok(()) => shared.parts.isolation.run(&*runner, job).await,
+                    Err(none) => unentered(registry::no_memory(none)),
+                },
                 None => runner.run(job).await,
             }
         };
@@ -63,11 +68,20 @@ pub fn spawn(
             Err(_) => broken(format!("the run did not end within {allowed:?}, {WEDGED:?} past its time-out")),
         };
         // The guest's memory is gone: the next may start while this one is being recorded.
-        drop((place, lane));
+        drop((place, lane, memory));
+        let no_memory = matches!(report.verdict, Verdict::NoMemory { .. });
         let reason = shared.flights.reason(message.id);
         let chance = (shared.parts.chance)();
         let max_snoozes = shared.config.max_snoozes;
         let ended = settle::end(report.verdict, claimed.standing, runner.retry(), max_snoozes, chance, reason);
+        if no_memory {
+            tracing::info!(task = %message.id, plugin = %runner.name(), ?ended, "no memory for a task that grew");
+            shared.parts.metrics.memory_interruption();
+            // Before anybody can hear of it and deliver it again.
+            shared.room.owed().add(message.id, &*runner);
+        } else if ended.state().is_terminal() {
+            shared.room.owed().remove(message.id);
+        }
         let end = End {
             settlement: Settlement {
                 id: message.id,
@@ -85,7 +99,7 @@ pub fn spawn(
     });
 }
 
-fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken) -> Job {
+fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken, memory: Arc<Reservation>) -> Job {
     // The deadline is a time of day and the run is measured by this process's own clock: translate once, by the
     // database's time of the claim, so that a host whose clock is wrong is right all the same.
     let deadline = message.options.deadline.map(|deadline| {
@@ -101,6 +115,7 @@ fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken) -> Job
         timeout: message.options.timeout_seconds.map(|s| Duration::from_secs(s.into())),
         deadline,
         stop,
+        memory: Some(memory),
         on_log: None,
     }
 }
@@ -110,9 +125,14 @@ fn words(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
+/// A verdict on a run of which nothing else is known.
+fn unentered(verdict: Verdict) -> Report {
+    Report { verdict, usage: Usage::default(), logs: Vec::new() }
+}
+
 /// The host's own failure, which is retried.
 fn broken(message: String) -> Report {
     tracing::error!(message, "a run broke");
     let failure = Failure { retryable: true, ..Failure::fatal(FailureKind::Internal, message) };
-    Report { verdict: Verdict::Failed { failure, after: None }, usage: Usage::default(), logs: Vec::new() }
+    unentered(Verdict::Failed { failure, after: None })
 }

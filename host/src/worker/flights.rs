@@ -7,7 +7,7 @@ use crate::broker::Receipt;
 use crate::task::settle::StopReason;
 use crate::task::{Fence, TaskId};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// The map. Its lock is held for a few instructions at a time, never across an await.
@@ -17,20 +17,37 @@ pub struct Flights(Mutex<BTreeMap<TaskId, Flight>>);
 struct Flight {
     fence: Fence,
     receipts: Vec<Receipt>,
+    plugin: Option<Arc<str>>,
     stop: CancellationToken,
     reason: Option<StopReason>,
 }
 
+/// What is left of a flight that is over.
+#[derive(Default)]
+pub struct Landed {
+    /// What is to be acknowledged.
+    pub receipts: Vec<Receipt>,
+    /// Whose guest ran, if one did.
+    pub plugin: Option<Arc<str>>,
+}
+
 impl Flights {
-    /// Enter a claimed task. The token ends its guest.
+    /// Enter a claimed task, and the name of what runs it. The token ends its guest.
     ///
     /// Its last flight from here may not have left yet: the answer to its settlement was lost, and the next attempt comes before
     /// it is asked again; or it was taken over elsewhere, failed there, and is back. Its guest is not needed any more, and its
     /// receipts are acknowledged with this one's: dropped, they would hold their places in the prefetch for as long as the
     /// channel lives.
-    pub fn enter(&self, id: TaskId, fence: Fence, receipt: Option<Receipt>) -> CancellationToken {
+    pub fn enter(
+        &self,
+        id: TaskId,
+        fence: Fence,
+        receipt: Option<Receipt>,
+        plugin: Option<Arc<str>>,
+    ) -> CancellationToken {
         let stop = CancellationToken::new();
-        let mut flight = Flight { fence, receipts: receipt.into_iter().collect(), stop: stop.clone(), reason: None };
+        let receipts = receipt.into_iter().collect();
+        let mut flight = Flight { fence, receipts, plugin, stop: stop.clone(), reason: None };
         let mut flights = self.lock();
         if let Some(last) = flights.remove(&id) {
             last.stop.cancel();
@@ -51,12 +68,15 @@ impl Flights {
         }
     }
 
-    /// Remove a task whose end is recorded (or was fenced), with everything that is to be acknowledged for it.
-    pub fn leave(&self, id: TaskId, fence: Fence) -> Vec<Receipt> {
+    /// Remove a task whose end is recorded (or was fenced). Nothing is left if it is not in flight under this fence.
+    pub fn leave(&self, id: TaskId, fence: Fence) -> Landed {
         let mut flights = self.lock();
         match flights.get(&id) {
-            Some(flight) if flight.fence == fence => flights.remove(&id).map(|f| f.receipts).unwrap_or_default(),
-            _ => Vec::new(),
+            Some(flight) if flight.fence == fence => flights
+                .remove(&id)
+                .map(|Flight { receipts, plugin, .. }| Landed { receipts, plugin })
+                .unwrap_or_default(),
+            _ => Landed::default(),
         }
     }
 
@@ -105,12 +125,13 @@ mod tests {
     #[test]
     fn a_flight_that_is_overtaken_by_the_next_leaves_its_receipts_to_it() {
         let (flights, id) = (Flights::default(), uuid::Uuid::nil());
-        let first = flights.enter(id, 1, receipt(1));
-        let second = flights.enter(id, 2, receipt(2));
+        let first = flights.enter(id, 1, receipt(1), None);
+        let second = flights.enter(id, 2, receipt(2), Some("p".into()));
         assert!(first.is_cancelled() && !second.is_cancelled());
-        assert!(flights.leave(id, 1).is_empty(), "its settlement is answered late");
-        let tags: Vec<u64> = flights.leave(id, 2).iter().map(|receipt| receipt.tag).collect();
-        assert_eq!(tags, [2, 1]);
+        assert!(flights.leave(id, 1).receipts.is_empty(), "its settlement is answered late");
+        let landed = flights.leave(id, 2);
+        let tags: Vec<u64> = landed.receipts.iter().map(|receipt| receipt.tag).collect();
+        assert_eq!((tags, landed.plugin.as_deref()), (vec![2, 1], Some("p")));
         assert_eq!(flights.len(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The path of a task: receive → claim → execute → settle → acknowledge.
 //!
 //! ```text
-//!   receive    a delivery is decoded, its plugin found, a slot taken          (unusable: dead letter)
+//!   receive    a delivery is decoded, its plugin found, slot and memory taken (unusable: dead letter)
 //!   claim      arrivals are claimed in batches: one fence each                (database first)
 //!   execute    the guest runs, once, in a fresh sandbox, within its limits
 //!   settle     ends are recorded in batches, each under its fence             (commit)
@@ -21,6 +21,7 @@ mod dead;
 mod execute;
 mod flights;
 pub mod lease;
+mod owed;
 mod parked;
 mod receive;
 mod room;
@@ -29,7 +30,8 @@ pub mod spool;
 
 use crate::broker::{Broker, Source};
 use crate::db::Db;
-use crate::registry::{Catalog, Isolation};
+use crate::metrics::Metrics;
+use crate::registry::{Catalog, Isolation, MemoryBudget};
 use crate::task::HostId;
 use crate::task::limits::MessageLimits;
 use crate::task::settle::StopReason;
@@ -56,6 +58,10 @@ pub struct Parts {
     pub isolation: Arc<dyn Isolation>,
     /// The runtime on which guests run, so that none of them holds up the host's own work.
     pub guests: tokio::runtime::Handle,
+    /// Memory for all guests together: `worker.memory_mib`.
+    pub memory: MemoryBudget,
+    /// Where what happens is counted.
+    pub metrics: Arc<Metrics>,
     /// Uniform in 0..1, for jitter.
     pub chance: Arc<dyn Fn() -> f64 + Send + Sync>,
 }
@@ -156,7 +162,7 @@ impl Worker {
     ) -> Result<Worker, crate::broker::BrokerError> {
         let shared = Arc::new(Shared {
             flights: flights::Flights::default(),
-            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy),
+            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone()),
             closing: CancellationToken::new(),
             hurry: CancellationToken::new(),
             database_trouble: watch::Sender::new(None),

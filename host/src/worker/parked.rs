@@ -1,4 +1,7 @@
 //! Parked tasks: what waits in the database for a host that can run it gets slots here, by priority, then age.
+//!
+//! For memory they wait in one line with what arrives, and are not only given what happens to be free: among many that arrive
+//! and need little, one that is parked and needs much would wait for ever.
 
 use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
@@ -8,6 +11,7 @@ use crate::task::{Runnable, WaitCode};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How often the database is asked when nothing happened here that could matter: another host may have parked something.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,12 +49,21 @@ async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), 
         for task in tasks {
             let Some(slot) = shared.room.try_slot(&task.queue) else { continue };
             let plugin = task.message.plugin.to_string();
-            let candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot);
+            let asked = Instant::now();
+            let candidate = tokio::select! {
+                biased;
+                candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot) => candidate,
+                () = shared.closing.cancelled() => return Ok(()),
+            };
             // Still not for us: its row says why already.
             if candidate.ready.is_some() {
                 let _ = claims.send(candidate).await;
             } else if !is_for_a_place(&candidate) && !not_here.contains(&plugin) {
                 not_here.push(plugin);
+            }
+            if asked.elapsed() >= LOOK {
+                // It had to wait for memory, and by now another may be more urgent than the next.
+                return Ok(());
             }
         }
         if !full || not_here.len() == known {

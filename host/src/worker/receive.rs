@@ -26,15 +26,11 @@ pub async fn tasks(
                 continue;
             }
         };
-        // A slot first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
-        let slot = tokio::select! {
-            biased;
-            slot = shared.room.slot(delivery.source.queue()) => slot,
-            () = shared.closing.cancelled() => { give_back(&shared, vec![delivery.receipt]).await; break }
+        let Some(candidate) = admit(&shared, Arc::new(message), &delivery).await else {
+            give_back(&shared, vec![delivery.receipt]).await;
+            break;
         };
-        let queue = delivery.source.queue().clone();
-        let candidate = consider(&shared, Arc::new(message), queue, slot).with(delivery);
-        let _ = claims.send(candidate).await;
+        let _ = claims.send(candidate.with(delivery)).await;
     }
     leave(&shared, subscription).await;
 }
@@ -50,8 +46,7 @@ pub async fn returned(
     dead: mpsc::Sender<Burial>,
 ) {
     while let Some(delivery) = next(&shared, &mut subscription).await {
-        let (message, queue) = (decode(&shared, &delivery), delivery.source.queue().clone());
-        let message = match message {
+        let message = match decode(&shared, &delivery) {
             Ok(message) if message.id_given => Arc::new(message),
             Ok(_) => {
                 let _ = dead.send(Burial::returned(delivery, None)).await;
@@ -63,15 +58,31 @@ pub async fn returned(
             }
         };
         let candidate = match death(&delivery) {
-            "delivery_limit" => tokio::select! {
-                slot = shared.room.slot(&queue) => consider(&shared, message, queue, slot),
-                () = shared.closing.cancelled() => { give_back(&shared, vec![delivery.receipt]).await; break }
-            },
-            why => candidate::hopeless(message, queue, given_up(why)),
+            "delivery_limit" => admit(&shared, message, &delivery).await,
+            why => Some(candidate::hopeless(message, delivery.source.queue().clone(), given_up(why))),
+        };
+        let Some(candidate) = candidate else {
+            give_back(&shared, vec![delivery.receipt]).await;
+            break;
         };
         let _ = claims.send(candidate.with(delivery)).await;
     }
     leave(&shared, subscription).await;
+}
+
+/// A slot and memory first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
+/// `None`: the worker closes.
+async fn admit(shared: &Shared, message: Arc<TaskMessage>, delivery: &Delivery) -> Option<Candidate> {
+    let queue = delivery.source.queue().clone();
+    let admission = async {
+        let slot = shared.room.slot(&queue).await;
+        consider(shared, message, queue, slot).await
+    };
+    tokio::select! {
+        biased;
+        candidate = admission => Some(candidate),
+        () = shared.closing.cancelled() => None,
+    }
 }
 
 /// What a task ends with that the broker threw out of its queue.

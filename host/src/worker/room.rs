@@ -1,5 +1,12 @@
-//! Room for guests: slots of the host, of each queue with a share of its own, and of each plugin with a concurrency limit.
+//! Room for guests: slots of the host, of each queue with a share of its own, and of each plugin with a concurrency limit; and
+//! memory for all of them together.
+//!
+//! A slot is taken first, then the plugin's, and memory last. Whoever waits for memory keeps its slots. That holds up nobody who
+//! could run: memory is given in the order of asking, so that no other would be let in before. And it ends: memory is held by
+//! those alone who run, have all their slots, and end by themselves.
 
+use super::owed::Owed;
+use crate::registry::MemoryBudget;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +21,8 @@ pub struct Room {
     busy: Arc<AtomicU32>,
     plugins: Arc<Mutex<HashMap<Arc<str>, u32>>>,
     freed: Arc<Notify>,
+    memory: MemoryBudget,
+    owed: Owed,
 }
 
 /// A slot of the host, and of its queue where that has a share. Dropped: free again.
@@ -32,8 +41,15 @@ pub struct Place {
 }
 
 impl Room {
-    /// So many slots, and of these so many for tasks of each queue that is named. Guests that run are counted in `busy`.
-    pub fn new(slots: u32, queues: &BTreeMap<String, u32>, lanes: u32, busy: Arc<AtomicU32>) -> Room {
+    /// So many slots, and of these so many for tasks of each queue that is named; so much memory. Taken slots are counted in
+    /// `busy`.
+    pub fn new(
+        slots: u32,
+        queues: &BTreeMap<String, u32>,
+        lanes: u32,
+        busy: Arc<AtomicU32>,
+        memory: MemoryBudget,
+    ) -> Room {
         let share = |(queue, share): (&String, &u32)| (queue.clone(), Arc::new(Semaphore::new(*share as usize)));
         Room {
             slots: Arc::new(Semaphore::new(slots as usize)),
@@ -43,7 +59,19 @@ impl Room {
             busy,
             plugins: Arc::default(),
             freed: Arc::default(),
+            memory,
+            owed: Owed::default(),
         }
+    }
+
+    /// Memory for all guests together.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.memory
+    }
+
+    /// Tasks that were interrupted for want of it.
+    pub fn owed(&self) -> &Owed {
+        &self.owed
     }
 
     /// Slots that are free.
@@ -153,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_plugin_at_its_limit_leaves_the_slot_to_others() {
-        let room = Room::new(2, &BTreeMap::new(), 1, Arc::default());
+        let room = Room::new(2, &BTreeMap::new(), 1, Arc::default(), MemoryBudget::new(0));
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let first = room.place(room.try_slot("q").unwrap(), &a, Some(1)).unwrap();
         assert!(!room.has_place("a", Some(1)) && room.has_place("b", Some(1)));
@@ -168,7 +196,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_at_its_share_leaves_the_hosts_slots_to_other_queues() {
-        let room = Room::new(3, &BTreeMap::from([("small".to_owned(), 1)]), 1, Arc::default());
+        let shares = BTreeMap::from([("small".to_owned(), 1)]);
+        let room = Room::new(3, &shares, 1, Arc::default(), MemoryBudget::new(0));
         let held = room.slot("small").await;
         assert!(room.try_slot("small").is_none(), "the share is taken");
         assert_eq!(room.free(), 2, "and who waits for it holds none of the host's");

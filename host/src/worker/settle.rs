@@ -4,11 +4,12 @@
 //! recorded from there when it answers.
 
 use super::acknowledge::Done;
+use super::flights::Landed;
 use super::spool::Spool;
 use super::{Shared, batch};
 use crate::db::{Claimed, SettleAnswer};
 use crate::task::settle::Usage;
-use crate::task::{Ended, Fence, Settlement, TaskId, TaskMessage};
+use crate::task::{Ended, Event, FailureKind, Fence, Settlement, TaskId, TaskMessage};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,19 +79,27 @@ async fn record(shared: &Shared, settlements: &[Settlement], acks: &mpsc::Sender
     let Some(answers) = batch::told(shared, "settle", result) else { return false };
     shared.config.settled.send_modify(|n| *n += 1);
     for (settlement, answer) in settlements.iter().zip(answers) {
-        let Settlement { id, fence, attempt, ref ended, .. } = *settlement;
+        let Settlement { id, fence, attempt, ref ended, ref usage, .. } = *settlement;
+        let Landed { receipts, plugin } = shared.flights.leave(id, fence);
+        // Here and nowhere else, so that an attempt is counted once, when it is recorded, and by whoever recorded it.
+        let count = |event, kind| {
+            if let Some(plugin) = &plugin {
+                shared.parts.metrics.attempt(plugin, event, kind, usage);
+            }
+        };
         match answer {
             SettleAnswer::Settled => {
+                count(ended.event(), ended.failure().map(|failure| failure.kind));
                 tracing::debug!(task = %id, attempt, event = %ended.event(), "settled");
             }
             SettleAnswer::Fenced => {
                 tracing::warn!(task = %id, fence, "fenced: another host has taken this task over; the result is dropped");
             }
             SettleAnswer::Refused => {
+                count(Event::Failed, Some(FailureKind::Internal));
                 tracing::error!(task = %id, "the database refuses this result; recorded as failed(internal)");
             }
         }
-        let receipts = shared.flights.leave(id, fence);
         if !receipts.is_empty() {
             let _ = acks.send(Done { id: Some(id), receipts }).await;
         }

@@ -96,6 +96,14 @@ impl Http {
         answer(request.body(body)).await.unwrap_or_else(|error| panic!("POST {path}: {error:?}"))
     }
 
+    /// The value of a line of `GET /metrics`, by everything that stands before it.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let value = answer.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in\n{}", answer.text))
+    }
+
     /// The task as it is now.
     pub async fn task(&self, id: Uuid) -> Value {
         self.get(&format!("/v1/tasks/{id}")).await.expect(200)

@@ -33,6 +33,11 @@ pub fn sleep(milliseconds: u64) -> Task {
     probe(json!({"do": "sleep", "ms": milliseconds}))
 }
 
+/// Allocates and touches so many MiB, and holds them for so many milliseconds.
+pub fn allocate(mib: u64, milliseconds: u64) -> Task {
+    probe(json!({"do": "allocate", "mib": mib, "hold_ms": milliseconds}))
+}
+
 /// Answers with a text of so many KiB.
 pub fn big_output(kib: u64) -> Task {
     probe(json!({"do": "big_output", "kib": kib}))

@@ -38,6 +38,7 @@ pub fn invocation(input: &str) -> Invocation {
         plugin_version: "0.1.0".into(),
         labels: Vec::new(),
         limits: Limits { cpu: Duration::from_secs(10), timeout: PATIENCE, ..Limits::default() },
+        memory: None,
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,

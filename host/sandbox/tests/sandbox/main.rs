@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod budget;
 mod caching;
 mod fuzz;
 mod guest;

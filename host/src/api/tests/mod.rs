@@ -5,6 +5,9 @@ mod site;
 
 use super::*;
 use crate::db::HostRecord;
+use crate::metrics::MEDIA_TYPE;
+use crate::task::settle::Usage;
+use crate::task::{Event, FailureKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 use site::{PATIENCE, Site, record};
@@ -219,6 +222,28 @@ async fn readiness_is_told_and_its_reasons_only_to_those_who_may_know() {
     assert_eq!(site.ask(Method::POST, "/v1/tasks", &reader, Some(body.clone())).await.0, 403);
     let operator = [("authorization", "Bearer fedcba9876543210")];
     assert_eq!(site.ask(Method::POST, "/v1/tasks", &operator, Some(body)).await.0, 201);
+}
+
+#[tokio::test]
+async fn what_was_counted_is_told_as_prometheus_reads_it_to_those_who_may_read() {
+    let tokens = Tokens::parse("dash read 0123456789abcdef").unwrap();
+    let site = Site::with(Some(tokens)).await;
+    let usage = Usage { cpu_us: 1_500_000, ..Usage::default() };
+    site.metrics.attempt("word-count", Event::Failed, Some(FailureKind::Timeout), &usage);
+    assert_eq!(site.get("/metrics").await.0, 401);
+    let request = site.http.get(format!("{}/metrics", site.base)).bearer_auth("0123456789abcdef");
+    let answer = request.send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].as_bytes()), (200, MEDIA_TYPE.as_bytes()));
+    let text = answer.text().await.unwrap();
+    for line in [
+        "# TYPE agentry_attempts counter",
+        "agentry_attempts_total{plugin=\"word-count\",ended=\"failed\",kind=\"timeout\"} 1",
+        "agentry_cpu_seconds_total{plugin=\"word-count\"} 1.5",
+        "agentry_memory_budget_bytes 1073741824",
+        "agentry_slots 4",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use crate::api::*;
 use crate::broker::*;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{ClaimAnswer, DbOptions, HostRecord};
-use crate::registry::{Catalog, Job, PluginInfo, Resolved, Runner, Served};
+use crate::metrics::Metrics;
+use crate::registry::{Catalog, Job, MemoryBudget, PluginInfo, Resolved, Runner, Served};
 use crate::task::settle::{Report, Usage};
 use crate::task::{Arrival, Ended, PluginRef, RetryPolicy, Runnable, Settlement};
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ pub struct Site {
     pub db: Arc<SqliteDb>,
     pub host: uuid::Uuid,
     pub readiness: watch::Sender<Readiness>,
+    pub metrics: Arc<Metrics>,
     pub outbox: Arc<Notify>,
     pub settled: watch::Sender<u64>,
     pub shutdown: CancellationToken,
@@ -50,10 +52,12 @@ impl Site {
         let stopped = Arc::new(std::sync::Mutex::new(Vec::new()));
         let counting = Counting::default();
         let (published, refusals) = (counting.published.clone(), counting.refusals.clone());
+        let metrics = Arc::new(Metrics::new(4, Arc::default(), MemoryBudget::new(1 << 30)));
         let state = ApiState::new(Parts {
             db: db.clone(),
             catalog: Arc::new(OnePlugin),
             broker: Arc::new(counting),
+            metrics: metrics.clone(),
             readiness: ready,
             queues: vec!["default".into()],
             message_limits: MessageLimits { timeout_seconds: 900, body_bytes: 64 * 1_024 },
@@ -77,6 +81,7 @@ impl Site {
             db,
             host,
             readiness,
+            metrics,
             outbox,
             settled,
             shutdown,
@@ -243,6 +248,9 @@ impl Runner for WordCount {
     }
 
     fn memory_reserve(&self) -> u64 {
+        0
+    }
+    fn memory_limit(&self) -> u64 {
         0
     }
     async fn run(&self, _: Job) -> Report {

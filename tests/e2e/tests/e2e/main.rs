@@ -12,6 +12,7 @@ mod duplicates;
 mod failures;
 mod hosts;
 mod isolation;
+mod memory;
 mod operators;
 mod outages;
 mod path;

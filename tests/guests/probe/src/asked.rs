@@ -39,8 +39,8 @@ pub enum Asked {
     NotJson { text: Option<String> },
     /// Return what the plugin sees of its attempt.
     Context {},
-    /// Allocate and touch so many MiB, then succeed.
-    Allocate { mib: usize },
+    /// Allocate and touch so many MiB, hold them for so many milliseconds (none), then succeed.
+    Allocate { mib: usize, hold_ms: Option<u64> },
     /// Return what could be had of files, sockets, names, arguments, environment and standard input.
     Reach {},
     /// Return what is in a file, or why it could not be read.

@@ -68,8 +68,9 @@ fn act(task: &Task, asked: Asked) -> Result<Value, Failure> {
         Asked::BigOutput { kib } => Ok(Value::String("x".repeat(kib << 10))),
         Asked::NotJson { .. } => Ok(Value::Null), // answered by `handle`, which alone can
         Asked::Context {} => Ok(seen(task)),
-        Asked::Allocate { mib } => {
+        Asked::Allocate { mib, hold_ms } => {
             let memory = std::hint::black_box(vec![1_u8; mib << 20]);
+            std::thread::sleep(Duration::from_millis(hold_ms.unwrap_or(0)));
             Ok(json!({"bytes": memory.len()}))
         }
         Asked::Reach {} => Ok(reached()),

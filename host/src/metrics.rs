@@ -1,0 +1,188 @@
+//! What this process has done and holds, as `GET /metrics` shows it.
+//!
+//! An attempt is counted once, when its end is recorded: by the process whose settlement the database took, which it then is
+//! not by any other. What was fenced, and what a later process found in the spool, is not counted by anybody; the rows of the
+//! attempts have it. Labels are bounded: plugins' names are those of plugins that are installed and ran, the other words are
+//! fixed.
+
+use crate::registry::MemoryBudget;
+use crate::task::settle::Usage;
+use crate::task::{Event, FailureKind};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+/// The media type of [`Metrics::text`]: Prometheus' text format as OpenMetrics has written it down.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Bounds of peak memory, in bytes.
+const PEAKS: [f64; 6] = [MIB, 4.0 * MIB, 16.0 * MIB, 64.0 * MIB, 256.0 * MIB, 1_024.0 * MIB];
+const MIB: f64 = 1_048_576.0;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    plugin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ending {
+    plugin: String,
+    /// The event's name.
+    ended: &'static str,
+    /// The failure's kind; empty where there is none.
+    kind: &'static str,
+}
+
+type Seconds = Family<Of, Counter<f64, AtomicU64>>;
+type Level = Gauge<i64, AtomicI64>;
+
+/// Counters, and where the levels are read.
+pub struct Metrics {
+    registry: Registry,
+    attempts: Family<Ending, Counter>,
+    wall: Seconds,
+    cpu: Seconds,
+    log_bytes: Family<Of, Counter>,
+    host_calls: Family<Of, Counter>,
+    peak_memory: Family<Of, Histogram, fn() -> Histogram>,
+    memory_interruptions: Counter,
+    slots_busy: Level,
+    memory_reserved: Level,
+    memory_waiting: Level,
+    busy: Arc<AtomicU32>,
+    memory: MemoryBudget,
+}
+
+impl Metrics {
+    /// Everything at zero. `busy` and `memory` are read when somebody asks.
+    pub fn new(slots: u32, busy: Arc<AtomicU32>, memory: MemoryBudget) -> Metrics {
+        let peaks: fn() -> Histogram = || Histogram::new(PEAKS);
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("agentry"),
+            attempts: Family::default(),
+            wall: Family::default(),
+            cpu: Family::default(),
+            log_bytes: Family::default(),
+            host_calls: Family::default(),
+            peak_memory: Family::new_with_constructor(peaks),
+            memory_interruptions: Counter::default(),
+            slots_busy: Level::default(),
+            memory_reserved: Level::default(),
+            memory_waiting: Level::default(),
+            busy,
+            memory,
+        };
+        metrics.register(slots);
+        metrics
+    }
+
+    fn register(&mut self, slots: u32) {
+        let (all, budget) = (Level::default(), Level::default());
+        all.set(slots.into());
+        budget.set(level(self.memory.total()));
+        let to = &mut self.registry;
+        to.register("attempts", "Attempts whose end was recorded, by how they ended", self.attempts.clone());
+        let (seconds, bytes) = (|| Unit::Seconds, || Unit::Bytes);
+        to.register_with_unit("wall", "Time in instantiation and call", seconds(), self.wall.clone());
+        to.register_with_unit("cpu", "Processor time of guests and what they called", seconds(), self.cpu.clone());
+        to.register_with_unit("log", "Log that was kept", bytes(), self.log_bytes.clone());
+        to.register("host_calls", "Calls out of guests", self.host_calls.clone());
+        let help = "The most linear memory of an attempt";
+        to.register_with_unit("peak_memory", help, bytes(), self.peak_memory.clone());
+        let help = "Attempts that were interrupted because worker.memory_mib had no more for them";
+        to.register("memory_interruptions", help, self.memory_interruptions.clone());
+        to.register("slots", "Tasks that may run at once", all);
+        to.register(
+            "slots_busy",
+            "Slots that are taken, by tasks that run or wait for memory",
+            self.slots_busy.clone(),
+        );
+        to.register_with_unit("memory_budget", "worker.memory_mib", bytes(), budget);
+        let help = "Of it, what is reserved for tasks or drawn by them";
+        to.register_with_unit("memory_reserved", help, bytes(), self.memory_reserved.clone());
+        to.register("memory_waiting", "Tasks that wait for memory", self.memory_waiting.clone());
+    }
+
+    /// An attempt's end was recorded.
+    pub fn attempt(&self, plugin: &str, event: Event, kind: Option<FailureKind>, usage: &Usage) {
+        let of = Of { plugin: plugin.to_owned() };
+        let kind = kind.map_or("", FailureKind::as_str);
+        let ending = Ending { plugin: plugin.to_owned(), ended: event.as_str(), kind };
+        self.attempts.get_or_create(&ending).inc();
+        self.wall.get_or_create(&of).inc_by(usage.wall_us as f64 / 1e6);
+        self.cpu.get_or_create(&of).inc_by(usage.cpu_us as f64 / 1e6);
+        self.log_bytes.get_or_create(&of).inc_by(usage.log_bytes);
+        self.host_calls.get_or_create(&of).inc_by(usage.host_calls);
+        self.peak_memory.get_or_create(&of).observe(usage.peak_memory as f64);
+    }
+
+    /// There was no memory for a task that grew.
+    pub fn memory_interruption(&self) {
+        self.memory_interruptions.inc();
+    }
+
+    /// All of it, as a scraper reads it; see [`MEDIA_TYPE`].
+    pub fn text(&self) -> String {
+        self.slots_busy.set(self.busy.load(Ordering::Relaxed).into());
+        self.memory_reserved.set(level(self.memory.total() - self.memory.free()));
+        self.memory_waiting.set(self.memory.waiting().try_into().unwrap_or(i64::MAX));
+        let mut out = String::new();
+        // Writing to a text does not fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn level(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_is_summed_by_plugin_and_levels_are_read_when_asked() {
+        let (busy, memory) = (Arc::new(AtomicU32::new(0)), MemoryBudget::new(1 << 20));
+        let metrics = Metrics::new(4, busy.clone(), memory.clone());
+        let usage = Usage { wall_us: 1_500_000, cpu_us: 250_000, log_bytes: 7, host_calls: 2, ..Usage::default() };
+        metrics.attempt("p", Event::Completed, None, &usage);
+        metrics.attempt("p", Event::Retrying, Some(FailureKind::Trap), &usage);
+        metrics.memory_interruption();
+        let held = memory.try_reserve(1 << 16);
+        busy.store(3, Ordering::Relaxed);
+        let text = metrics.text();
+        for line in [
+            "agentry_attempts_total{plugin=\"p\",ended=\"completed\",kind=\"\"} 1",
+            "agentry_attempts_total{plugin=\"p\",ended=\"retrying\",kind=\"trap\"} 1",
+            "agentry_wall_seconds_total{plugin=\"p\"} 3.0",
+            "agentry_cpu_seconds_total{plugin=\"p\"} 0.5",
+            "agentry_log_bytes_total{plugin=\"p\"} 14",
+            "agentry_host_calls_total{plugin=\"p\"} 4",
+            "agentry_peak_memory_bytes_count{plugin=\"p\"} 2",
+            "agentry_memory_interruptions_total 1",
+            "agentry_slots 4",
+            "agentry_slots_busy 3",
+            "agentry_memory_budget_bytes 1048576",
+            "agentry_memory_reserved_bytes 65536",
+            "agentry_memory_waiting 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        drop(held);
+        assert!(metrics.text().contains("agentry_memory_reserved_bytes 0\n"));
+    }
+}
