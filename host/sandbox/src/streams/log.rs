@@ -63,7 +63,9 @@ impl Log {
         if self.full {
             return;
         }
+        without_nul(&mut logger);
         truncate(&mut logger, LOGGER_BYTES);
+        without_nul(&mut message);
         let cut = truncate(&mut message, self.line_bytes);
         self.push(Stream::Log, level, logger, message, cut);
     }
@@ -119,6 +121,7 @@ impl Log {
             // Each bad byte becomes three, so the line may have to be cut again.
             Err(wrong) => String::from_utf8_lossy(wrong.as_bytes()).into_owned(),
         };
+        without_nul(&mut message);
         cut |= truncate(&mut message, line_bytes);
         let level = if stream == Stream::Stderr { Level::Warn } else { Level::Info };
         self.push(stream, level, String::new(), message, cut);
@@ -186,6 +189,14 @@ impl Log {
     }
 }
 
+/// No database holds this one character in a text, and whoever stores the line puts three bytes in its place: here, where they
+/// still count.
+fn without_nul(text: &mut String) {
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
+}
+
 /// Cuts `text` to at most `most` bytes at a character's end; whether it did.
 pub(crate) fn truncate(text: &mut String, most: usize) -> bool {
     if text.len() <= most {
@@ -232,6 +243,15 @@ mod tests {
     fn messages(log: &mut Log) -> Vec<(String, bool)> {
         let (lines, _) = log.finish();
         lines.into_iter().map(|line| (line.message, line.cut)).collect()
+    }
+
+    #[test]
+    fn a_nul_counts_as_what_stands_in_its_place() {
+        let mut log = log(1_000, 10, 4);
+        log.add(Level::Info, "a\0".to_owned(), "\0\0".to_owned());
+        log.write(Stream::Stdout, b"b\0\0\n");
+        assert_eq!(log.kept, 4 + 3 + 4);
+        assert_eq!(messages(&mut log), [("\u{fffd}".to_owned(), true), ("b\u{fffd}".to_owned(), true)]);
     }
 
     #[test]
