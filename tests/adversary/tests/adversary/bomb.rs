@@ -24,7 +24,7 @@ pub async fn is_bounded(site: &Site) -> bool {
 
 /// Twenty thousand functions: as long as the compiler is let.
 pub async fn long(change: Change<'_>) -> Vec<String> {
-    let code = functions(20_000, 250);
+    let code = functions(20_000, 100);
     refused(change, &code, &[("limits.max.compile_seconds", 2)], Duration::from_secs(2), "compile_seconds").await
 }
 

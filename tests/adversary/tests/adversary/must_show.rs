@@ -22,7 +22,10 @@ async fn a_thousand_honest_tasks_complete_beside_five_hostile_ones() {
     let all = cases::all();
     let hostile: Vec<Case> = names.map(|name| all.iter().find(|case| case.id == name).expect("a case").clone()).into();
     let site = Site::new(Mode::Services).await;
-    let setup = setup(&site, &hostile).set("worker.memory_mib", BUDGET).set("worker.slots", 4);
+    let setup = setup(&site, &hostile)
+        .set("worker.memory_mib", BUDGET)
+        .set("limits.max.memory_mib", BUDGET)
+        .set("worker.slots", 4);
     plugin::install("word-count", &site.folder().join("plugins"));
     let daemon = setup.start().await;
     let mut stage = Stage::new(&site, &daemon, ECHO);
