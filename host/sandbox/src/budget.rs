@@ -330,8 +330,7 @@ mod tests {
             .map(|_| {
                 let budget = budget.clone();
                 tokio::spawn(async move {
-                    let mut turned_away = 0;
-                    for reserve in [1, 12, 12] {
+                    for (turned_away, reserve) in [1, 12, 12].into_iter().enumerate() {
                         let held = budget.reserve(pages(reserve)).await;
                         tokio::task::yield_now().await;
                         let grown = held.try_hold(pages(12));
@@ -339,7 +338,6 @@ mod tests {
                         if grown.is_ok() {
                             return turned_away;
                         }
-                        turned_away += 1;
                     }
                     panic!("turned away although it had reserved everything");
                 })

@@ -124,8 +124,11 @@ impl ValueGenerator for Nearly {
                 for _ in 0..times {
                     let value = match key {
                         _ if draw::once_in(driver, 12)? => draw::json(driver, 3)?,
-                        "id" => format!("\"{}\"", draw::one_of(driver, IDS)?),
                         "plugin" if draw::once_in(driver, 8)? => draw::string(driver)?,
+                        "id" | "plugin" if draw::once_in(driver, 2)? => {
+                            format!("\"{}\"", if key == "id" { IDS[0] } else { PLUGINS[0] })
+                        }
+                        "id" => format!("\"{}\"", draw::one_of(driver, IDS)?),
                         "plugin" => format!("\"{}\"", draw::one_of(driver, PLUGINS)?),
                         "input" => draw::json(driver, 4)?,
                         _ => options(driver)?,

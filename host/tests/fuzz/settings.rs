@@ -102,6 +102,17 @@ const VARIABLES: &[&str] = &[
     "AGENTRY_\u{1b}",
 ];
 
+/// Sections with nothing wrong in them.
+const RIGHT: &[&str] = &[
+    "[worker]\nslots = 3",
+    "[retry]\nmax_seconds = 60.5",
+    "[queues.default]\nack = 'claimed'",
+    "[log]\nlevel = 'debug'",
+    "[lease]\nttl_seconds = 60",
+    "[limits.max]\nmemory_mib = 600",
+    "[plugins.\"fetch-*\"]\nenabled = false",
+];
+
 #[derive(Debug)]
 struct Written {
     file: String,
@@ -148,8 +159,15 @@ impl ValueGenerator for Layers {
                 file.push('\n');
             }
         }
+        if draw::once_in(driver, 2)? {
+            // Most settings are right, and only then is it seen what is made of them.
+            file = format!("{}\n", draw::one_of(driver, RIGHT)?);
+            if draw::once_in(driver, 2)? {
+                file += "[broker]\nurl = 'amqp://u:c4n4ry@h/v'\n[database]\nurl = 'postgres://u:c4n4ry@h/d?x=c4n4ry'\n";
+            }
+        }
         let mut env = Vec::new();
-        for _ in 0..draw::below(driver, 4)? {
+        for _ in 0..[0, 0, 0, 1, 2, 3][draw::below(driver, 6)?] {
             let name = draw::one_of(driver, VARIABLES)?.to_owned();
             let value = match name.ends_with("_URL") {
                 true => address(driver)?,
