@@ -1,100 +1,58 @@
 //! An input that everybody can read afterwards: the grammar allows what readers refuse. The sandbox judges outputs alike, and
 //! neither of the two knows the other.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
 /// The deepest nesting that is let through. Parsers with a stack give up near 128, and an input is read within a task, and a task
 /// within a list of them.
 pub(super) const DEPTH: usize = 100;
 
-/// Whether a text is JSON of bounded depth that a strict reader takes: no half of a surrogate pair, no number out of range.
-/// Its value is not made. What is wrong is said.
+/// Whether a text is JSON of bounded depth whose texts can be held: no half of a surrogate pair, which the grammar allows. Numbers
+/// may be of any size. Neither its value nor a copy is made. What is wrong is said.
 pub(super) fn check(text: &str) -> Result<(), String> {
-    let depth = depth(text.as_bytes());
+    let (depth, half) = walk(text.as_bytes());
     if depth > DEPTH {
         return Err(format!("it is nested {depth} deep or more, and {DEPTH} is the most"));
     }
-    serde_json::from_str::<Readable>(text).map(drop).map_err(|error| error.to_string())
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())?;
+    if half { Err("it has half of a surrogate pair in it, which no text can hold".to_owned()) } else { Ok(()) }
 }
 
-/// The deepest nesting in a text that may be JSON, counted no further than is too deep.
-fn depth(text: &[u8]) -> usize {
-    let (mut now, mut most) = (0usize, 0usize);
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
+/// The deepest nesting in a text that may be JSON, and whether there is half of a surrogate pair in it. Walked no further than is too deep.
+fn walk(text: &[u8]) -> (usize, bool) {
+    let (mut at, mut now, mut most, mut half) = (0, 0usize, 0, false);
+    let mut quoted = false;
+    while at < text.len() && most <= DEPTH {
+        let length = match (text[at], quoted) {
+            (b'\\', true) => match (unit(&text[at..]), unit(text.get(at + 6..).unwrap_or_default())) {
+                (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+                (unit, _) => {
+                    half |= matches!(unit, Some(0xd800..=0xdfff));
+                    2
+                }
+            },
+            (b'"', _) => {
+                quoted = !quoted;
+                1
+            }
+            (b'[' | b'{', false) => {
                 now += 1;
                 most = most.max(now);
-                if most > DEPTH {
-                    break;
-                }
+                1
             }
-            b']' | b'}' => now = now.saturating_sub(1),
-            b'"' => {
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'"' => break,
-                        b'\\' => drop(bytes.next()),
-                        _ => {}
-                    }
-                }
+            (b']' | b'}', false) => {
+                now = now.saturating_sub(1);
+                1
             }
-            _ => {}
-        }
+            _ => 1,
+        };
+        at += length;
     }
-    most
+    (most, half)
 }
 
-/// Any value, read as strictly as if it were kept, and forgotten. (`IgnoredAny` skips what it does not look at.)
-struct Readable;
-
-impl<'de> Deserialize<'de> for Readable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Readable, D::Error> {
-        deserializer.deserialize_any(Readable)
-    }
-}
-
-impl<'de> Visitor<'de> for Readable {
-    type Value = Readable;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Readable, A::Error> {
-        while list.next_element::<Readable>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Readable, A::Error> {
-        while object.next_entry::<Readable, Readable>()?.is_some() {}
-        Ok(self)
-    }
+/// The sixteen bits that an escape at the start of this writes.
+fn unit(text: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(text.strip_prefix(b"\\u")?.get(..4)?).ok()?;
+    u16::from_str_radix(digits, 16).ok()
 }
