@@ -32,6 +32,8 @@ pub fn wanted(id: &str) -> bool {
 
 #[tokio::test]
 async fn no_attack_harms_the_host_or_the_next_task() {
+    let _beside = if adversary::full() { None } else { Some(adversary::MACHINE.read().await) };
+    let _alone = if adversary::full() { Some(adversary::MACHINE.write().await) } else { None };
     let secret = Canary::new();
     let site = Site::new(Mode::Services).await;
     // A door that is open for everybody on this machine, but for guests.

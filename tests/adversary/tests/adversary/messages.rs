@@ -45,6 +45,7 @@ fn bodies() -> Vec<(&'static str, Outgoing)> {
 
 #[tokio::test]
 async fn a_message_that_would_break_its_reader_is_a_dead_letter() {
+    let _beside = adversary::MACHINE.read().await;
     let site = Site::new(Mode::Services).await;
     let daemon = setup(&site, &[]).start().await;
     let (process, vigil) = (Process(daemon.pid()), Vigil::over(daemon.http().base()));
@@ -89,6 +90,7 @@ async fn a_message_that_would_break_its_reader_is_a_dead_letter() {
 
 #[tokio::test]
 async fn inputs_and_labels_at_the_edge_of_what_is_allowed_are_run() {
+    let _beside = adversary::MACHINE.read().await;
     let site = Site::new(Mode::Services).await;
     let limits = [("hostcall_kib", 2_048), ("output_kib", 2_048)];
     adversary::install::install(
