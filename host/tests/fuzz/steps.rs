@@ -4,8 +4,11 @@ use crate::{draw, while_testing};
 use agentry::task::{Event, IllegalTransition, State, next};
 use bolero::{Driver, ValueGenerator};
 
-/// The contract's table, row by row: from, by which events, to. `None`: no row yet.
-const CONTRACT: &[(&[Option<State>], &[Event], State)] = {
+/// From, by which events, to. `None`: no row yet.
+type Row = (&'static [Option<State>], &'static [Event], State);
+
+/// The contract's table, row by row.
+const CONTRACT: &[Row] = {
     use {Event as E, State as S};
     const WAITING: &[Option<State>] = &[Some(S::Scheduled), Some(S::Pending), Some(S::Retrying)];
     const RUNNING: &[Option<State>] = &[Some(S::Running)];

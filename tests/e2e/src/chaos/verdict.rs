@@ -21,7 +21,7 @@ pub async fn reach(
     earlier: Ends,
 ) -> Report {
     let database = stage.site.database().await;
-    invariants::nothing_to_publish(&database).await;
+    invariants::nothing_on_its_way(&stage.site, &database).await;
     let mut violations = Vec::new();
     let stage = stage.stopped(&mut violations).await;
     let mut world = invariants::world(&stage.site, &database).await;

@@ -13,7 +13,7 @@ mod tests;
 mod world;
 
 pub use judge::violations;
-pub use read::{ends, nothing_to_publish, world};
+pub use read::{ends, nothing_on_its_way, world};
 pub use world::{Attempt, End, Ends, Event, Host, Row, World};
 
 use uuid::Uuid;
@@ -53,7 +53,7 @@ pub async fn hold(site: &Site, daemon: Daemon, ids: &[Uuid], expected: Expected)
 pub async fn hold_with(site: &Site, daemon: Daemon, ids: &[Uuid], expected: Expected, kept: Kept<'_>) {
     site.at_rest(ids).await;
     let database = site.database().await;
-    nothing_to_publish(&database).await;
+    nothing_on_its_way(site, &database).await;
     // What has ended stays as it is from now on at the latest, also while the daemon ends.
     let mut earlier = ends(&database).await.expect("the database answers");
     earlier.extend(kept.ends.cloned().unwrap_or_default());

@@ -51,9 +51,14 @@ pub async fn ends(database: &Database) -> Result<Ends, String> {
     Ok(rows.into_iter().map(|row| (id(&row[0]), end(&row[1..]))).collect())
 }
 
-/// Waits until the outbox is empty, not for ever: what is left then is a violation.
-pub async fn nothing_to_publish(database: &Database) {
+/// Waits until the outbox is empty and the queue is, not for ever: what is left then is a violation. A message that was
+/// published twice may still lie in the queue when its task has long ended, and goes back there when its consumer leaves.
+pub async fn nothing_on_its_way(site: &Site, database: &Database) {
     soon(async || database.outbox().await, |left| *left == 0).await;
+    if site.mode == Mode::Services {
+        let queue = site.queue("default");
+        soon(async || site.amqp().count(&queue).await, |seen| seen.as_ref().is_ok_and(|(ready, _)| *ready == 0)).await;
+    }
 }
 
 /// Reads all there is. Every daemon has ended, so that nobody holds messages.

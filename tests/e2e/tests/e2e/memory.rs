@@ -52,9 +52,9 @@ async fn tasks_that_each_grow_to_most_of_the_budget_all_complete_and_none_of_the
     assert!(interruptions > 0, "12 slots let more begin than can grow");
     assert_eq!(daemon.http().metric("agentry_memory_interruptions_total").await, f64::from(interruptions));
     all_given_back(&daemon).await;
-    // Twelve at once would take 456 MiB. What one of them leaves resident in its slot is 16 MiB at most.
+    // Twelve at once would take 456 MiB. Beyond the budget is what the host itself takes, and what idle slots keep resident.
     let rise = peak_mib(&daemon) - at_first;
-    assert!(rise <= BUDGET_MIB + 11 * 16 + 32, "resident memory rose by {rise} MiB");
+    assert!(rise <= BUDGET_MIB + 64, "resident memory rose by {rise} MiB");
     invariants::hold(&site, daemon, &ids, Expected { all_complete: true, ..Expected::default() }).await;
 }
 
