@@ -1,8 +1,6 @@
-//! JSON from a stranger that everybody can read afterwards: a grammar allows what readers refuse.
+//! JSON from a stranger, no deeper than its readers can follow.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
 /// The deepest nesting that is let through. Parsers with a stack (serde_json's own, Postgres') give up near 128, and what is let
 /// through is then read within a task, and a task within a list of them.
@@ -15,14 +13,14 @@ pub(crate) enum NotJson {
     Depth(usize),
 }
 
-/// Whether a text is JSON of bounded depth that a strict reader takes: no half of a surrogate pair, no number out of range.
-/// Its value is not made.
+/// Whether a text is JSON of bounded depth. Neither its value nor a copy is made, so that whatever the grammar allows is taken as
+/// it is.
 pub(crate) fn check(text: &str) -> Result<(), NotJson> {
     let depth = depth(text.as_bytes());
     if depth > DEPTH {
         return Err(NotJson::Depth(depth));
     }
-    serde_json::from_str::<Readable>(text).map(drop).map_err(NotJson::Syntax)
+    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(NotJson::Syntax)
 }
 
 /// The deepest nesting in a text that may be JSON, counted no further than is too deep.
@@ -52,55 +50,4 @@ fn depth(text: &[u8]) -> usize {
         }
     }
     most
-}
-
-/// Any value, read as strictly as if it were kept, and forgotten. (`IgnoredAny` skips what it does not look at.)
-struct Readable;
-
-impl<'de> Deserialize<'de> for Readable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Readable, D::Error> {
-        deserializer.deserialize_any(Readable)
-    }
-}
-
-impl<'de> Visitor<'de> for Readable {
-    type Value = Readable;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Readable, A::Error> {
-        while list.next_element::<Readable>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Readable, A::Error> {
-        while object.next_entry::<Readable, Readable>()?.is_some() {}
-        Ok(self)
-    }
 }

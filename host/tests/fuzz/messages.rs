@@ -14,6 +14,7 @@ const CODES: &[&str] = &[
     "content_encoding",
     "content_type",
     "not_utf8",
+    "bad_input",
     "bad_options",
     "bad_message",
     "not_json",

@@ -36,6 +36,10 @@ pub fn patience() -> f64 {
     (e2e::patience().as_secs_f64() / 60.0).max(1.0)
 }
 
+/// Held for writing by whoever measures how long others take, and for reading by every other test: what runs beside a
+/// measurement is measured as well.
+pub static MACHINE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 /// Whether what takes long is asked for as well.
 pub fn full() -> bool {
     std::env::var_os("AGENTRY_TEST_FULL").is_some()

@@ -16,6 +16,7 @@ const RISE: u64 = 128 << 10;
 
 #[tokio::test]
 async fn what_is_no_plugin_is_refused_by_name_and_what_served_serves_on() {
+    let _beside = adversary::MACHINE.read().await;
     let site = Site::new(Mode::Services).await;
     let plugins = site.folder().join("plugins");
     let setup = CEILINGS.iter().fold(setup(&site, &[]), |setup, (name, value)| setup.set(name, *value));

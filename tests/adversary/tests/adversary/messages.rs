@@ -38,14 +38,13 @@ fn bodies() -> Vec<(&'static str, Outgoing)> {
             "options 50,000 deep",
             Outgoing::json("1").header("agentry-plugin", ECHO).header("agentry-options", &"[".repeat(50_000)),
         ),
-        ("half a pair", input("\"\\ud800\"")),
-        ("a number beyond numbers", input("[1e999999]")),
         ("half a pair in bytes", Outgoing::json(*b"{\"plugin\": \"echo\", \"input\": \"\xed\xa0\x80\"}")),
     ]
 }
 
 #[tokio::test]
 async fn a_message_that_would_break_its_reader_is_a_dead_letter() {
+    let _beside = adversary::MACHINE.read().await;
     let site = Site::new(Mode::Services).await;
     let daemon = setup(&site, &[]).start().await;
     let (process, vigil) = (Process(daemon.pid()), Vigil::over(daemon.http().base()));
@@ -90,6 +89,7 @@ async fn a_message_that_would_break_its_reader_is_a_dead_letter() {
 
 #[tokio::test]
 async fn inputs_and_labels_at_the_edge_of_what_is_allowed_are_run() {
+    let _beside = adversary::MACHINE.read().await;
     let site = Site::new(Mode::Services).await;
     let limits = [("hostcall_kib", 2_048), ("output_kib", 2_048)];
     adversary::install::install(

@@ -17,6 +17,7 @@ const HONEST: usize = 1_000;
 
 #[tokio::test]
 async fn a_thousand_honest_tasks_complete_beside_five_hostile_ones() {
+    let _beside = adversary::MACHINE.read().await;
     let names =
         ["loop-in-the-export", "a-million-pages", "output-of-66-kib", "returns-a-pointer-outside", "ten-million-lines"];
     let all = cases::all();

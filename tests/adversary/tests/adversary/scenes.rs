@@ -20,6 +20,7 @@ pub type Change<'a> = &'a dyn Fn(Setup) -> Setup;
 
 #[tokio::test]
 async fn attacks_in_several_steps_come_to_nothing() {
+    let _beside = adversary::MACHINE.read().await;
     let same: Change = &|setup| setup;
     let faulty: Change = &|setup| setup.faulty();
     let mut table = Table::new("scenes");

@@ -20,6 +20,7 @@ const TASKS: usize = 200;
 
 #[tokio::test]
 async fn a_daemon_whose_log_nobody_reads_runs_tasks_and_ends_cleanly() {
+    let _beside = adversary::MACHINE.read().await;
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     fill(&mut writer);
     works_and_ends(writer).await;
@@ -28,6 +29,7 @@ async fn a_daemon_whose_log_nobody_reads_runs_tasks_and_ends_cleanly() {
 
 #[tokio::test]
 async fn a_daemon_whose_log_has_lost_its_reader_runs_tasks_and_ends_cleanly() {
+    let _beside = adversary::MACHINE.read().await;
     let (reader, writer): (PipeReader, PipeWriter) = std::io::pipe().expect("a pipe");
     drop(reader);
     works_and_ends(writer).await;
@@ -72,6 +74,7 @@ async fn works_and_ends(stderr: PipeWriter) {
 
 #[tokio::test]
 async fn what_a_guest_writes_steers_no_terminal() {
+    let _beside = adversary::MACHINE.read().await;
     let site = Site::new(Mode::Services).await;
     let ids = [
         "escapes-in-the-log",

@@ -29,6 +29,7 @@ const BEHIND: &[(&str, &str)] = &[
 #[tokio::test]
 #[ignore = "one daemon for each defence"]
 async fn no_defence_is_missed_by_nobody() {
+    let _beside = adversary::MACHINE.read().await;
     let door = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = door.local_addr().expect("its address").port();
     let cases: Vec<Case> = cases::all().into_iter().chain([cases::network(port)]).collect();
