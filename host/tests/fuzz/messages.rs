@@ -245,12 +245,35 @@ impl ValueGenerator for Right {
     }
 }
 
+/// How deep a JSON text is nested.
+fn nesting(json: &str) -> usize {
+    let (mut now, mut most, mut quoted, mut escaped) = (0usize, 0usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                now += 1;
+                most = most.max(now);
+            }
+            b']' | b'}' if !quoted => now -= 1,
+            _ => {}
+        }
+    }
+    most
+}
+
 #[test]
 fn a_message_with_nothing_wrong_is_taken_whatever_its_input_is() {
     bolero::check!().with_test_time(while_testing()).with_generator(Right).for_each(|right| {
         let delivered = Delivered { body: right.body.clone().into_bytes(), ..Delivered::default() };
         if right.body.len() > LIMITS.body_bytes {
             assert_eq!(delivered.decode().unwrap_err().code, "too_large");
+            return;
+        }
+        if nesting(&right.input) > 100 {
+            assert_eq!(delivered.decode().unwrap_err().code, "bad_input", "deeper than its readers can follow");
             return;
         }
         let message = delivered.decode().unwrap();
