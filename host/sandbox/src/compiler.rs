@@ -54,7 +54,7 @@ const LOOK: Duration = Duration::from_millis(500);
 struct Order {
     component_bytes: u64,
     memory_bytes: Option<u64>,
-    cpu_seconds: u64,
+    cpu_seconds: Option<u64>,
     source_lines: bool,
     parent: u32,
 }
@@ -80,7 +80,9 @@ pub(crate) async fn in_child(
         component_bytes: component.len() as u64,
         memory_bytes: Defence::CompileMemory.stands().then_some(bounds.memory_bytes),
         // For a child whose parent is not there any more to look at the clock.
-        cpu_seconds: bounds.timeout.as_secs().saturating_add(1).saturating_mul(cores),
+        cpu_seconds: Defence::CompileTime
+            .stands()
+            .then(|| bounds.timeout.as_secs().saturating_add(1).saturating_mul(cores)),
         source_lines: bounds.source_lines,
         parent: std::process::id(),
     };
@@ -195,7 +197,9 @@ fn restrict(order: &Order) {
         let _ = setrlimit(Resource::Data, most(memory));
         let _ = setrlimit(Resource::Fsize, most(memory));
     }
-    let _ = setrlimit(Resource::Cpu, most(order.cpu_seconds));
+    if let Some(seconds) = order.cpu_seconds {
+        let _ = setrlimit(Resource::Cpu, most(seconds));
+    }
     let _ = setrlimit(Resource::Core, most(0));
     let _ = nice(NICE);
     // Should the machine itself run out of memory, this process goes before its parent.

@@ -33,6 +33,8 @@ defences! {
     Stop = "stop",
     /// Linear memory is summed over all memories.
     Memory = "memory",
+    /// What all guests together have is counted.
+    Budget = "budget",
     /// Table elements are summed over all tables.
     Tables = "tables",
     /// What one host call may make the host allocate.

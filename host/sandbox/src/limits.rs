@@ -150,7 +150,9 @@ impl ResourceLimiter for Meter {
             return Ok(false);
         }
         // It did nothing wrong and is not told -1, which would make it fail: it ends here, and runs again.
-        if let Some(reservation) = &self.reservation {
+        if let Some(reservation) = &self.reservation
+            && Defence::Budget.stands()
+        {
             reservation.try_hold(sum).map_err(Halt::Memory)?;
         }
         self.memory = sum;

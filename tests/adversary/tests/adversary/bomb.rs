@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use adversary::cases::files::{leb, with_module};
 use adversary::{Stage, install, patience};
-use e2e::daemon::run;
 use e2e::{Daemon, Mode, Site};
 use serde_json::json;
 
@@ -15,12 +14,6 @@ use crate::scenes::Change;
 const RISE: u64 = 128 << 10;
 /// How much longer than `compile_seconds` it may take until the plugin is broken: it is looked for, read and handed on.
 const LATE: Duration = Duration::from_secs(10);
-
-/// Whether this build bounds what its compiler takes.
-pub async fn is_bounded(site: &Site) -> bool {
-    let shown = run(site.folder(), &["config", "show"]).await;
-    shown.stdout.contains("limits.max.compile_memory_mib")
-}
 
 /// Twenty thousand functions: as long as the compiler is let.
 pub async fn long(change: Change<'_>) -> Vec<String> {

@@ -28,12 +28,9 @@ async fn attacks_in_several_steps_come_to_nothing() {
     table.row("a loop that is called off", "cancelled at once", "", &called_off(same).await);
     table.row("compiled code of another", "compiled again", "", &stolen_code(same).await);
     table.row("the host panics in a guest", "internal, of that task alone", "", &host_panics(faulty).await);
-    if bomb::is_bounded(&site_for_settings().await).await {
-        table.row("a component that takes long", "broken: compile_seconds", "", &bomb::long(same).await);
-        table.row("a component that takes much", "broken: compile_memory_mib", "", &bomb::large(same).await);
-    } else {
-        table.row("components that are bombs", "NOT RUN: the compiler is not in a process of its own", "", &[]);
-    }
+    table.row("many that grow together", "all complete, within the budget", "", &together(same).await);
+    table.row("a component that takes long", "broken: compile_seconds", "", &bomb::long(same).await);
+    table.row("a component that takes much", "broken: compile_memory_mib", "", &bomb::large(same).await);
     table.hold();
 }
 
@@ -65,6 +62,34 @@ pub async fn crowd(change: Change<'_>) -> Vec<String> {
     let mut wrong = stage.vigil.take().bad;
     if honest.is_none_or(|task| task["state"] != "completed") || took > most {
         wrong.push(format!("an honest task took {took:.1?} beside {crowd} that compute, and {most:.1?} is the most"));
+    }
+    wrong
+}
+
+/// Guests that each stay within their limit, and together want many times the memory that there is for all.
+pub async fn together(change: Change<'_>) -> Vec<String> {
+    const BUDGET_MIB: u64 = 64;
+    const RISE_KIB: u64 = (BUDGET_MIB + 64) << 10;
+    let limits = vec![("memory_mib", 48), ("timeout_seconds", 60), ("cpu_seconds", 10)];
+    let grows = Case { limits, ..Case::probe("grow-together", json!({"do": "allocate", "mib": 38, "hold_ms": 300})) };
+    let site = Site::new(Mode::Services).await;
+    let memory = ["worker.memory_mib", "limits.default.memory_mib", "limits.max.memory_mib"];
+    let setup = memory.iter().fold(setup(&site, std::slice::from_ref(&grows)), |setup, key| setup.set(key, BUDGET_MIB));
+    let daemon = change(setup.set("worker.slots", 12)).start().await;
+    let mut stage = Stage::new(&site, &daemon, ECHO);
+    crate::attacks::warm(&mut stage).await;
+    let watch = stage.process.watch();
+    let tasks: Vec<Task> = (0..24).map(|_| Task::new(grows.id, grows.input.clone())).collect();
+    site.publish(&tasks).await;
+    let mut wrong = Vec::new();
+    for task in &tasks {
+        let ended = stage.ended(task.id, Duration::from_secs(60)).await;
+        if ended.as_ref().is_none_or(|task| task["state"] != "completed") {
+            wrong.push(format!("{ended:?} instead of completed"));
+        }
+    }
+    if watch.rise() > RISE_KIB {
+        wrong.push(format!("resident memory rose by {} MiB, and {BUDGET_MIB} are for guests", watch.rise() >> 10));
     }
     wrong
 }

@@ -15,16 +15,10 @@ use crate::attacks::{ECHO, served, setup};
 use crate::{bomb, scenes};
 
 /// Defences that another stands before, so that nothing changes when they alone are gone.
-const BEHIND: &[(&str, &str)] = &[
-    (
-        "component_size",
-        "the registry reads no more of a file than component_mib before the sandbox sees it; shown in the sandbox's own tests",
-    ),
-    (
-        "compile_time",
-        "the child's own limit of CPU time, a second more than compile_seconds on every core, ends it about then",
-    ),
-];
+const BEHIND: &[(&str, &str)] = &[(
+    "component_size",
+    "the registry reads no more of a file than component_mib before the sandbox sees it; shown in the sandbox's own tests",
+)];
 
 #[tokio::test]
 #[ignore = "one daemon for each defence"]
@@ -34,7 +28,6 @@ async fn no_defence_is_missed_by_nobody() {
     let port = door.local_addr().expect("its address").port();
     let cases: Vec<Case> = cases::all().into_iter().chain([cases::network(port)]).collect();
     let files = files::all(b"\x7fELF".to_vec());
-    let bounded = bomb::is_bounded(&scenes::site_for_settings().await).await;
     let mut table = Table::new("without each defence");
     for defence in known().await {
         let name = defence.as_str();
@@ -56,14 +49,14 @@ async fn no_defence_is_missed_by_nobody() {
             "stop" => add("a loop that is called off", scenes::called_off(&change).await),
             "compiled_code" => add("compiled code of another", scenes::stolen_code(&change).await),
             "panics" => add("the host panics in a guest", scenes::host_panics(&change).await),
-            "compile_memory" if bounded => add("a component that takes much", bomb::large(&change).await),
+            "budget" => add("many that grow together", scenes::together(&change).await),
+            "compile_time" => add("a component that takes long", bomb::long(&change).await),
+            "compile_memory" => add("a component that takes much", bomb::large(&change).await),
             _ => {}
         }
         if shown == 0 {
             let behind = BEHIND.iter().find(|(known, _)| *known == name).map(|(_, reason)| *reason);
-            let waits = (!bounded && name.starts_with("compile_"))
-                .then_some("NOT RUN: the compiler is not in a process of its own");
-            match behind.or(waits) {
+            match behind {
                 Some(reason) => table.row(name, reason, "", &[]),
                 None => table.row(name, "", "", &["no case shows it".to_owned()]),
             }
