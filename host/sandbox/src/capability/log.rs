@@ -6,7 +6,7 @@ use crate::streams::{Level, lock};
 
 impl logging::Host for State {
     fn log(&mut self, level: logging::Level, context: String, message: String) {
-        lock(&self.shared.log).add(level.into(), context, message);
+        lock(&self.shared.log).add_guests(level.into(), context, message);
     }
 }
 

@@ -58,7 +58,13 @@ impl Log {
         }
     }
 
-    /// A line through the logging interface.
+    /// A line through the logging interface. The host's own name is not a guest's to use: its remarks say what was cut.
+    pub(crate) fn add_guests(&mut self, level: Level, logger: String, message: String) {
+        let logger = if logger.trim() == HOST_LOGGER { format!("{HOST_LOGGER} (the guest's)") } else { logger };
+        self.add(level, logger, message);
+    }
+
+    /// A line.
     pub(crate) fn add(&mut self, level: Level, mut logger: String, mut message: String) {
         if self.full {
             return;
@@ -174,7 +180,11 @@ impl Log {
             return None;
         }
         let from = self.stderr_tail.len().saturating_sub(STDERR_TAIL_BYTES);
-        Some(String::from_utf8_lossy(&self.stderr_tail[from..]).into_owned())
+        let mut tail = String::from_utf8_lossy(&self.stderr_tail[from..]).into_owned();
+        // Each bad byte becomes three.
+        let over = tail.len().saturating_sub(STDERR_TAIL_BYTES);
+        tail.drain(..tail.ceil_char_boundary(over));
+        Some(tail)
     }
 
     /// Ends the lines that the guest left open, and gives away all lines and how many bytes they hold.
@@ -322,6 +332,24 @@ mod tests {
         }
         assert!(log.stdout.bytes.capacity() <= 128);
         assert_eq!(messages(&mut log), [("x".repeat(64), true)]);
+    }
+
+    #[test]
+    fn only_the_host_logs_under_the_hosts_name() {
+        let mut log = log(1_000, 10, 100);
+        log.add_guests(Level::Warn, " agentry".to_owned(), "the log was cut here".to_owned());
+        log.remark("the host".to_owned());
+        let loggers: Vec<_> = log.finish().0.into_iter().map(|line| line.logger).collect();
+        assert_eq!(loggers, ["agentry (the guest's)", HOST_LOGGER]);
+    }
+
+    #[test]
+    fn the_end_of_standard_error_is_bounded_as_it_is_shown() {
+        let mut log = log(10, 1, 8);
+        log.write(Stream::Stderr, &[0xff; 9_000]);
+        log.write(Stream::Stderr, b"the end");
+        let tail = log.stderr_tail().unwrap();
+        assert!(tail.len() <= STDERR_TAIL_BYTES && tail.ends_with("\u{fffd}the end"), "{}", tail.len());
     }
 
     #[test]

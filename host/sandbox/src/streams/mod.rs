@@ -75,7 +75,7 @@ pub struct LogLine {
     pub stream: Stream,
     /// How grave it is; standard output is `info`, standard error `warn`.
     pub level: Level,
-    /// The logger's name, empty for the standard streams. `agentry` is the host itself.
+    /// The logger's name, empty for the standard streams. `agentry` is the host itself, and no guest.
     pub logger: String,
     /// The text, without the line end.
     pub message: String,
