@@ -180,8 +180,8 @@ impl Log {
             return None;
         }
         let from = self.stderr_tail.len().saturating_sub(STDERR_TAIL_BYTES);
-        let mut tail = String::from_utf8_lossy(&self.stderr_tail[from..]).into_owned();
-        // Each bad byte becomes three.
+        // Each bad byte becomes three, and so does a NUL when it is stored.
+        let mut tail = String::from_utf8_lossy(&self.stderr_tail[from..]).replace('\0', "\u{fffd}");
         let over = tail.len().saturating_sub(STDERR_TAIL_BYTES);
         tail.drain(..tail.ceil_char_boundary(over));
         Some(tail)
@@ -346,10 +346,12 @@ mod tests {
     #[test]
     fn the_end_of_standard_error_is_bounded_as_it_is_shown() {
         let mut log = log(10, 1, 8);
-        log.write(Stream::Stderr, &[0xff; 9_000]);
-        log.write(Stream::Stderr, b"the end");
-        let tail = log.stderr_tail().unwrap();
-        assert!(tail.len() <= STDERR_TAIL_BYTES && tail.ends_with("\u{fffd}the end"), "{}", tail.len());
+        for bad in [0xff, 0] {
+            log.write(Stream::Stderr, &[bad; 9_000]);
+            log.write(Stream::Stderr, b"the end");
+            let tail = log.stderr_tail().unwrap();
+            assert!(tail.len() <= STDERR_TAIL_BYTES && tail.ends_with("\u{fffd}the end"), "{}", tail.len());
+        }
     }
 
     #[test]
