@@ -8,11 +8,13 @@ mod again;
 mod build;
 mod connect;
 mod data_folder;
+mod grants;
 pub mod isolation;
 mod readiness;
 mod single;
 
 pub use build::BUILD;
+pub use connect::check;
 pub use data_folder::{DataFolder, DataFolderError};
 pub use single::{MigrateError, database, migrate, plugin};
 
@@ -97,8 +99,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let listener = api::bind(settings.api.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(configuration)?;
     let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
-    let plugins = connect::registry(&settings, Some(folder.path().join("compiled")), settings.worker.slots, false);
-    let registry = Registry::start(plugins.map_err(failed)?).await.map_err(failed)?;
+    let connections = connect::open(&settings, &folder, &name).await?;
+    let (db, broker) = (connections.db, connections.broker);
+    let reach = connect::reach(&settings, Some(db.clone()))?;
+    let tools = reach.tools.clone();
+    let compiled = folder.path().join("compiled");
+    let plugins = connect::registry(&settings, Some(compiled), settings.worker.slots, false, reach)?;
+    let registry = Registry::start(plugins).await.map_err(failed)?;
     tracing::info!(took = ?born.elapsed(), "plugins loaded");
     let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
     #[cfg(feature = "failpoints")]
@@ -106,8 +113,6 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
 
     // The front door, from now on: it says what is missing.
     let closing = CancellationToken::new();
-    let connections = connect::open(&settings, &folder, &name).await?;
-    let (db, broker) = (connections.db, connections.broker);
     let readiness = readiness::Readiness::starting();
     let wake = Arc::new(tokio::sync::Notify::new());
     let settled = tokio::sync::watch::Sender::new(0);
@@ -203,14 +208,15 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         },
         &closing,
     );
-    let watching = tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), {
-        let took = born;
-        move || {
-            // A person and a script wait for this line; it is written once, whatever the log level.
-            telemetry::say(&format!("ready http://{address}"));
-            tracing::info!(took = ?took.elapsed(), "ready");
-        }
-    }));
+    let watching =
+        tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), tools.clone(), {
+            let took = born;
+            move || {
+                // A person and a script wait for this line; it is written once, whatever the log level.
+                telemetry::say(&format!("ready http://{address}"));
+                tracing::info!(took = ?took.elapsed(), "ready");
+            }
+        }));
 
     let signal = requests.next().await;
     tracing::info!(signal, grace = ?settings.shutdown.grace, "draining; a second signal ends at once");
@@ -221,6 +227,9 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         closing.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(5), duties.wait()).await;
         broker.close().await;
+        if let Some(tools) = tools {
+            tools.close().await;
+        }
         lease_end.cancel();
         let _ = keeping.await;
         if let Err(error) = db.end_lease(host).await {

@@ -6,7 +6,7 @@
 //! fixed.
 
 use crate::registry::MemoryBudget;
-use crate::task::settle::Usage;
+use crate::task::settle::{Call, Usage};
 use crate::task::{Event, FailureKind};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +39,14 @@ struct Ending {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Called {
+    plugin: String,
+    capability: String,
+    /// `ok`, or the stable word for why not.
+    result: String,
+}
+
 type Seconds = Family<Of, Counter<f64, AtomicU64>>;
 type Level = Gauge<i64, AtomicI64>;
 
@@ -50,6 +58,9 @@ pub struct Metrics {
     cpu: Seconds,
     log_bytes: Family<Of, Counter>,
     host_calls: Family<Of, Counter>,
+    capability_calls: Family<Called, Counter>,
+    capability_wall: Family<Called, Counter<f64, AtomicU64>>,
+    llm_tokens: Family<Of, Counter>,
     peak_memory: Family<Of, Histogram, fn() -> Histogram>,
     memory_interruptions: Counter,
     slots_busy: Level,
@@ -70,6 +81,9 @@ impl Metrics {
             cpu: Family::default(),
             log_bytes: Family::default(),
             host_calls: Family::default(),
+            capability_calls: Family::default(),
+            capability_wall: Family::default(),
+            llm_tokens: Family::default(),
             peak_memory: Family::new_with_constructor(peaks),
             memory_interruptions: Counter::default(),
             slots_busy: Level::default(),
@@ -93,6 +107,11 @@ impl Metrics {
         to.register_with_unit("cpu", "Processor time of guests and what they called", seconds(), self.cpu.clone());
         to.register_with_unit("log", "Log that was kept", bytes(), self.log_bytes.clone());
         to.register("host_calls", "Calls out of guests", self.host_calls.clone());
+        let help = "Calls of capabilities, of each attempt the first thousand, by how they ended";
+        to.register("capability_calls", help, self.capability_calls.clone());
+        let help = "Time in the same";
+        to.register_with_unit("capability_wall", help, seconds(), self.capability_wall.clone());
+        to.register("llm_tokens", "Tokens of language models, of requests and answers", self.llm_tokens.clone());
         let help = "The most linear memory of an attempt";
         to.register_with_unit("peak_memory", help, bytes(), self.peak_memory.clone());
         let help = "Attempts that were interrupted because worker.memory_mib had no more for them";
@@ -110,7 +129,7 @@ impl Metrics {
     }
 
     /// An attempt's end was recorded.
-    pub fn attempt(&self, plugin: &str, event: Event, kind: Option<FailureKind>, usage: &Usage) {
+    pub fn attempt(&self, plugin: &str, event: Event, kind: Option<FailureKind>, usage: &Usage, calls: &[Call]) {
         let of = Of { plugin: plugin.to_owned() };
         let kind = kind.map_or("", FailureKind::as_str);
         let ending = Ending { plugin: plugin.to_owned(), ended: event.as_str(), kind };
@@ -120,6 +139,15 @@ impl Metrics {
         self.log_bytes.get_or_create(&of).inc_by(usage.log_bytes);
         self.host_calls.get_or_create(&of).inc_by(usage.host_calls);
         self.peak_memory.get_or_create(&of).observe(usage.peak_memory as f64);
+        if usage.llm_tokens > 0 {
+            self.llm_tokens.get_or_create(&of).inc_by(usage.llm_tokens);
+        }
+        for call in calls {
+            let called =
+                Called { plugin: plugin.to_owned(), capability: call.capability.clone(), result: call.result.clone() };
+            self.capability_calls.get_or_create(&called).inc();
+            self.capability_wall.get_or_create(&called).inc_by(call.duration_us as f64 / 1e6);
+        }
     }
 
     /// There was no memory for a task that grew.
@@ -157,9 +185,28 @@ mod tests {
     fn what_was_recorded_is_summed_by_plugin_and_levels_are_read_when_asked() {
         let (busy, memory) = (Arc::new(AtomicU32::new(0)), MemoryBudget::new(1 << 20));
         let metrics = Metrics::new(4, busy.clone(), memory.clone());
-        let usage = Usage { wall_us: 1_500_000, cpu_us: 250_000, log_bytes: 7, host_calls: 2, ..Usage::default() };
-        metrics.attempt("p", Event::Completed, None, &usage);
-        metrics.attempt("p", Event::Retrying, Some(FailureKind::Trap), &usage);
+        let usage = Usage {
+            llm_tokens: 9,
+            wall_us: 1_500_000,
+            cpu_us: 250_000,
+            log_bytes: 7,
+            host_calls: 2,
+            ..Usage::default()
+        };
+        let call = Call {
+            seq: 1,
+            at: chrono::DateTime::UNIX_EPOCH,
+            capability: "llm".into(),
+            operation: "chat".into(),
+            target: "default".into(),
+            duration_us: 500_000,
+            request_bytes: 1,
+            response_bytes: 1,
+            result: "ok".into(),
+            detail: serde_json::Value::Null,
+        };
+        metrics.attempt("p", Event::Completed, None, &usage, &[call.clone(), call]);
+        metrics.attempt("p", Event::Retrying, Some(FailureKind::Trap), &usage, &[]);
         metrics.memory_interruption();
         let held = memory.try_reserve(1 << 16);
         busy.store(3, Ordering::Relaxed);
@@ -171,6 +218,9 @@ mod tests {
             "agentry_cpu_seconds_total{plugin=\"p\"} 0.5",
             "agentry_log_bytes_total{plugin=\"p\"} 14",
             "agentry_host_calls_total{plugin=\"p\"} 4",
+            "agentry_capability_calls_total{plugin=\"p\",capability=\"llm\",result=\"ok\"} 2",
+            "agentry_capability_wall_seconds_total{plugin=\"p\",capability=\"llm\",result=\"ok\"} 1.0",
+            "agentry_llm_tokens_total{plugin=\"p\"} 18",
             "agentry_peak_memory_bytes_count{plugin=\"p\"} 2",
             "agentry_memory_interruptions_total 1",
             "agentry_slots 4",

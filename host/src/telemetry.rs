@@ -35,7 +35,7 @@ fn filter(level: &str, directives: Option<&str>) -> Result<EnvFilter, Directives
     let directives = match (directives, level) {
         (Some(directives), _) => directives.to_owned(),
         (None, "error" | "warn") => format!("{level},lapin=off"),
-        (None, level) => format!("warn,lapin=off,agentry={level},agentry_sandbox={level}"),
+        (None, level) => format!("warn,lapin=off,agentry={level},agentry_sandbox={level},agentry_outbound={level}"),
     };
     EnvFilter::try_new(&directives).map_err(|cause| DirectivesError { directives, cause })
 }
@@ -96,7 +96,10 @@ mod tests {
 
     #[test]
     fn the_level_is_for_our_own_modules() {
-        assert_eq!(filter("debug", None).unwrap().to_string(), "agentry_sandbox=debug,agentry=debug,lapin=off,warn");
+        assert_eq!(
+            filter("debug", None).unwrap().to_string(),
+            "agentry_outbound=debug,agentry_sandbox=debug,agentry=debug,lapin=off,warn"
+        );
         assert_eq!(filter("error", None).unwrap().to_string(), "lapin=off,error");
     }
 

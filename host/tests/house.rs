@@ -34,6 +34,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("reqwest", &["cli"]),
     ("agentry_sandbox", &["registry"]),
+    ("agentry_outbound", &["registry", "config", "daemon", "cli"]),
     ("wasmtime", &[]),
     ("notify", &["registry"]),
     ("prometheus_client", &["metrics"]),

@@ -80,5 +80,6 @@ fn invocation(input: &Arc<str>) -> Invocation {
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,
+        access: agentry_sandbox::Access::default(),
     }
 }

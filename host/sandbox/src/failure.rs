@@ -100,6 +100,15 @@ impl Fault {
         )
     }
 
+    /// The call of a capability that was under way: mostly what a guest waited for when its time was over.
+    pub(crate) fn with_call(mut self, call: Option<String>) -> Fault {
+        if let Some(call) = call {
+            self.message = format!("{}; under way was {call}", self.message);
+            self.detail["call"] = call.into();
+        }
+        self
+    }
+
     pub(crate) fn cpu(used: Duration, allowed: Duration) -> Fault {
         Fault::limit(
             FaultKind::CpuLimit,

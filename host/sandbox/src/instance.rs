@@ -9,16 +9,26 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::filesystem::FsPerms;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtx;
 
+use crate::access::Access;
 use crate::budget::{NoMemory, Reservation};
+use crate::calls::Calls;
+use crate::capability::allowance::{Allowance, Count};
 use crate::capability::context::Context;
+use crate::capability::http::Web;
 use crate::defence::Defence;
 use crate::limits::{Limits, Meter};
-use crate::streams::{Log, Output, Stream};
+use crate::streams::{Log, Output, Stream, lock, visible};
 
 /// What a host call may take beyond its limit before the engine stops it, in bytes: room for the record around a string.
 const HOSTCALL_MARGIN: u64 = 4 << 10;
+/// The longest sentence about a missing grant, in bytes: it repeats what the guest asked for.
+const REFUSAL_BYTES: usize = 1 << 10;
+/// What the headers of one request or response may take in the host's memory, in bytes.
+const FIELD_BYTES: usize = 64 << 10;
 
 /// What the guest's store and the watch around it both know.
 pub(crate) struct Shared {
@@ -121,7 +131,13 @@ impl Shared {
 /// What the host keeps for one guest while it runs.
 pub(crate) struct State {
     wasi: WasiCtx,
-    table: ResourceTable,
+    pub(crate) table: ResourceTable,
+    pub(crate) http: WasiHttpCtx,
+    pub(crate) web: Web,
+    pub(crate) access: Access,
+    pub(crate) allowance: Allowance,
+    pub(crate) counts: Counts,
+    pub(crate) llm_tokens: u64,
     pub(crate) meter: Meter,
     pub(crate) context: Context,
     pub(crate) shared: Arc<Shared>,
@@ -133,6 +149,20 @@ impl State {
     pub(crate) fn called(&mut self) -> &mut State {
         self.host_calls += 1;
         self
+    }
+
+    /// A call without a grant: recorded, and said in the log, once for each target. The sentence for the guest.
+    pub(crate) fn refused(&mut self, capability: &'static str, operation: &str, target: &str, words: String) -> String {
+        let words = visible(&words, REFUSAL_BYTES);
+        if Calls::denied(&self.allowance.calls, capability, operation, target) {
+            self.remark(words.clone());
+        }
+        words
+    }
+
+    /// The host's own line in the attempt's log.
+    pub(crate) fn remark(&self, words: String) {
+        lock(&self.shared.log).remark(words);
     }
 
     /// The epoch ended while the guest was running: is there a reason to end it? Otherwise it lets others run, so that
@@ -153,6 +183,23 @@ impl WasiView for State {
     }
 }
 
+/// How many calls of each kind a run has made.
+pub(crate) struct Counts {
+    pub(crate) llm_requests: Count,
+    pub(crate) tool_calls: Count,
+    pub(crate) store_calls: Count,
+}
+
+impl Counts {
+    fn new(limits: &Limits) -> Counts {
+        Counts {
+            llm_requests: Count::new("llm_requests", limits.llm_requests),
+            tool_calls: Count::new("tool_calls", limits.tool_calls),
+            store_calls: Count::new("store_calls", limits.store_calls),
+        }
+    }
+}
+
 /// What the engine lets one host call bring in, results included.
 pub(crate) fn hostcall_fuel(limits: &Limits) -> usize {
     let fuel = limits.hostcall_bytes.max(limits.output_bytes).saturating_add(HOSTCALL_MARGIN);
@@ -165,8 +212,10 @@ pub(crate) fn store(
     limits: &Limits,
     memory: Option<Arc<Reservation>>,
     context: Context,
+    access: Access,
+    allowance: Allowance,
     shared: Arc<Shared>,
-) -> Store<State> {
+) -> wasmtime::Result<Store<State>> {
     let mut wasi = WasiCtx::builder();
     // Everything else is already inert in a new builder: no arguments, no environment, standard input at its end, no
     // folders. What the network's defaults are has changed between releases, so it is said.
@@ -183,11 +232,31 @@ pub(crate) fn store(
             .stderr(Output { shared: shared.clone(), stream: Stream::Stderr }),
         false => wasi.inherit_stdout().inherit_stderr(),
     };
+    for (name, folder) in &access.folders {
+        // Opened beneath a handle (cap-std): neither `..` nor a link leads out of it.
+        wasi.preopened_dir(folder, format!("/{name}"), FsPerms::ReadOnly)
+            .map_err(|error| error.context(format!("open the folder {name} at {}", folder.display())))?;
+    }
     let mut table = ResourceTable::new();
     if Defence::Handles.stands() {
         table.set_max_capacity(limits.handles as usize);
     }
-    let state = State { wasi: wasi.build(), table, meter: Meter::new(limits, memory), context, shared, host_calls: 0 };
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(FIELD_BYTES);
+    let state = State {
+        wasi: wasi.build(),
+        table,
+        http,
+        web: Web::new(access.http.clone(), limits, allowance.clone(), shared.clone()),
+        access,
+        allowance,
+        counts: Counts::new(limits),
+        llm_tokens: limits.llm_tokens,
+        meter: Meter::new(limits, memory),
+        context,
+        shared,
+        host_calls: 0,
+    };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(match Defence::Hostcall.stands() {
@@ -199,5 +268,5 @@ pub(crate) fn store(
     }
     store.epoch_deadline_callback(|store| store.data().tick());
     store.set_epoch_deadline(1);
-    store
+    Ok(store)
 }

@@ -12,8 +12,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics is a test that failed"))]
 
+mod access;
 mod budget;
 mod cache;
+mod calls;
 mod capability;
 mod compiler;
 mod defence;
@@ -28,8 +30,10 @@ mod plugin;
 mod run;
 mod streams;
 
+pub use access::{Access, Buckets, BudgetError, Budgets, Memories, Remembered, Spending, StoreError};
 pub use budget::{MemoryBudget, NoMemory, Reservation};
 pub use cache::CacheError;
+pub use calls::Call;
 pub use compiler::{Compiler, serve as compile};
 pub use defence::Defence;
 pub use engine::{EngineError, Sandbox, SandboxConfig};

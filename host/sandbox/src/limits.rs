@@ -49,6 +49,22 @@ pub struct Limits {
     pub log_line_bytes: u64,
     /// The output (`output_kib`).
     pub output_bytes: u64,
+    /// HTTP exchanges at once; further ones wait (`http_in_flight`).
+    pub http_in_flight: u32,
+    /// HTTP requests in all (`http_requests`).
+    pub http_requests: u32,
+    /// The body of one request (`http_request_kib`).
+    pub http_request_bytes: u64,
+    /// The body of one response (`http_response_kib`).
+    pub http_response_bytes: u64,
+    /// Requests to language models (`llm_requests`).
+    pub llm_requests: u32,
+    /// Tokens of language models, of requests and answers (`llm_tokens`).
+    pub llm_tokens: u64,
+    /// Calls of tools (`tool_calls`).
+    pub tool_calls: u32,
+    /// Calls of buckets and memories (`store_calls`).
+    pub store_calls: u32,
 }
 
 impl Default for Limits {
@@ -67,6 +83,14 @@ impl Default for Limits {
             log_lines: 2_000,
             log_line_bytes: 8 * KIB,
             output_bytes: MIB,
+            http_in_flight: 4,
+            http_requests: 100,
+            http_request_bytes: MIB,
+            http_response_bytes: 8 * MIB,
+            llm_requests: 50,
+            llm_tokens: 200_000,
+            tool_calls: 100,
+            store_calls: 1_000,
         }
     }
 }
@@ -88,6 +112,14 @@ impl Limits {
             log_lines: self.log_lines.min(ceilings.log_lines),
             log_line_bytes: self.log_line_bytes.min(ceilings.log_line_bytes),
             output_bytes: self.output_bytes.min(ceilings.output_bytes),
+            http_in_flight: self.http_in_flight.min(ceilings.http_in_flight),
+            http_requests: self.http_requests.min(ceilings.http_requests),
+            http_request_bytes: self.http_request_bytes.min(ceilings.http_request_bytes),
+            http_response_bytes: self.http_response_bytes.min(ceilings.http_response_bytes),
+            llm_requests: self.llm_requests.min(ceilings.llm_requests),
+            llm_tokens: self.llm_tokens.min(ceilings.llm_tokens),
+            tool_calls: self.tool_calls.min(ceilings.tool_calls),
+            store_calls: self.store_calls.min(ceilings.store_calls),
         }
     }
 }

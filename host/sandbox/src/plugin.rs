@@ -23,7 +23,7 @@ use crate::limits::{Limits, MIB};
 use crate::streams::visible;
 
 /// The capabilities that a plugin was granted, by the names of `plugin.toml`'s `[capabilities]`: `http`, `keyvalue`,
-/// `config`, `llm`, `tools`, `memory`. This build provides none of them yet.
+/// `config`, `llm`, `tools`, `memory`. What exactly a run may reach is said with each: see [`Access`](crate::Access).
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     /// The names.
@@ -60,8 +60,6 @@ pub enum LoadError {
         "load the component: it imports {import} without a grant; ask for it in plugin.toml under [capabilities]: {line}"
     )]
     NotGranted { import: String, capability: &'static str, line: &'static str },
-    #[error("load the component: it imports {import}, and this build does not provide the capability {capability} yet")]
-    NotProvided { import: String, capability: &'static str },
     #[error(
         "load the component: it does not export {wants}, so it is not a plugin; build it for the world agentry:plugin/plugin"
     )]
@@ -97,9 +95,7 @@ impl LoadError {
                 *serves = visible(serves, LoadError::WORDS_BYTES);
                 import
             }
-            LoadError::UnknownImport { import }
-            | LoadError::NotGranted { import, .. }
-            | LoadError::NotProvided { import, .. } => import,
+            LoadError::UnknownImport { import } | LoadError::NotGranted { import, .. } => import,
             LoadError::HandlerVersion { export, .. } => export,
             LoadError::Truncated { reason }
             | LoadError::Malformed { reason }

@@ -12,7 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
+use crate::access::Access;
 use crate::budget::Reservation;
+use crate::calls::{Call, Calls};
+use crate::capability::allowance::Allowance;
 use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
 use crate::capability::context::Context;
 use crate::defence::Defence;
@@ -51,6 +54,8 @@ pub struct Invocation {
     pub stop: CancellationToken,
     /// Hears log lines as they arrive.
     pub on_log: Option<LogSink>,
+    /// What it may reach outside.
+    pub access: Access,
 }
 
 /// What a run came to.
@@ -62,6 +67,12 @@ pub struct Ran {
     pub usage: Usage,
     /// What it logged, in order.
     pub logs: Vec<LogLine>,
+    /// What it called, in order: the first thousand calls of capabilities.
+    pub calls: Vec<Call>,
+    /// What it was refused for want of a grant: `capability target`, each once.
+    pub denied: Vec<String>,
+    /// The first allowance that it had used up, in words.
+    pub used_up: Option<String>,
 }
 
 /// What a run used.
@@ -79,6 +90,10 @@ pub struct Usage {
     pub log_bytes: u64,
     /// Calls out of the guest.
     pub host_calls: u64,
+    /// Calls of capabilities, those included that are not kept.
+    pub calls: u64,
+    /// Tokens of language models.
+    pub llm_tokens: u64,
 }
 
 /// Farther away than any run lasts, and near enough to be added to any instant.
@@ -131,7 +146,15 @@ impl Plugin {
         labels.sort();
         let context =
             Context { plugin_name: invocation.plugin_name, plugin_version: invocation.plugin_version, labels };
-        let mut store = instance::store(&plugin.sandbox.engine, &limits, memory.clone(), context, shared.clone());
+        let calls: Arc<Mutex<Calls>> = Arc::default();
+        let allowance = Allowance::new(calls.clone(), invocation.access.budgets.clone());
+        let engine = &plugin.sandbox.engine;
+        let store =
+            instance::store(engine, &limits, memory.clone(), context, invocation.access, allowance, shared.clone());
+        let mut store = match store {
+            Ok(store) => store,
+            Err(error) => return unstarted(Outcome::Fault(Fault::internal(format!("failed to {error:#}")))),
+        };
         let task = Task {
             id: &invocation.task_id,
             attempt: invocation.attempt,
@@ -154,6 +177,8 @@ impl Plugin {
         usage.cpu = shared.cpu.spent();
         usage.peak_memory = store.data().meter.peak_memory;
         usage.host_calls = store.data().host_calls;
+        // Before the store lets go of what is under way.
+        let under_way = lock(&calls).unfinished();
         let refused = store.data().meter.refused;
         let dropped = contained(|| drop(store));
         drop((place, memory));
@@ -162,12 +187,13 @@ impl Plugin {
             (Err(panic), Ok(_)) => Err(Broken::Panicked(panic)),
             (_, ended) => ended,
         };
+        let mut calls = lock(&calls);
         let mut log = lock(&shared.log);
         let outcome = match ended {
             Ok(Ok(Ok(output))) => outcome::from_output(output, &limits),
             Ok(Ok(Err(failure))) => outcome::from_failure(failure, &mut log),
             Ok(Err(error)) => match error.downcast_ref::<Halt>() {
-                Some(halt) => halted(*halt, &usage, &limits, allowed, own_end > end),
+                Some(halt) => halted(*halt, &usage, &limits, allowed, own_end > end, under_way),
                 None => Outcome::Fault(Fault::from_error(
                     &error,
                     Evidence {
@@ -178,7 +204,7 @@ impl Plugin {
                     },
                 )),
             },
-            Err(Broken::Halted(halt)) => halted(halt, &usage, &limits, allowed, own_end > end),
+            Err(Broken::Halted(halt)) => halted(halt, &usage, &limits, allowed, own_end > end, under_way),
             Err(Broken::Panicked(panic)) => {
                 tracing::error!(task = %invocation.task_id, plugin = %self.digest(), %panic, "the sandbox panicked");
                 Outcome::Fault(Fault::internal(format!("the sandbox panicked: {panic}")))
@@ -186,7 +212,11 @@ impl Plugin {
         };
         let (logs, log_bytes) = log.finish();
         usage.log_bytes = log_bytes;
-        Ran { outcome, usage, logs }
+        let (denied, used_up) = (calls.refusals(), calls.used_up().map(str::to_owned));
+        usage.llm_tokens = calls.llm_tokens;
+        let (calls, all) = calls.finish();
+        usage.calls = all;
+        Ran { outcome, usage, logs, calls, denied, used_up }
     }
 }
 
@@ -277,15 +307,23 @@ fn contained<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn halted(halt: Halt, usage: &Usage, limits: &Limits, allowed: Duration, by_deadline: bool) -> Outcome {
+/// `under_way` is the call of a capability that had not come back, if there was one.
+fn halted(
+    halt: Halt,
+    usage: &Usage,
+    limits: &Limits,
+    allowed: Duration,
+    by_deadline: bool,
+    under_way: Option<String>,
+) -> Outcome {
     match halt {
         Halt::Stopped => Outcome::Stopped,
         Halt::Cpu => Outcome::Fault(Fault::cpu(usage.cpu, limits.cpu)),
-        Halt::Timeout => Outcome::Fault(Fault::timeout(usage.wall, allowed, by_deadline)),
+        Halt::Timeout => Outcome::Fault(Fault::timeout(usage.wall, allowed, by_deadline).with_call(under_way)),
         Halt::Memory(none) => Outcome::NoMemory(none),
     }
 }
 
 fn unstarted(outcome: Outcome) -> Ran {
-    Ran { outcome, usage: Usage::default(), logs: Vec::new() }
+    Ran { outcome, usage: Usage::default(), logs: Vec::new(), calls: Vec::new(), denied: Vec::new(), used_up: None }
 }

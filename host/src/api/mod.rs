@@ -134,6 +134,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/tasks/{id}/events", get(tasks::events))
         .route("/v1/tasks/{id}/logs", get(tasks::logs))
         .route("/v1/tasks/{id}/attempts", get(tasks::attempts))
+        .route("/v1/tasks/{id}/calls", get(tasks::calls))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(retry::retry))
         .route("/v1/tasks/{id}/data", delete(erase::erase))

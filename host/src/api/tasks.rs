@@ -4,7 +4,7 @@ use super::params::{OfTask, Params};
 use super::problem::Problem;
 use super::render::TaskJson;
 use super::{ApiState, follow, respond, task_response};
-use crate::db::{CancelAnswer, Fields, TaskFilter, TaskRow};
+use crate::db::{CallCursor, CancelAnswer, Fields, TaskFilter, TaskRow};
 use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId, span};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -161,6 +161,21 @@ pub(super) async fn attempts(
     find(&state, id, Fields::default()).await?;
     let rows = state.db(move |db| async move { db.attempts(id).await }).await?;
     Ok(respond(StatusCode::OK, &json!({"attempts": rows})))
+}
+
+/// `GET /v1/tasks/{id}/calls?after=FENCE.SEQ&limit=`: what its ended attempts called.
+pub(super) async fn calls(
+    State(state): State<Arc<ApiState>>,
+    OfTask(id): OfTask,
+    params: Params,
+) -> Result<Response, Problem> {
+    let params = params.only(&["after", "limit"])?;
+    let after = params.read("after", "the next_after of another page", CallCursor::parse)?.unwrap_or_default();
+    let limit = params.number("limit", 1..=LINES)?.unwrap_or(LINES);
+    find(&state, id, Fields::default()).await?;
+    let rows = state.db(move |db| async move { db.calls(id, after, limit).await }).await?;
+    let next_after = rows.last().filter(|_| rows.len() == limit as usize).map(|row| CallCursor::from(row).to_string());
+    Ok(respond(StatusCode::OK, &json!({"calls": rows, "next_after": next_after})))
 }
 
 /// `POST /v1/tasks/{id}/cancel`

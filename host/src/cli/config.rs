@@ -1,6 +1,7 @@
 //! `agentry config …`.
 
 use super::{Failed, output, settings};
+use crate::daemon;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ impl Config {
         settings.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
         match self {
             Config::Check => {
+                daemon::check(&settings).map_err(Failed::usage)?;
                 let file = settings.file.as_ref().map_or("no file".into(), |f| f.display().to_string());
                 output::data(&format!("settings are good ({file}, digest {})", settings.digest()))
             }

@@ -24,6 +24,7 @@ mod run;
 mod submit;
 mod task;
 mod timeline;
+mod tool_server;
 mod up;
 
 use crate::config::{FlagValue, Settings, Sources};
@@ -53,6 +54,9 @@ enum Command {
     /// One component compiled in a process of its own, for one that started it.
     #[command(hide = true)]
     Compile(compile::Compile),
+    /// One tool server beneath a process of its own, for one that started it.
+    #[command(hide = true)]
+    ToolServer(tool_server::ToolServer),
     /// One task, here and now: same sandbox, limits and grants; nothing needed around it.
     Run(run::Run),
     /// Hand a task to a daemon.
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
     };
     let done = match command {
         Command::Compile(compile) => return compile.run(),
+        Command::ToolServer(server) => return server.run(),
         Command::Up(up) => up.run(config),
         Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),

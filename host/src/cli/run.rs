@@ -1,5 +1,8 @@
 //! `agentry run`.
 
+mod local;
+
+use self::local::Local;
 use super::{Failed, escape, input, output, settings};
 use crate::daemon;
 use crate::registry::Job;
@@ -24,11 +27,14 @@ pub struct Run {
     /// `key=value`; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    #[command(flatten, next_help_heading = "What it may reach")]
+    local: Local,
 }
 
 impl Run {
     pub async fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
-        let settings = settings(file, Vec::new())?;
+        let mut settings = settings(file, Vec::new())?;
+        self.local.apply(&mut settings, &crate::registry::models_of(&self.plugin))?;
         let input = input::read(&self.input)?;
         let mut labels = std::collections::BTreeMap::new();
         for label in &self.labels {
@@ -36,12 +42,14 @@ impl Run {
             let (key, value) = pair.ok_or_else(|| Failed::usage(format!("--label takes KEY=VALUE, not {label:?}")))?;
             labels.insert(key.to_owned(), value.to_owned());
         }
-        let runner = daemon::plugin(&settings, &self.plugin, true).await.map_err(Failed::usage)?;
+        let opened = daemon::plugin(&settings, &self.plugin, self.local.memory.as_deref()).await;
+        let (runner, _gone_with_the_run) = opened.map_err(Failed::usage)?;
         let stop = CancellationToken::new();
         let job = Job {
             id: uuid::Uuid::now_v7(),
             attempt: 1,
             max_attempts: 1,
+            fence: None,
             input: input.get().into(),
             labels,
             timeout: self.timeout.map(|s| Duration::from_secs(s.into())),

@@ -17,13 +17,15 @@ pub enum Task {
     Events(One),
     /// What its guests logged, by attempt.
     Logs(One),
+    /// What its guests called: which capability, how long, how large, with what result.
+    Calls(One),
     /// Until it has ended; exit code 1 if it did not complete.
     Wait(Wait),
     /// Call tasks off; a running guest stops within a second.
     Cancel(Bulk),
     /// Ask ended tasks again, each as a new task. One that only matches a filter is retried once.
     Retry(Bulk),
-    /// Take away what an ended task holds: input, output, logs, the words of its failures. The task stays.
+    /// Take away what an ended task holds: input, output, logs, the words of its failures and its calls. The task stays.
     Erase(One),
 }
 
@@ -95,6 +97,10 @@ impl Task {
                 let answer = one.get("/logs").await?;
                 one.print(&answer, |answer| rows(answer, "logs").iter().map(timeline::log).collect())
             }
+            Task::Calls(one) => {
+                let calls = one.calls().await?;
+                one.print(&json!({"calls": calls}), |answer| timeline::calls(rows(answer, "calls")))
+            }
             Task::Cancel(bulk) => bulk.run(Verb::Cancel).await,
             Task::Retry(bulk) => bulk.run(Verb::Retry).await,
             Task::Erase(one) => {
@@ -120,6 +126,21 @@ impl Task {
 impl One {
     async fn get(&self, part: &str) -> Result<Value, Failed> {
         Client::new(&self.server)?.get(&format!("/v1/tasks/{}{part}", encode(&self.id))).await
+    }
+
+    /// All calls, page by page.
+    async fn calls(&self) -> Result<Vec<Value>, Failed> {
+        let (mut calls, mut part) = (Vec::new(), "/calls".to_owned());
+        loop {
+            let mut page = self.get(&part).await?;
+            if let Some(rows) = page["calls"].as_array_mut() {
+                calls.append(rows);
+            }
+            match page["next_after"].as_str() {
+                Some(after) => part = format!("/calls?after={}", encode(after)),
+                None => return Ok(calls),
+            }
+        }
     }
 
     fn print(&self, answer: &Value, text: impl Fn(&Value) -> String) -> Result<(), Failed> {

@@ -1,7 +1,7 @@
 //! A task as a person reads it: a record, and its life as a timeline.
 
 use super::escape::line;
-use super::output::field;
+use super::output::{field, table};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -88,9 +88,39 @@ pub fn attempts(attempts: &[Value]) -> String {
                 size(number("log_bytes")),
                 number("host_calls"),
             );
+            if number("calls") > 0 {
+                let tokens = number("llm_tokens");
+                let called = attempt["called_us"].as_i64().unwrap_or_default();
+                let tokens = if tokens > 0 { format!(", {tokens} tokens") } else { String::new() };
+                let s = if number("calls") == 1 { "" } else { "s" };
+                text += &format!("\n  {} call{s} of capabilities{tokens}, {} in calls", number("calls"), span(called));
+            }
         }
     }
     text
+}
+
+/// What was called, as a table.
+pub fn calls(calls: &[Value]) -> String {
+    let row = |call: &Value| {
+        let number = |name: &str| call[name].as_i64().unwrap_or_default();
+        let detail = if call["detail"].is_null() { String::new() } else { cut(&line(&call["detail"].to_string())) };
+        vec![
+            field(call, "at"),
+            format!("{}.{}", field(call, "fence"), field(call, "seq")),
+            field(call, "capability"),
+            field(call, "operation"),
+            field(call, "result"),
+            span(number("duration_us")),
+            size(number("request_bytes")),
+            size(number("response_bytes")),
+            field(call, "target"),
+            detail,
+        ]
+    };
+    let rows: Vec<_> = calls.iter().map(row).collect();
+    let heading = ["at", "call", "capability", "operation", "result", "took", "out", "in", "target", "detail"];
+    table(&heading, &rows)
 }
 
 /// One log line.
@@ -161,6 +191,31 @@ mod tests {
         let task = json!({"id": "x", "state": "failed", "failure": {"kind": "trap", "message": "a\u{1b}[31m\nb"}});
         let text = record(&task);
         assert!(!text.contains('\u{1b}') && text.contains("a\\u{1b}[31m\\nb"), "{text}");
+    }
+
+    #[test]
+    fn calls_are_a_table_in_which_nothing_of_a_guest_steers_the_terminal() {
+        let call = json!({
+            "fence": 2, "seq": 1, "at": "2026-01-01T00:00:00.000000Z", "attempt": 2, "capability": "llm", "operation": "chat",
+            "target": "gpt\u{1b}[31m", "duration_us": 1_500_000, "request_bytes": 2_048, "response_bytes": 10,
+            "result": "ok", "detail": {"model": "a\nb"},
+        });
+        let heading = "at                           call  capability  operation  result  took    out      in        target         detail";
+        let row = "2026-01-01T00:00:00.000000Z  2.1   llm         chat       ok      1.50 s  2.0 KiB  10 bytes  \
+                   gpt\\u{1b}[31m  {\"model\":\"a\\nb\"}";
+        assert_eq!(calls(&[call]), format!("{heading}\n{row}\n"));
+    }
+
+    #[test]
+    fn an_attempt_that_called_says_how_often_how_long_and_for_how_many_tokens() {
+        let shown = |calls: u64, tokens: u64| {
+            let usage = json!({"calls": calls, "llm_tokens": tokens});
+            let text = attempts(&[json!({"attempt": 1, "ended": "completed", "usage": usage, "called_us": 2_500})]);
+            text.lines().skip(2).collect::<String>()
+        };
+        assert_eq!(shown(3, 120), "  3 calls of capabilities, 120 tokens, 2.5 ms in calls");
+        assert_eq!(shown(1, 0), "  1 call of capabilities, 2.5 ms in calls");
+        assert_eq!(shown(0, 0), "");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use super::file::Section;
 use super::layers::Layers;
+use super::limits::limits;
 use super::origin::{ConfigError, Origin, Problem};
 use super::reader::{Effective, Reader};
 use super::{
-    Ack, Api, Broker, Data, Database, Lease, LimitSet, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry,
-    Settings, Shutdown, Worker, plugins,
+    Ack, Api, Broker, Data, Database, Lease, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
+    Shutdown, Worker, outside, plugins,
 };
 use crate::db::Retention;
 use crate::task::RetryPolicy;
@@ -32,13 +33,14 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
         within_consumer_timeout(&read, &broker, &limits, &queues)?;
     }
     let dirs = read.paths("plugins.dir")?;
+    let outside = outside::read(&mut read, &layers, &limits)?;
     let mut settings = Settings {
         data: Data { dir: read.path("data.dir")?.unwrap_or_default() },
         plugins: Plugins {
             dirs,
             mutable: read.flag("plugins.mutable")?,
             unknown_grace: read.seconds("plugins.unknown_grace_seconds", 0..=86_400)?,
-            rules: plugins::rules(&tables(&layers, Section::Plugins), &limits.max)?,
+            rules: plugins::rules(&layers.tables_of(Section::Plugins), &limits.max)?,
         },
         api: api(&mut read)?,
         worker: worker(&mut read, machine, &limits)?,
@@ -57,6 +59,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             format: read.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
         },
         queues,
+        outside,
         file: layers.file.clone(),
         warnings: Vec::new(),
         effective: Vec::new(),
@@ -196,70 +199,9 @@ fn retry(read: &mut Reader) -> Result<Retry, Problem> {
     })
 }
 
-fn limits(read: &mut Reader) -> Result<Limits, Problem> {
-    let default = limit_set(read, "limits.default")?;
-    let max = limit_set(read, "limits.max")?;
-    for ((name, value), (_, ceiling)) in default.numbers().into_iter().zip(max.numbers()) {
-        if value > ceiling {
-            let (key, other) = (format!("limits.default.{name}"), format!("limits.max.{name}"));
-            let what =
-                format!("{value} is more than {other} ({ceiling}, {}); lower it, or raise that", read.origin(&other));
-            return Err(Problem::invalid(&key, &read.origin(&key), what));
-        }
-    }
-    Ok(Limits {
-        default,
-        max,
-        message_kib: read.number("limits.max.message_kib", 1..=131_072)?,
-        component_mib: read.number("limits.max.component_mib", 1..=1_024)?,
-        compile_seconds: read.number("limits.max.compile_seconds", 1..=3_600)?,
-        compile_memory_mib: read.number("limits.max.compile_memory_mib", 64..=1_048_576)?,
-    })
-}
-
-fn limit_set(read: &mut Reader, section: &str) -> Result<LimitSet, Problem> {
-    let key = |name: &str| format!("{section}.{name}");
-    Ok(LimitSet {
-        timeout_seconds: read.number(&key("timeout_seconds"), 1..=604_800)?,
-        cpu_seconds: read.number(&key("cpu_seconds"), 1..=604_800)?,
-        memory_mib: read.number(&key("memory_mib"), 1..=4_096)?,
-        table_elements: read.number(&key("table_elements"), 1..=100_000_000)?,
-        instances: read.number(&key("instances"), 1..=10_000)?,
-        memories: read.number(&key("memories"), 1..=100)?,
-        hostcall_kib: read.number(&key("hostcall_kib"), 1..=1_048_576)?,
-        handles: read.number(&key("handles"), 1..=1_000_000)?,
-        random_kib: read.number(&key("random_kib"), 1..=65_536)?,
-        log_kib: read.number(&key("log_kib"), 1..=1_048_576)?,
-        log_lines: read.number(&key("log_lines"), 1..=1_000_000)?,
-        log_line_kib: read.number(&key("log_line_kib"), 1..=1_024)?,
-        output_kib: read.number(&key("output_kib"), 1..=1_048_576)?,
-    })
-}
-
-impl LimitSet {
-    /// Every limit by name.
-    pub fn numbers(&self) -> [(&'static str, u64); 13] {
-        [
-            ("timeout_seconds", self.timeout_seconds.into()),
-            ("cpu_seconds", self.cpu_seconds.into()),
-            ("memory_mib", self.memory_mib),
-            ("table_elements", self.table_elements),
-            ("instances", self.instances.into()),
-            ("memories", self.memories.into()),
-            ("hostcall_kib", self.hostcall_kib),
-            ("handles", self.handles.into()),
-            ("random_kib", self.random_kib),
-            ("log_kib", self.log_kib),
-            ("log_lines", self.log_lines.into()),
-            ("log_line_kib", self.log_line_kib),
-            ("output_kib", self.output_kib),
-        ]
-    }
-}
-
 fn queues(layers: &Layers, broker: &Broker) -> Result<BTreeMap<String, Queue>, Problem> {
     let mut queues = BTreeMap::new();
-    for table in tables(layers, Section::Queues) {
+    for table in layers.tables_of(Section::Queues) {
         if !broker.queues.contains(&table.name) {
             let known = broker.queues.join(", ");
             let what = format!("{} is none of broker.queues ({known}); add it there, or remove it", table.title());
@@ -283,21 +225,14 @@ fn queues(layers: &Layers, broker: &Broker) -> Result<BTreeMap<String, Queue>, P
     Ok(queues)
 }
 
-fn tables(layers: &Layers, section: Section) -> Vec<&super::file::Table> {
-    layers.tables.iter().filter(|t| t.section == section).collect()
-}
-
 /// The settings by name, and what stands in tables after them.
 fn effective(mut shown: Vec<Effective>, layers: &Layers) -> Vec<Effective> {
     for table in &layers.tables {
-        let section = match table.section {
-            Section::Queues => "queues",
-            Section::Plugins => "plugins",
-        };
         for (key, (value, origin)) in &table.values {
+            let secret = table.section.is_secret(key);
             shown.push(Effective {
-                key: format!("{section}.{}.{key}", json!(table.name)),
-                value: value.0.clone(),
+                key: table.key(key),
+                value: if secret { json!("***") } else { value.0.clone() },
                 origin: origin.clone(),
                 note: None,
             });

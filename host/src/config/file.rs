@@ -26,13 +26,52 @@ pub(super) struct Parsed {
     pub problems: Vec<Problem>,
 }
 
-/// Which kind of table it is.
+/// Which kind of table it is: those that a name or pattern stands for, and those whose keys are names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     /// `[queues.NAME]`.
     Queues,
     /// `[plugins."PATTERN"]`.
     Plugins,
+    /// `[llm.providers.NAME]`.
+    LlmProviders,
+    /// `[llm.models.NAME]`.
+    LlmModels,
+    /// `[tools.NAME]`.
+    Tools,
+    /// `[http.secrets.NAME]`.
+    HttpSecrets,
+    /// `[config]`, whose keys are the plugins'.
+    Config,
+    /// `[folders]`, whose keys are names.
+    Folders,
+}
+
+impl Section {
+    /// Tables of a name, by what stands before it.
+    const NAMED: [(&'static str, Section); 6] = [
+        ("queues.", Section::Queues),
+        ("plugins.", Section::Plugins),
+        ("llm.providers.", Section::LlmProviders),
+        ("llm.models.", Section::LlmModels),
+        ("tools.", Section::Tools),
+        ("http.secrets.", Section::HttpSecrets),
+    ];
+    /// Tables that stand alone.
+    const PLAIN: [(&'static str, Section); 2] = [("config", Section::Config), ("folders", Section::Folders)];
+    /// What only holds tables.
+    const PARENTS: [&'static str; 6] = ["queues", "llm", "llm.providers", "llm.models", "tools", "http.secrets"];
+
+    /// Whether the value of a key may be a secret: it is never shown.
+    pub fn is_secret(self, key: &str) -> bool {
+        match self {
+            Section::LlmProviders => matches!(key, "key" | "headers"),
+            Section::Tools => matches!(key, "env" | "headers" | "url" | "command"),
+            Section::HttpSecrets => key == "value",
+            Section::Config => true,
+            Section::Queues | Section::Plugins | Section::LlmModels | Section::Folders => false,
+        }
+    }
 }
 
 /// `[queues.NAME]` or `[plugins."PATTERN"]`, its keys still to be read.
@@ -88,9 +127,11 @@ impl Reader<'_> {
             let at = name.span().start;
             let dotted = name.get_ref().contains('.') && prefix != "plugins.";
             match (value.get_ref(), prefix) {
-                (DeValue::Table(inner), "queues.") => self.table(Section::Queues, name.get_ref(), at, inner),
-                (DeValue::Table(inner), "plugins.") if !self.is_known(&key) => {
-                    self.table(Section::Plugins, name.get_ref(), at, inner);
+                (DeValue::Table(inner), "") if let Some(section) = plain(&key) => self.table(section, &key, at, inner),
+                (DeValue::Table(inner), prefix)
+                    if let Some(section) = named(prefix).filter(|_| !self.is_known(&key)) =>
+                {
+                    self.table(section, name.get_ref(), at, inner);
                 }
                 (DeValue::Table(inner), _) if !dotted && self.is_section(&key) => {
                     self.section(inner, &format!("{key}."));
@@ -116,7 +157,8 @@ impl Reader<'_> {
         match self.known {
             Known::Anything => true,
             Known::Keys(keys) => {
-                key == "queues" || keys.iter().any(|k| k.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+                Section::PARENTS.contains(&key)
+                    || keys.iter().any(|k| k.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
             }
         }
     }
@@ -177,6 +219,14 @@ impl Reader<'_> {
     }
 }
 
+fn plain(key: &str) -> Option<Section> {
+    Section::PLAIN.into_iter().find(|(name, _)| *name == key).map(|(_, section)| section)
+}
+
+fn named(prefix: &str) -> Option<Section> {
+    Section::NAMED.into_iter().find(|(name, _)| *name == prefix).map(|(_, section)| section)
+}
+
 fn unsuitable(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::Array(_) => "a list holds texts alone",
@@ -234,9 +284,19 @@ impl Table {
 
     /// How it is headed in the file.
     pub fn title(&self) -> String {
-        match self.section {
-            Section::Queues => format!("[queues.{}]", self.name),
-            Section::Plugins => format!("[plugins.\"{}\"]", self.name),
+        let named = Section::NAMED.iter().find(|(_, section)| *section == self.section);
+        match (named, self.section) {
+            (_, Section::Plugins) => format!("[plugins.\"{}\"]", self.name),
+            (Some((prefix, _)), _) => format!("[{prefix}{}]", self.name),
+            (None, _) => format!("[{}]", self.name),
+        }
+    }
+
+    /// The dotted name of one of its keys.
+    pub fn key(&self, key: &str) -> String {
+        match Section::NAMED.iter().find(|(_, section)| *section == self.section) {
+            Some((prefix, _)) => format!("{prefix}{}.{key}", serde_json::json!(self.name)),
+            None => format!("{}.{key}", self.name),
         }
     }
 

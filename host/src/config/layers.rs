@@ -1,7 +1,8 @@
 //! The layers settings come in: built-in defaults, a file, the environment, flags.
 
 use super::environment::{self, Environment};
-use super::file::{self, Table};
+use super::expand::Variables;
+use super::file::{self, Section, Table};
 use super::origin::{ConfigError, Origin, Problem};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -79,6 +80,7 @@ pub(super) struct Layers {
     pub entries: BTreeMap<String, Entry>,
     pub tables: Vec<Table>,
     pub environment: Environment,
+    pub variables: Variables,
     pub file: Option<PathBuf>,
 }
 
@@ -91,7 +93,13 @@ pub(super) fn read(sources: &Sources) -> Result<Layers, ConfigError> {
     let environment = environment::read(&sources.env, &known, &mut problems);
 
     let (path, place) = chosen_file(sources, &environment);
-    let mut layers = Layers { entries: BTreeMap::new(), tables: Vec::new(), environment, file: path.clone() };
+    let mut layers = Layers {
+        entries: BTreeMap::new(),
+        tables: Vec::new(),
+        environment,
+        variables: Variables::new(&sources.env),
+        file: path.clone(),
+    };
     for (key, (raw, _)) in defaults.entries {
         layers.entries.insert(key, Entry { raw, origin: Origin::Default, base: sources.cwd.clone() });
     }
@@ -123,6 +131,11 @@ pub(super) fn read(sources: &Sources) -> Result<Layers, ConfigError> {
 }
 
 impl Layers {
+    /// The tables of one kind, in the file's order.
+    pub fn tables_of(&self, section: Section) -> Vec<&Table> {
+        self.tables.iter().filter(|table| table.section == section).collect()
+    }
+
     fn set(&mut self, key: String, entry: Entry) {
         if !entry.raw.is_unset() {
             self.entries.insert(key, entry);

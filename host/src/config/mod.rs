@@ -5,9 +5,12 @@
 
 mod assemble;
 mod environment;
+mod expand;
 mod file;
 mod layers;
+mod limits;
 mod origin;
+mod outside;
 mod plugins;
 mod reader;
 mod secret;
@@ -15,7 +18,9 @@ mod secret;
 mod tests;
 
 pub use layers::{DEFAULTS, FlagValue, Sources};
+pub use limits::LimitSet;
 pub use origin::{ConfigError, Origin, Problem};
+pub use outside::{Outside, PluginSecret, private_network};
 pub use plugins::PluginRule;
 pub use reader::Effective;
 pub use secret::SecretUrl;
@@ -57,6 +62,8 @@ pub struct Settings {
     pub log: Log,
     /// `[queues.NAME]`, for those that have one.
     pub queues: BTreeMap<String, Queue>,
+    /// What plugins may reach outside, once it is granted.
+    pub outside: Outside,
     /// The settings file that was read.
     pub file: Option<PathBuf>,
     /// What an operator should know although it is no error.
@@ -186,25 +193,6 @@ pub struct Limits {
     pub compile_seconds: u64,
     /// `limits.max.compile_memory_mib`: the same.
     pub compile_memory_mib: u64,
-}
-
-/// What one attempt may use. Fields are named as the settings are, unit included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[allow(missing_docs)] // config.default.toml describes each
-pub struct LimitSet {
-    pub timeout_seconds: u32,
-    pub cpu_seconds: u32,
-    pub memory_mib: u64,
-    pub table_elements: u64,
-    pub instances: u32,
-    pub memories: u32,
-    pub hostcall_kib: u64,
-    pub handles: u32,
-    pub random_kib: u64,
-    pub log_kib: u64,
-    pub log_lines: u32,
-    pub log_line_kib: u64,
-    pub output_kib: u64,
 }
 
 /// `[log]`.

@@ -7,7 +7,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Capabilities that a rule may name.
-const CAPABILITIES: [&str; 6] = ["http", "llm", "tools", "keyvalue", "memory", "config"];
+const CAPABILITIES: [&str; 7] = ["http", "llm", "tools", "keyvalue", "memory", "config", "folders"];
+/// Budgets that a rule may set.
+const BUDGETS: [&str; 4] =
+    ["llm_requests_per_day", "llm_tokens_per_day", "http_requests_per_day", "tool_calls_per_day"];
 
 /// What an operator says about plugins whose name fits a pattern. Of several rules that fit, the more specific one
 /// decides, key by key.
@@ -23,9 +26,35 @@ pub struct PluginRule {
     pub capabilities: BTreeMap<String, Value>,
     /// Limit (named as in `[limits.default]`) → value.
     pub limits: BTreeMap<String, u64>,
+    /// Budget (`llm_tokens_per_day` and so on) → value.
+    pub budgets: BTreeMap<String, u64>,
+}
+
+/// Whether this may be a plugin's name, or a pattern of such names.
+pub(super) fn is_pattern(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '*')
+}
+
+/// Whether this may be a name that operators give.
+pub(super) fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
 }
 
 impl PluginRule {
+    /// One that says nothing yet.
+    pub fn of(pattern: &str) -> PluginRule {
+        PluginRule {
+            pattern: pattern.to_owned(),
+            enabled: None,
+            concurrency: None,
+            capabilities: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+        }
+    }
+
     /// Whether a plugin's name fits.
     pub fn fits(&self, name: &str) -> bool {
         let mut parts = self.pattern.split('*');
@@ -59,21 +88,17 @@ pub(super) fn rules(tables: &[&Table], max: &LimitSet) -> Result<Vec<PluginRule>
 }
 
 fn rule(table: &Table, max: &LimitSet) -> Result<PluginRule, Problem> {
-    let of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '*';
-    if table.name.is_empty() || !table.name.chars().all(of_a_name) {
+    if !is_pattern(&table.name) {
         return Err(Problem(format!(
             "{}: {} is no plugin name or pattern; it takes lower-case letters, digits, - and *",
             table.origin,
             table.title()
         )));
     }
-    table.only(&["enabled", "concurrency", "capabilities.*", "limits.*"])?;
+    table.only(&["enabled", "concurrency", "capabilities.*", "limits.*", "budgets.*"])?;
     let mut rule = PluginRule {
-        pattern: table.name.clone(),
-        enabled: None,
         concurrency: table.number("concurrency", 1..=100_000)?.and_then(|n| u32::try_from(n).ok()),
-        capabilities: BTreeMap::new(),
-        limits: BTreeMap::new(),
+        ..PluginRule::of(&table.name)
     };
     for (key, (value, origin)) in &table.values {
         if key == "enabled" {
@@ -84,10 +109,16 @@ fn rule(table: &Table, max: &LimitSet) -> Result<PluginRule, Problem> {
                 return Err(unknown(table, key, origin, &CAPABILITIES));
             }
             rule.capabilities.insert(name.to_owned(), value.0.clone());
+        } else if let Some(name) = key.strip_prefix("budgets.") {
+            if !BUDGETS.contains(&name) {
+                return Err(unknown(table, key, origin, &BUDGETS));
+            }
+            rule.budgets.extend(table.number(key, 1..=1_000_000_000_000)?.map(|n| (name.to_owned(), n)));
         } else if let Some(name) = key.strip_prefix("limits.") {
             let ceilings = max.numbers();
             let Some((_, ceiling)) = ceilings.iter().find(|(limit, _)| *limit == name) else {
-                return Err(unknown(table, key, origin, &ceilings.map(|(limit, _)| limit)));
+                let known: Vec<&str> = ceilings.iter().map(|(limit, _)| *limit).collect();
+                return Err(unknown(table, key, origin, &known));
             };
             let number = table.number(key, 1..=*ceiling).map_err(|p| Problem(format!("{p} (limits.max.{name})")))?;
             rule.limits.extend(number.map(|n| (name.to_owned(), n)));
@@ -105,13 +136,7 @@ mod tests {
     use super::*;
 
     fn rule(pattern: &str) -> PluginRule {
-        PluginRule {
-            pattern: pattern.into(),
-            enabled: None,
-            concurrency: None,
-            capabilities: BTreeMap::new(),
-            limits: BTreeMap::new(),
-        }
+        PluginRule::of(pattern)
     }
 
     #[test]

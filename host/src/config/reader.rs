@@ -126,6 +126,21 @@ impl Reader {
         Ok(items)
     }
 
+    /// Texts, or none.
+    pub fn list_or_none(&mut self, key: &str) -> Result<Vec<String>, Problem> {
+        let unset = self.entries.get(key).is_some_and(|entry| match &entry.raw {
+            Raw::List(items) => items.is_empty(),
+            Raw::Text(text) => text.trim().is_empty(),
+            _ => false,
+        });
+        if unset {
+            let entry = self.take(key)?;
+            self.show(key, json!([]), &entry.origin);
+            return Ok(Vec::new());
+        }
+        self.list(key)
+    }
+
     /// Paths, absolute, at least one.
     pub fn paths(&mut self, key: &str) -> Result<Vec<PathBuf>, Problem> {
         let (items, entry) = self.items(key)?;
@@ -306,7 +321,7 @@ fn wrong(key: &str, origin: &Origin, raw: &Raw, takes: &str) -> Problem {
 }
 
 /// Relative paths start at `base`; `.` and `..` are resolved by name, so that what is shown is short.
-fn absolute(base: &Path, text: &str) -> PathBuf {
+pub(super) fn absolute(base: &Path, text: &str) -> PathBuf {
     use std::path::Component;
     let mut path = PathBuf::new();
     for part in base.join(text.trim()).components() {

@@ -4,6 +4,8 @@ use super::*;
 use std::ffi::OsString;
 use std::path::Path;
 
+mod outside;
+
 const MACHINE: Machine = Machine { cores: 4, memory_mib: 8_192 };
 
 /// A folder with an `agentry.toml`, and what else is read.

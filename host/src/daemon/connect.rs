@@ -1,20 +1,21 @@
 //! From settings to running parts: which database, which broker, which plugins.
 
 use super::data_folder::DataFolder;
+use super::grants::policies;
 use super::readiness::Readiness;
 use super::{DaemonError, configuration, failed};
 use crate::broker::amqp::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, BrokerError};
-use crate::config::{LimitSet, PluginRule, Services, Settings};
+use crate::config::{LimitSet, Services, Settings};
 use crate::db::postgres::PostgresDb;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{Db, DbError, DbOptions};
-use crate::registry::{
-    self, Ceilings, Compiler, LimitSettings, PluginPolicy, Policies, RegistryConfig, SandboxSettings,
-};
+use crate::registry::{self, Ceilings, Compiler, LimitSettings, LimitWishes, Reach, RegistryConfig, SandboxSettings};
 use crate::worker;
-use std::collections::BTreeMap;
+use agentry_outbound::egress::Egress;
+use agentry_outbound::llm::Llm;
+use agentry_outbound::tools::{Supervisor, Tools};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,12 +62,24 @@ pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<
     })
 }
 
+/// An embedded database in a file of its own.
+pub fn file(settings: &Settings, file: &Path) -> Result<Arc<dyn Db>, DbError> {
+    let options = DbOptions {
+        max_connections: settings.database.pool,
+        timeout: settings.database.timeout,
+        schema: settings.database.schema.parse()?,
+        name: super::build::host_name(),
+    };
+    Ok(Arc::new(SqliteDb::connect(file, &options)?))
+}
+
 /// How the registry is to work; `slots` sizes the sandbox's pool, and `source_lines` are for an author's eyes.
 pub fn registry(
     settings: &Settings,
     cache: Option<PathBuf>,
     slots: u32,
     source_lines: bool,
+    reach: Reach,
 ) -> Result<RegistryConfig, DaemonError> {
     let defaults = limits(&settings.limits.default);
     let max = Ceilings {
@@ -80,10 +93,6 @@ pub fn registry(
     let compiler =
         Compiler::Child { program: super::again::program().map_err(configuration)?, arguments: vec!["compile".into()] };
     let sandbox = SandboxSettings { cache_dir: cache, slots, compile_concurrency: 2, compiler, source_lines };
-    let mut policies = BTreeMap::new();
-    for rule in &settings.plugins.rules {
-        policies.insert(rule.pattern.clone(), policy(rule)?);
-    }
     Ok(RegistryConfig {
         dirs: settings.plugins.dirs.clone(),
         mutable: settings.plugins.mutable,
@@ -91,7 +100,35 @@ pub fn registry(
         defaults,
         max,
         retry: settings.retry.policy.clone(),
-        policies: Policies::new(policies).map_err(configuration)?,
+        policies: policies(settings)?,
+        reach,
+    })
+}
+
+/// Whether a daemon would start with these settings, as far as that can be said without connecting to anything.
+///
+/// # Errors
+/// What is wrong, where, and the remedy.
+pub fn check(settings: &Settings) -> Result<(), DaemonError> {
+    reach(settings, None)?;
+    policies(settings).map(drop)
+}
+
+/// What is behind the grants. Nothing is connected to and nothing is started before a plugin asks.
+pub fn reach(settings: &Settings, db: Option<Arc<dyn Db>>) -> Result<Reach, DaemonError> {
+    let outside = &settings.outside;
+    let supervisor = Supervisor {
+        program: super::again::program().map_err(configuration)?,
+        arguments: vec!["tool-server".into(), "--".into()],
+    };
+    Ok(Reach {
+        egress: Some(Egress::new(outside.http.clone()).map_err(configuration)?),
+        secrets: Arc::new(outside.secrets.iter().map(|s| (s.plugins.clone(), s.header.clone())).collect()),
+        llm: Some(Llm::new(outside.llm.clone()).map_err(configuration)?),
+        tools: Some(Tools::supervised(outside.tools.clone(), &supervisor).map_err(configuration)?),
+        config: Arc::new(outside.config.clone()),
+        folders: Arc::new(outside.folders.clone()),
+        db,
     })
 }
 
@@ -193,31 +230,10 @@ impl Drop for Guests {
 }
 
 fn limits(set: &LimitSet) -> LimitSettings {
-    LimitSettings {
-        timeout_seconds: set.timeout_seconds.into(),
-        cpu_seconds: set.cpu_seconds.into(),
-        memory_mib: set.memory_mib,
-        table_elements: set.table_elements,
-        instances: set.instances.into(),
-        memories: set.memories.into(),
-        hostcall_kib: set.hostcall_kib,
-        handles: set.handles.into(),
-        random_kib: set.random_kib,
-        log_kib: set.log_kib,
-        log_lines: set.log_lines.into(),
-        log_line_kib: set.log_line_kib,
-        output_kib: set.output_kib,
+    // Both are made from tables of the same names; a test holds them together.
+    let mut wishes = LimitWishes::default();
+    for (name, value) in set.numbers() {
+        wishes.set(name, value);
     }
-}
-
-/// One `[plugins."…"]`. Settings have checked its keys; what it says of capabilities is read where it is known.
-fn policy(rule: &PluginRule) -> Result<PluginPolicy, DaemonError> {
-    let mut policy = PluginPolicy { enabled: rule.enabled, concurrency: rule.concurrency, ..PluginPolicy::default() };
-    for (limit, value) in &rule.limits {
-        policy.limits.set(limit, *value);
-    }
-    let capabilities = serde_json::Map::from_iter(rule.capabilities.clone());
-    policy.capabilities = serde_json::from_value(capabilities.into())
-        .map_err(|e| configuration(format!("plugins.{:?}.capabilities: {e}", rule.pattern)))?;
-    Ok(policy)
+    LimitSettings::default().with(&wishes)
 }

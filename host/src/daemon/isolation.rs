@@ -9,7 +9,7 @@ use super::{again, single};
 use crate::config::Settings;
 use crate::registry::{Isolation, Job, Runner};
 use crate::task::settle::{Report, Usage, Verdict};
-use crate::task::{Failure, FailureKind, TaskId};
+use crate::task::{Failure, FailureKind, Fence, TaskId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +48,7 @@ pub struct Order {
     id: TaskId,
     attempt: u32,
     max_attempts: u32,
+    fence: Option<Fence>,
     input: Arc<str>,
     labels: BTreeMap<String, String>,
     timeout: Option<Duration>,
@@ -106,6 +107,7 @@ impl Children {
             id: job.id,
             attempt: job.attempt,
             max_attempts: job.max_attempts,
+            fence: job.fence,
             input: job.input.clone(),
             labels: job.labels.clone(),
             timeout: job.timeout,
@@ -167,7 +169,7 @@ impl Isolation for Children {
 }
 
 fn report(verdict: Verdict) -> Report {
-    Report { verdict, usage: Usage::default(), logs: Vec::new() }
+    Report { verdict, usage: Usage::default(), logs: Vec::new(), calls: Vec::new() }
 }
 
 /// The child's answer; `None`: it ended without one.
@@ -197,7 +199,7 @@ pub async fn serve(settings: &Settings) -> Result<(), super::DaemonError> {
 }
 
 async fn run(settings: &Settings, order: Order, stop: CancellationToken) -> Result<Report, String> {
-    let runner = single::plugin(settings, &order.place, false).await.map_err(|e| e.to_string())?;
+    let runner = single::isolated(settings, &order.place).await.map_err(|e| e.to_string())?;
     #[cfg(feature = "failpoints")]
     let runner = crate::failpoints::runner(runner);
     if *runner.digest() != order.digest {
@@ -207,6 +209,7 @@ async fn run(settings: &Settings, order: Order, stop: CancellationToken) -> Resu
         id: order.id,
         attempt: order.attempt,
         max_attempts: order.max_attempts,
+        fence: order.fence,
         input: order.input,
         labels: order.labels,
         timeout: order.timeout,

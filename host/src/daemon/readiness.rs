@@ -3,6 +3,7 @@
 use crate::api::readiness::{Readiness as State, Reason};
 use crate::broker::Health;
 use crate::worker::Watched;
+use agentry_outbound::tools::Tools;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,7 +29,7 @@ impl Readiness {
 
     /// Not ready, and why.
     pub fn not(&self, code: &'static str, message: impl Into<String>) {
-        self.set(vec![reason(code, message)]);
+        self.set(vec![reason(code, message)], Vec::new());
     }
 
     /// Not ready any more: it drains.
@@ -37,9 +38,10 @@ impl Readiness {
         self.not("closing", "the daemon drains and ends");
     }
 
-    /// Ready if and only if there is no reason not to be.
-    fn set(&self, reasons: Vec<Reason>) -> bool {
-        let new = State { ready: reasons.is_empty(), reasons };
+    /// Ready if and only if there is no reason not to be. Whatever else is wrong is told all the same.
+    fn set(&self, reasons: Vec<Reason>, besides: Vec<Reason>) -> bool {
+        let ready = reasons.is_empty();
+        let new = State { ready, reasons: reasons.into_iter().chain(besides).collect() };
         let ready = new.ready;
         self.state.send_if_modified(|state| {
             let changed = *state != new;
@@ -55,7 +57,13 @@ fn reason(code: &'static str, message: impl Into<String>) -> Reason {
 }
 
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
-pub async fn watch(readiness: Readiness, broker: watch::Receiver<Health>, worker: Watched, first: impl FnOnce()) {
+pub async fn watch(
+    readiness: Readiness,
+    broker: watch::Receiver<Health>,
+    worker: Watched,
+    tools: Option<Tools>,
+    first: impl FnOnce(),
+) {
     let mut first = Some(first);
     let mut closing = readiness.closing.subscribe();
     let mut was = false;
@@ -65,7 +73,7 @@ pub async fn watch(readiness: Readiness, broker: watch::Receiver<Health>, worker
         }
         let reasons = reasons(&broker, &worker);
         let why = reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
-        let ready = readiness.set(reasons);
+        let ready = readiness.set(reasons, broken(tools.as_ref()));
         if ready && let Some(first) = first.take() {
             first();
         } else if ready != was && ready {
@@ -80,6 +88,16 @@ pub async fn watch(readiness: Readiness, broker: watch::Receiver<Health>, worker
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
         }
     }
+}
+
+/// Tool servers that are away. A task that calls one hears of it; those that call none run on, so that the host is ready.
+fn broken(tools: Option<&Tools>) -> Vec<Reason> {
+    let health = tools.map(Tools::health).unwrap_or_default();
+    let told = health.into_iter().filter_map(|server| {
+        let trouble = server.trouble?;
+        Some(reason("tools", format!("the tool server {} is away: {trouble}", server.server)))
+    });
+    told.collect()
 }
 
 fn reasons(broker: &watch::Receiver<Health>, worker: &Watched) -> Vec<Reason> {

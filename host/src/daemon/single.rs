@@ -7,16 +7,43 @@ use crate::registry::{Registry, Runner};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One plugin: a folder or a component, under this machine's settings. An author wants to see source lines; otherwise the
-/// compiled code is the daemon's own.
+/// One plugin for an author: a folder or a component, under this machine's settings. Traps tell source lines; what it
+/// remembers is in `memory`, or gone with the answer's second part.
 pub async fn plugin(
     settings: &Settings,
     path: &Path,
+    memory: Option<&Path>,
+) -> Result<(Arc<dyn Runner>, Option<tempfile::TempDir>), super::DaemonError> {
+    let folder = match memory {
+        Some(_) => None,
+        None => Some(tempfile::tempdir().map_err(super::configuration)?),
+    };
+    let file = match (memory, &folder) {
+        (Some(file), _) => file.to_owned(),
+        (None, Some(folder)) => folder.path().join(connect::FILE),
+        (None, None) => return Err(super::configuration("there is no place for its memories")),
+    };
+    let db = connect::file(settings, &file)?;
+    db.migrate().await?;
+    Ok((open(settings, path, true, db).await?, folder))
+}
+
+/// One plugin for the isolation lane, whose compiled code and whose database are the daemon's own.
+pub async fn isolated(settings: &Settings, path: &Path) -> Result<Arc<dyn Runner>, super::DaemonError> {
+    let db = connect::database(settings, &settings.data.dir, &super::build::host_name()).await?;
+    open(settings, path, false, db).await
+}
+
+async fn open(
+    settings: &Settings,
+    path: &Path,
     source_lines: bool,
+    db: Arc<dyn Db>,
 ) -> Result<Arc<dyn Runner>, super::DaemonError> {
     // The compiled code is kept beside the daemon's, if that folder exists: nothing is made that was not asked for.
     let cache = settings.data.dir.is_dir().then(|| settings.data.dir.join("compiled"));
-    let config = connect::registry(settings, cache, 1, source_lines)?;
+    let reach = connect::reach(settings, Some(db))?;
+    let config = connect::registry(settings, cache, 1, source_lines, reach)?;
     Ok(Registry::open(config, path).await.map_err(super::failed)?)
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong in a statement, and what that means for whoever called.
 
-use super::DbError;
+use super::{DbError, StoreAnswer, StoreRefusal};
 use sqlx::error::DatabaseError;
 use std::sync::Arc;
 
@@ -19,6 +19,23 @@ pub(super) enum Fault {
     Schema(String),
     /// Somebody else is in the way, again and again.
     Busy(String),
+    /// Nothing is wrong, but it is not to be written: an answer, on its way out of a transaction that is dropped.
+    Refusal(StoreRefusal),
+}
+
+impl From<StoreRefusal> for Fault {
+    fn from(refusal: StoreRefusal) -> Fault {
+        Fault::Refusal(refusal)
+    }
+}
+
+/// A refusal is an answer.
+pub(super) fn answered<T>(result: Result<T, Fault>) -> Result<StoreAnswer<T>, Fault> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Fault::Refusal(refusal)) => Ok(Err(refusal)),
+        Err(fault) => Err(fault),
+    }
 }
 
 impl From<sqlx::Error> for Fault {
@@ -67,6 +84,7 @@ impl Fault {
             Fault::Sql(error) => reason_of(error),
             Fault::Connect(place, error) => format!("no connection to {place}: {}", reason_of(error)),
             Fault::Data(text) | Fault::Defect(text) | Fault::Schema(text) | Fault::Busy(text) => text.clone(),
+            Fault::Refusal(refusal) => format!("{refusal:?}"),
         }
     }
 
@@ -110,7 +128,7 @@ impl From<Fault> for DbError {
             ) => DbError::Unavailable(reason),
             Fault::Busy(_) => DbError::Unavailable(reason),
             Fault::Schema(_) => DbError::Schema(reason),
-            Fault::Sql(_) | Fault::Data(_) | Fault::Defect(_) => DbError::Defect(reason),
+            Fault::Sql(_) | Fault::Data(_) | Fault::Defect(_) | Fault::Refusal(_) => DbError::Defect(reason),
         }
     }
 }

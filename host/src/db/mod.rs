@@ -23,9 +23,11 @@ mod rows;
 mod schema;
 pub mod sqlite;
 mod storable;
+mod stores;
 mod types;
 
 pub use options::{DbOptions, SchemaName};
+pub use stores::Stores;
 pub use types::*;
 
 use crate::task::{Arrival, HostId, Settlement, TaskId};
@@ -63,8 +65,8 @@ pub trait Db: Send + Sync + 'static {
     /// the same order. Of several arrivals with one id the first is claimed and the others see its row. A row that the
     /// database refuses (a NUL byte, an over-long value) fails alone.
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError>;
-    /// Record how attempts ended, each only while its task is running under its fence: state, event, attempt, logs and
-    /// (for an interrupted one) its outbox row, in one transaction. Answers in the same order.
+    /// Record how attempts ended, each only while its task is running under its fence: state, event, attempt, logs, calls
+    /// and (for an interrupted one) its outbox row, in one transaction. Answers in the same order.
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError>;
     /// Record an unusable message: once per message, also when it is delivered again before it was acknowledged. With an id
     /// that has no row, it is a `failed(rejected)` task too.
@@ -125,8 +127,9 @@ pub trait Db: Send + Sync + 'static {
     /// Insert the task that repeats `task.retry_of`, with its outbox row, if that one has ended, its data are there, and no
     /// retry of it is under way; `once`: or has been. A repeat under the same new id is recognised.
     async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError>;
-    /// Take away what an ended task holds of its producer and its guest: input, output, logs, the words of its failures,
-    /// the bodies of its dead letters. What remains tells that it was, and recognises its duplicates.
+    /// Take away what an ended task holds of its producer and its guest: input, output, logs, the words of its failures and
+    /// of its calls, the bodies of its dead letters. What remains tells that it was, and recognises its duplicates. What it
+    /// put into its plugin's buckets and memories is the plugin's, and stays.
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError>;
     /// Write down under which id a dead letter is delivered again, before it is published. The same id is answered until
     /// [`Db::end_redrive`] has seen it through; afterwards the letter is left alone, unless `again`.
@@ -137,6 +140,9 @@ pub trait Db: Send + Sync + 'static {
     async fn prunable(&self, keep: &Retention) -> Result<PrunePlan, DbError>;
     /// How large each table is, the largest first.
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError>;
+
+    /// What plugins keep and spend.
+    fn stores(&self) -> &dyn Stores;
 
     // ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -150,6 +156,8 @@ pub trait Db: Send + Sync + 'static {
     async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError>;
     /// A task's logs after `seq` (of the task, over all attempts), oldest first.
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError>;
+    /// The calls of a task's ended attempts after a cursor, in the order in which they began.
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError>;
     /// A task's ended attempts, oldest first.
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
     /// Dead letters, newest first, below the cursor.

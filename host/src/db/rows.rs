@@ -4,8 +4,8 @@ use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Locked};
 use super::{
-    AskedTask, AttemptRow, DeadRow, EventRow, HostRecord, HostRow, LogRow, OutboxRow, ParkedTask, Redrive, TableSize,
-    TaskRow,
+    AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LogRow, MemoryRow, OutboxRow,
+    ParkedTask, Redrive, TableSize, TaskRow,
 };
 use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
@@ -207,6 +207,44 @@ pub(super) fn log(row: &impl Cells) -> Result<LogRow, Fault> {
     })
 }
 
+pub(super) fn call(row: &impl Cells) -> Result<CallRow, Fault> {
+    Ok(CallRow {
+        fence: need(row.int("fence")?, "fence")?,
+        seq: need(row.int("seq")?, "seq")?,
+        at: need(row.time("at")?, "at")?,
+        attempt: row.count("attempt")?,
+        capability: need(row.text("capability")?, "capability")?,
+        operation: need(row.text("operation")?, "operation")?,
+        target: need(row.text("target")?, "target")?,
+        duration_us: need(row.int("duration_us")?, "duration_us")?,
+        request_bytes: need(row.int("request_bytes")?, "request_bytes")?,
+        response_bytes: need(row.int("response_bytes")?, "response_bytes")?,
+        result: need(row.text("result")?, "result")?,
+        detail: value(row.text("detail")?),
+    })
+}
+
+pub(super) fn key(row: &impl Cells) -> Result<KeyRow, Fault> {
+    Ok(KeyRow { id: need(row.int("id")?, "id")?, key: need(row.text("key")?, "key")? })
+}
+
+/// Columns: those of an entry, with its score as a count, and the count that would be one.
+pub(super) fn memory(row: &impl Cells) -> Result<MemoryRow, Fault> {
+    let (score, whole) = (need(row.int("score")?, "score")?, need(row.int("whole")?, "whole")?);
+    Ok(MemoryRow {
+        id: need(row.id("id")?, "id")?,
+        text: need(row.text("text")?, "text")?,
+        metadata: need(row.text("metadata")?, "metadata")?,
+        score: score as f64 / whole as f64,
+        at: need(row.time("at")?, "at")?,
+    })
+}
+
+/// A count of what was spent, with its kind.
+pub(super) fn spent(row: &impl Cells) -> Result<(String, i64), Fault> {
+    Ok((need(row.text("kind")?, "kind")?, need(row.int("used")?, "used")?))
+}
+
 pub(super) fn attempt(row: &impl Cells) -> Result<AttemptRow, Fault> {
     Ok(AttemptRow {
         attempt: row.count("attempt")?,
@@ -220,6 +258,7 @@ pub(super) fn attempt(row: &impl Cells) -> Result<AttemptRow, Fault> {
         ended: need(row.text("ended")?, "ended")?,
         failure: failure(row)?,
         usage: row.text("usage")?.map(|text| json(Some(text), "usage")).transpose()?,
+        called_us: row.int("called_us")?,
     })
 }
 

@@ -6,8 +6,21 @@ use sha2::{Digest, Sha256};
 
 /// The tables of the schema, in addition to [`VERSION_TABLE`]: what must be there after migrating, and what in an
 /// otherwise unknown schema belongs to somebody else.
-pub(super) const TABLES: [&str; 7] =
-    ["tasks", "task_events", "task_attempts", "task_logs", "outbox", "hosts", "dead_letters"];
+pub(super) const TABLES: [&str; 13] = [
+    "tasks",
+    "task_events",
+    "task_attempts",
+    "task_logs",
+    "outbox",
+    "hosts",
+    "dead_letters",
+    "task_calls",
+    "stores",
+    "buckets",
+    "memories",
+    "spending",
+    "task_spending",
+];
 /// Where it is written down what was applied.
 pub(super) const VERSION_TABLE: &str = "schema_version";
 /// This build, as migrations name it.
@@ -34,12 +47,12 @@ macro_rules! migrations {
 /// Steps of the Postgres schema.
 pub(super) const POSTGRES: &[Migration] = migrations!(
     "postgres": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups"
+    8 "lookups", 9 "capabilities"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
     "sqlite": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups"
+    8 "lookups", 9 "capabilities"
 );
 
 impl Migration {

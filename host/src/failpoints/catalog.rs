@@ -61,7 +61,7 @@ impl Runner for FaultyRunner {
             Err(why) => {
                 let failure = Failure { retryable: true, ..Failure::fatal(FailureKind::Internal, why) };
                 let verdict = Verdict::Failed { failure, after: Some(Duration::ZERO) };
-                Report { verdict, usage: Usage::default(), logs: Vec::new() }
+                Report { verdict, usage: Usage::default(), logs: Vec::new(), calls: Vec::new() }
             }
         }
     }

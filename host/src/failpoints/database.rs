@@ -151,6 +151,9 @@ impl Db for Faulty {
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
         self.0.sizes().await
     }
+    fn stores(&self) -> &dyn Stores {
+        self.0.stores()
+    }
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.0.task(id, fields).await
     }
@@ -165,6 +168,9 @@ impl Db for Faulty {
     }
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.0.logs(id, after, limit).await
+    }
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
+        self.0.calls(id, after, limit).await
     }
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
         self.0.attempts(id).await

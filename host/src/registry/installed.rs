@@ -1,14 +1,15 @@
-//! One build of one plugin, and what becomes of a run of it.
+//! One build of one plugin.
 
 use super::limits::ResolvedLimits;
+use super::reach::Granted;
+use super::report::{log_line, report};
 use super::{GrantInfo, Job, Runner};
-use crate::task::settle::{LogLine, Report, Usage, Verdict};
-use crate::task::{Failure, FailureKind, RetryPolicy};
-use agentry_sandbox::{Fault, FaultKind, Invocation, Level, Limits, Outcome, Plugin, Ran, Stream};
+use crate::task::RetryPolicy;
+use crate::task::settle::Report;
+use agentry_sandbox::{Invocation, Limits, Plugin};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use semver::Version;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub struct Installed {
     pub(super) concurrency: Option<u32>,
     pub(super) memory_reserve: u64,
     pub(super) grants: BTreeMap<String, GrantInfo>,
+    pub(super) granted: Granted,
     pub(super) path: PathBuf,
     pub(super) loaded_at: DateTime<Utc>,
     pub(super) plugin: Plugin,
@@ -125,6 +127,7 @@ impl Runner for Installed {
 
     async fn run(&self, job: Job) -> Report {
         let limits = self.limits_for(&job);
+        let access = self.granted.access(&job);
         let on_log = job.on_log.map(|sink| -> agentry_sandbox::LogSink { Arc::new(move |line| sink(&log_line(line))) });
         let invocation = Invocation {
             task_id: job.id.to_string(),
@@ -139,201 +142,8 @@ impl Runner for Installed {
             deadline: job.deadline,
             stop: job.stop,
             on_log,
+            access,
         };
         report(self.plugin.run(invocation).await, &self.retry)
-    }
-}
-
-/// What a run is to the rest of the host.
-fn report(ran: Ran, retry: &RetryPolicy) -> Report {
-    let Ran { outcome, usage, logs } = ran;
-    Report {
-        verdict: verdict(outcome, retry),
-        usage: Usage {
-            wall_us: micros(usage.wall),
-            instantiate_us: micros(usage.instantiate),
-            cpu_us: micros(usage.cpu),
-            peak_memory: usage.peak_memory,
-            log_bytes: usage.log_bytes,
-            host_calls: usage.host_calls,
-        },
-        logs: logs.iter().map(log_line).collect(),
-    }
-}
-
-fn verdict(outcome: Outcome, retry: &RetryPolicy) -> Verdict {
-    let failed = |kind, message, retryable, detail, after| Verdict::Failed {
-        failure: Failure { kind, message, retryable, detail },
-        after,
-    };
-    match outcome {
-        Outcome::Output(output) => Verdict::Output(output.into()),
-        Outcome::Retry { message, code, data, after } => {
-            let retryable = retry.retries(FailureKind::PluginError);
-            failed(FailureKind::PluginError, message, retryable, guest_detail(code, data), after)
-        }
-        // The guest knows that trying again is of no use, whatever the policy says.
-        Outcome::Permanent { message, code, data } => {
-            failed(FailureKind::PluginError, message, false, guest_detail(code, data), None)
-        }
-        Outcome::InvalidInput { message, pointer } => {
-            failed(FailureKind::InvalidInput, message, false, json!({ "pointer": pointer }), None)
-        }
-        Outcome::Snooze { message, after } => Verdict::Snooze { message, after },
-        Outcome::Fault(Fault { kind, message, detail }) => {
-            let kind = failure_kind(kind);
-            failed(kind, message, retry.retries(kind), detail, None)
-        }
-        Outcome::Stopped => Verdict::Stopped,
-        Outcome::NoMemory(none) => super::no_memory(none),
-    }
-}
-
-/// `{code, data}`: the data as the JSON that it is.
-fn guest_detail(code: Option<String>, data: Option<String>) -> Value {
-    let data = data.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
-    json!({ "code": code, "data": data })
-}
-
-fn failure_kind(kind: FaultKind) -> FailureKind {
-    match kind {
-        FaultKind::Trap => FailureKind::Trap,
-        FaultKind::Timeout => FailureKind::Timeout,
-        FaultKind::CpuLimit => FailureKind::CpuLimit,
-        FaultKind::MemoryLimit => FailureKind::MemoryLimit,
-        FaultKind::ResourceLimit => FailureKind::ResourceLimit,
-        FaultKind::OutputTooLarge => FailureKind::OutputTooLarge,
-        FaultKind::InvalidOutput => FailureKind::InvalidOutput,
-        FaultKind::Denied => FailureKind::Denied,
-        FaultKind::Internal => FailureKind::Internal,
-    }
-}
-
-fn log_line(line: &agentry_sandbox::LogLine) -> LogLine {
-    LogLine {
-        seq: line.seq,
-        at: line.at.into(),
-        stream: match line.stream {
-            Stream::Log => "log",
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        },
-        level: match line.level {
-            Level::Trace => "trace",
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-            Level::Critical => "critical",
-        },
-        logger: line.logger.clone(),
-        message: line.message.clone(),
-        cut: line.cut,
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::SystemTime;
-
-    fn ran(outcome: Outcome) -> Ran {
-        Ran { outcome, usage: agentry_sandbox::Usage::default(), logs: Vec::new() }
-    }
-
-    fn failure(outcome: Outcome, retry: &RetryPolicy) -> (Failure, Option<Duration>) {
-        match report(ran(outcome), retry).verdict {
-            Verdict::Failed { failure, after } => (failure, after),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn fault(kind: FaultKind) -> Outcome {
-        Outcome::Fault(Fault { kind, message: "m".into(), detail: json!({"limit": "x"}) })
-    }
-
-    #[test]
-    fn what_the_guest_says_becomes_a_plugin_error() {
-        let policy = RetryPolicy::default();
-        let data = Some("{\"rest\": [1, 2]}".into());
-        let after = Some(Duration::from_secs(5));
-        let retry = Outcome::Retry { message: "later".into(), code: Some("rate_limited".into()), data, after };
-        let (failure_, after) = failure(retry, &policy);
-        assert_eq!(failure_.kind, FailureKind::PluginError);
-        assert!(failure_.retryable);
-        assert_eq!(failure_.detail, json!({"code": "rate_limited", "data": {"rest": [1, 2]}}));
-        assert_eq!(after, Some(Duration::from_secs(5)));
-
-        let permanent = Outcome::Permanent { message: "never".into(), code: None, data: Some("not JSON".into()) };
-        let all = RetryPolicy { on: Some(vec![FailureKind::PluginError]), ..policy.clone() };
-        let (failure_, _) = failure(permanent, &all);
-        assert!(!failure_.retryable, "the guest's word is the last");
-        assert_eq!(failure_.detail, json!({"code": null, "data": "not JSON"}));
-
-        let invalid = Outcome::InvalidInput { message: "url".into(), pointer: Some("/url".into()) };
-        let (failure_, _) = failure(invalid, &policy);
-        assert_eq!((failure_.kind, failure_.retryable), (FailureKind::InvalidInput, false));
-        assert_eq!(failure_.detail, json!({"pointer": "/url"}));
-    }
-
-    #[test]
-    fn every_fault_keeps_its_word_and_follows_the_policy() {
-        let kinds = [
-            FaultKind::Trap,
-            FaultKind::Timeout,
-            FaultKind::CpuLimit,
-            FaultKind::MemoryLimit,
-            FaultKind::ResourceLimit,
-            FaultKind::OutputTooLarge,
-            FaultKind::InvalidOutput,
-            FaultKind::Denied,
-            FaultKind::Internal,
-        ];
-        let (default, only_cpu) =
-            (RetryPolicy::default(), RetryPolicy { on: Some(vec![FailureKind::CpuLimit]), ..RetryPolicy::default() });
-        for kind in kinds {
-            let (failure_, _) = failure(fault(kind), &default);
-            assert_eq!(failure_.kind.as_str(), kind.as_str());
-            assert_eq!(failure_.detail, json!({"limit": "x"}));
-            let expected = matches!(kind, FaultKind::Trap | FaultKind::Timeout | FaultKind::Internal);
-            assert_eq!(failure_.retryable, expected, "{kind:?}");
-            assert_eq!(failure(fault(kind), &only_cpu).0.retryable, kind == FaultKind::CpuLimit);
-        }
-    }
-
-    #[test]
-    fn other_endings_keep_their_meaning() {
-        let policy = RetryPolicy::default();
-        let verdict = |outcome| report(ran(outcome), &policy).verdict;
-        assert_eq!(verdict(Outcome::Output("\"failed\"".into())), Verdict::Output("\"failed\"".into()));
-        assert_eq!(verdict(Outcome::Stopped), Verdict::Stopped);
-        let none = agentry_sandbox::NoMemory { asked: 4, held: 3, free: 2, total: 1 };
-        assert_eq!(verdict(Outcome::NoMemory(none)), Verdict::NoMemory { asked: 4, held: 3, free: 2, total: 1 });
-        let after = Duration::from_secs(9);
-        let snooze = Outcome::Snooze { message: "early".into(), after };
-        assert_eq!(verdict(snooze), Verdict::Snooze { message: "early".into(), after });
-    }
-
-    #[test]
-    fn lines_and_usage_are_carried_over() {
-        let line = agentry_sandbox::LogLine {
-            seq: 3,
-            at: SystemTime::UNIX_EPOCH,
-            stream: Stream::Stderr,
-            level: Level::Critical,
-            logger: "l".into(),
-            message: "m".into(),
-            cut: true,
-        };
-        let usage = agentry_sandbox::Usage { cpu: Duration::from_micros(7), host_calls: 2, ..Default::default() };
-        let report = report(Ran { outcome: Outcome::Stopped, usage, logs: vec![line] }, &RetryPolicy::default());
-        assert_eq!((report.usage.cpu_us, report.usage.host_calls), (7, 2));
-        let line = &report.logs[0];
-        assert_eq!((line.seq, line.stream, line.level, line.cut), (3, "stderr", "critical", true));
-        assert_eq!(line.at, DateTime::<Utc>::UNIX_EPOCH);
     }
 }

@@ -18,6 +18,13 @@ macro_rules! limits {
         #[serde(deny_unknown_fields)]
         pub struct LimitSettings { $( $(#[$doc])* pub $key: u64, )* }
 
+        impl LimitSettings {
+            /// These, and where they are silent what is here.
+            pub fn with(self, wishes: &LimitWishes) -> LimitSettings {
+                LimitSettings { $( $key: wishes.$key.unwrap_or(self.$key), )* }
+            }
+        }
+
         impl Default for LimitSettings {
             fn default() -> Self {
                 LimitSettings { $( $key: $default, )* }
@@ -130,6 +137,22 @@ limits! {
     log_line_kib = 8, at most 64;
     /// The output, in KiB.
     output_kib = 1_024, at most 16_384;
+    /// HTTP exchanges at once.
+    http_in_flight = 4, at most 64;
+    /// HTTP requests in all.
+    http_requests = 100, at most 10_000;
+    /// The body of one request, in KiB.
+    http_request_kib = 1_024, at most 65_536;
+    /// The body of one response, in KiB.
+    http_response_kib = 8_192, at most 65_536;
+    /// Requests to language models.
+    llm_requests = 50, at most 1_000;
+    /// Tokens of language models, of requests and answers.
+    llm_tokens = 200_000, at most 10_000_000;
+    /// Calls of tools.
+    tool_calls = 100, at most 10_000;
+    /// Calls of buckets and memories.
+    store_calls = 1_000, at most 100_000;
 }
 
 /// Counts beyond four thousand million are no limits.
@@ -208,6 +231,14 @@ impl LimitSettings {
             log_lines: narrow(self.log_lines),
             log_line_bytes: self.log_line_kib.saturating_mul(KIB),
             output_bytes: self.output_kib.saturating_mul(KIB),
+            http_in_flight: narrow(self.http_in_flight),
+            http_requests: narrow(self.http_requests),
+            http_request_bytes: self.http_request_kib.saturating_mul(KIB),
+            http_response_bytes: self.http_response_kib.saturating_mul(KIB),
+            llm_requests: narrow(self.llm_requests),
+            llm_tokens: self.llm_tokens,
+            tool_calls: narrow(self.tool_calls),
+            store_calls: narrow(self.store_calls),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::installed::Installed;
 use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::load::{Known, Terms};
 use super::policy::Policies;
+use super::reach::Reach;
 use super::scan::{self, Scan};
 use super::snapshot::{Snapshot, ready};
 
@@ -50,6 +51,8 @@ pub struct RegistryConfig {
     pub retry: RetryPolicy,
     /// `[plugins."…"]`.
     pub policies: Policies,
+    /// What is behind the grants.
+    pub reach: Reach,
 }
 
 /// What the sandbox needs to know besides the ceilings.
@@ -218,8 +221,8 @@ impl Catalog for Registry {
 }
 
 fn terms(config: RegistryConfig) -> Terms {
-    let RegistryConfig { dirs: _, mutable, sandbox, defaults, max, retry, policies } = config;
-    Terms { sandbox, defaults, max, retry, policies, mutable }
+    let RegistryConfig { dirs: _, mutable, sandbox, defaults, max, retry, policies, reach } = config;
+    Terms { sandbox, defaults, max, retry, policies, reach, mutable }
 }
 
 impl Shared {

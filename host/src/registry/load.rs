@@ -4,6 +4,7 @@ use super::installed::Installed;
 use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::manifest::{self, Manifest};
 use super::policy::{self, Policies};
+use super::reach::{self, Reach};
 use super::scan::{self, FileError, Folder, Stamp};
 use super::{GrantInfo, LimitInfo, Origin};
 use crate::task::{PluginRef, RetryPolicy};
@@ -30,6 +31,7 @@ pub(super) struct Terms {
     pub(super) max: Ceilings,
     pub(super) retry: RetryPolicy,
     pub(super) policies: Policies,
+    pub(super) reach: Reach,
     pub(super) mutable: bool,
 }
 
@@ -230,7 +232,19 @@ impl Terms {
             return Err(in_manifest(LimitError::ReserveAboveMemory { asked, memory_mib }));
         }
         let grants = policy.grants(&manifest.capabilities);
-        let loaded = self.sandbox.load(bytes.into(), &policy::to_sandbox(&grants)).await;
+        let granted = self.reach.granted(
+            &manifest.name,
+            &grants,
+            &manifest.config,
+            reach::budgets(&limits.values, &policy.budgets),
+        );
+        let granted = granted.map_err(|missing| Refusal::Final(format!("{}: {missing}", path.display())))?;
+        let mut capabilities = policy::to_sandbox(&grants);
+        if !manifest.config.is_empty() {
+            // What stands in its own plugin.toml it may read.
+            capabilities.capabilities.insert("config".to_owned());
+        }
+        let loaded = self.sandbox.load(bytes.into(), &capabilities).await;
         let plugin = loaded.map_err(|error| refusal(file, &manifest.name, error, &grants))?;
         let allowed = memory_mib.saturating_mul(MIB);
         if plugin.initial_memory() > allowed {
@@ -255,6 +269,7 @@ impl Terms {
             memory_reserve,
             limits,
             grants,
+            granted,
             path: path.to_owned(),
             loaded_at: Utc::now(),
             plugin,
@@ -320,6 +335,12 @@ struct Located {
     place: PathBuf,
     file: scan::PluginFile,
     manifest: Manifest,
+}
+
+/// The models that a plugin asks for, if its folder or the one of its component has a `plugin.toml` that can be read. What
+/// is wrong with it is said when it is opened.
+pub fn models_of(path: &Path) -> Vec<String> {
+    locate(path).map(|located| located.manifest.capabilities.llm).unwrap_or_default()
 }
 
 fn locate(path: &Path) -> Result<Located, String> {

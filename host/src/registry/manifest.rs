@@ -5,6 +5,7 @@ use super::policy::CapabilityWishes;
 use super::reader::{ManifestError, Section, quoted};
 use crate::task::limits::MAX_ATTEMPTS;
 use crate::task::{FailureKind, PluginRef, RetryPolicy};
+use agentry_outbound::pattern::UrlPattern;
 use semver::Version;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -221,15 +222,20 @@ fn read_retry(root: &mut Section<'_>) -> Result<RetryWishes, ManifestError> {
 }
 
 fn read_capabilities(root: &mut Section<'_>) -> Result<CapabilityWishes, ManifestError> {
-    let known = ["http", "llm", "tools", "keyvalue", "memory", "config"];
+    let known = ["http", "llm", "tools", "keyvalue", "memory", "config", "folders"];
     let Some(mut wishes) = root.section("capabilities", &known)? else { return Ok(CapabilityWishes::default()) };
+    let http = wishes.texts("http")?;
+    if let Some(error) = http.iter().find_map(|text| text.parse::<UrlPattern>().err()) {
+        return Err(wishes.error("http", format_args!("holds a line that cannot be: {error}")));
+    }
     Ok(CapabilityWishes {
-        http: wishes.texts("http")?,
+        http,
         llm: wishes.texts("llm")?,
         tools: wishes.lists("tools")?,
         keyvalue: wishes.texts("keyvalue")?,
         memory: wishes.texts("memory")?,
         config: wishes.texts("config")?,
+        folders: wishes.texts("folders")?,
     })
 }
 

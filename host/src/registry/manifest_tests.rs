@@ -87,7 +87,8 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     );
     refused(
         &with("[capabilities]\nsockets = []"),
-        "capabilities.sockets is not known; allowed are http, llm, tools, keyvalue, memory, config",
+        "capabilities.sockets is not known; did you mean folders? allowed are http, llm, tools, keyvalue, memory, config, \
+         folders",
     );
     refused(
         &with("\"na\\nme\" = 1"),

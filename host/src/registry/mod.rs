@@ -20,9 +20,12 @@ mod live;
 mod load;
 mod manifest;
 pub mod policy;
+mod reach;
 mod reader;
+mod report;
 mod scan;
 mod snapshot;
+mod stores;
 
 #[cfg(test)]
 mod tests;
@@ -32,12 +35,15 @@ pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInf
 pub use installed::Installed;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
 pub use live::{Registry, RegistryConfig, RegistryError, SandboxSettings, sandbox};
+pub use load::models_of;
 pub use manifest::{Manifest, RetryWishes};
 pub use policy::{CapabilityPolicy, PluginPolicy, Policies, PolicyError};
+pub use reach::Reach;
 pub use reader::ManifestError;
+pub use stores::{BudgetLimits, TaskStores, spending_name};
 
 use crate::task::settle::{LogLine, Report, Verdict};
-use crate::task::{PluginRef, RetryPolicy, TaskId};
+use crate::task::{Fence, PluginRef, RetryPolicy, TaskId};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -154,6 +160,8 @@ pub struct Job {
     pub attempt: u32,
     /// Attempts in all.
     pub max_attempts: u32,
+    /// The claim under which it runs: what it stores is stored only while this holds. `None`: a run without a task, by hand.
+    pub fence: Option<Fence>,
     /// JSON text, as it came.
     pub input: Arc<str>,
     /// The producer's own words.

@@ -2,6 +2,7 @@
 
 use super::GrantInfo;
 use super::limits::LimitWishes;
+use agentry_outbound::pattern::{PatternError, UrlPattern};
 use agentry_sandbox::Grants;
 use serde::Deserialize;
 use std::cmp::Reverse;
@@ -19,13 +20,16 @@ pub struct PluginPolicy {
     pub capabilities: CapabilityPolicy,
     /// What holds instead of `limits.default.*`.
     pub limits: LimitWishes,
+    /// What they may use in a day, each for itself, all hosts together: `llm_requests_per_day`, `llm_tokens_per_day`,
+    /// `http_requests_per_day`, `tool_calls_per_day`.
+    pub budgets: BTreeMap<String, u64>,
 }
 
 /// What may be granted; `None`: nothing is said, which allows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CapabilityPolicy {
-    /// `METHOD URL-prefix`.
+    /// `METHOD URL-prefix`; see [`UrlPattern`].
     pub http: Option<Vec<String>>,
     /// Names of configured models.
     pub llm: Option<Vec<String>>,
@@ -37,12 +41,14 @@ pub struct CapabilityPolicy {
     pub memory: Option<Vec<String>>,
     /// Keys.
     pub config: Option<Vec<String>>,
+    /// Names of folders.
+    pub folders: Option<Vec<String>>,
 }
 
 /// What a plugin's `[capabilities]` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapabilityWishes {
-    /// `METHOD URL-prefix`.
+    /// `METHOD URL-prefix`; see [`UrlPattern`].
     pub http: Vec<String>,
     /// Names of configured models.
     pub llm: Vec<String>,
@@ -54,6 +60,8 @@ pub struct CapabilityWishes {
     pub memory: Vec<String>,
     /// Keys.
     pub config: Vec<String>,
+    /// Names of folders.
+    pub folders: Vec<String>,
 }
 
 /// A pattern that can never fit, or a policy that makes no sense.
@@ -66,6 +74,14 @@ pub enum PolicyError {
     Pattern {
         /// The pattern.
         pattern: String,
+    },
+    /// What stands in `capabilities.http` is no pattern.
+    #[error("plugins.{pattern:?}.capabilities.http: {error}")]
+    Http {
+        /// The pattern of names.
+        pattern: String,
+        /// What is wrong.
+        error: PatternError,
     },
     /// `enabled = false` is how to say that.
     #[error("plugins.{pattern:?}.concurrency is 0; it must be 1 or more, or set enabled = false there")]
@@ -91,6 +107,9 @@ impl Policies {
             if pattern.is_empty() || !pattern.bytes().all(fits) {
                 return Err(PolicyError::Pattern { pattern: pattern.clone() });
             }
+            for text in policy.capabilities.http.iter().flatten() {
+                text.parse::<UrlPattern>().map_err(|error| PolicyError::Http { pattern: pattern.clone(), error })?;
+            }
             if policy.concurrency == Some(0) {
                 return Err(PolicyError::NoConcurrency { pattern: pattern.clone() });
             }
@@ -107,10 +126,13 @@ impl Policies {
     pub fn of(&self, name: &str) -> PluginPolicy {
         let mut merged = PluginPolicy::default();
         for (_, policy) in self.0.iter().filter(|(pattern, _)| fits(pattern, name)) {
-            let PluginPolicy { enabled, concurrency, capabilities: c, limits } = policy;
+            let PluginPolicy { enabled, concurrency, capabilities: c, limits, budgets } = policy;
             merged.enabled = merged.enabled.or(*enabled);
             merged.concurrency = merged.concurrency.or(*concurrency);
             merged.limits = merged.limits.or(limits);
+            for (name, most) in budgets {
+                merged.budgets.entry(name.clone()).or_insert(*most);
+            }
             let m = &mut merged.capabilities;
             m.http = m.http.take().or_else(|| c.http.clone());
             m.llm = m.llm.take().or_else(|| c.llm.clone());
@@ -118,6 +140,7 @@ impl Policies {
             m.memory = m.memory.take().or_else(|| c.memory.clone());
             m.keyvalue = m.keyvalue.take().or_else(|| c.keyvalue.clone());
             m.config = m.config.take().or_else(|| c.config.clone());
+            m.folders = m.folders.take().or_else(|| c.folders.clone());
         }
         merged
     }
@@ -129,7 +152,7 @@ impl PluginPolicy {
         self.enabled.unwrap_or(true)
     }
 
-    /// What a plugin gets: what stands both in its wishes and in the policy, entry by entry.
+    /// What a plugin gets: what both its wishes and the policy allow. Neither can widen the other.
     pub fn grants(&self, wishes: &CapabilityWishes) -> BTreeMap<String, GrantInfo> {
         let c = &self.capabilities;
         let flat = |tools: &BTreeMap<String, Vec<String>>| -> Vec<String> {
@@ -137,23 +160,62 @@ impl PluginPolicy {
         };
         let tools = flat(&wishes.tools);
         let allowed_tools = c.tools.as_ref().map(flat);
-        [
-            ("http", &wishes.http, &c.http),
-            ("llm", &wishes.llm, &c.llm),
-            ("tools", &tools, &allowed_tools),
-            ("keyvalue", &wishes.keyvalue, &c.keyvalue),
-            ("memory", &wishes.memory, &c.memory),
-            ("config", &wishes.config, &c.config),
-        ]
-        .into_iter()
-        .filter(|(_, wish, policy)| !wish.is_empty() || policy.is_some())
-        .map(|(capability, wish, policy)| {
-            let policy = policy.clone().unwrap_or_default();
-            let granted = wish.iter().filter(|entry| policy.contains(entry)).cloned().collect();
-            (capability.to_owned(), GrantInfo { wish: wish.clone(), policy, granted })
-        })
-        .collect()
+        let rows: [Row<'_>; 7] = [
+            ("http", &wishes.http, &c.http, |wish, policy| meeting(wish, policy).map(|both| both.to_string())),
+            ("llm", &wishes.llm, &c.llm, names),
+            ("tools", &tools, &allowed_tools, tool_names),
+            ("keyvalue", &wishes.keyvalue, &c.keyvalue, names),
+            ("memory", &wishes.memory, &c.memory, names),
+            ("config", &wishes.config, &c.config, names),
+            ("folders", &wishes.folders, &c.folders, names),
+        ];
+        rows.into_iter()
+            .filter(|(_, wish, policy, _)| !wish.is_empty() || policy.is_some())
+            .map(|(capability, wish, policy, meet)| {
+                let policy = policy.clone().unwrap_or_default();
+                let mut granted: Vec<String> = Vec::new();
+                for both in wish.iter().flat_map(|w| policy.iter().filter_map(move |p| meet(w, p))) {
+                    if !granted.contains(&both) {
+                        granted.push(both);
+                    }
+                }
+                (capability.to_owned(), GrantInfo { wish: wish.clone(), policy, granted })
+            })
+            .collect()
     }
+}
+
+/// A capability, its wishes, what the policy says of it, and how the two meet.
+type Row<'a> = (&'static str, &'a Vec<String>, &'a Option<Vec<String>>, Meet);
+
+/// What a wish and a line of the policy allow together.
+type Meet = fn(&str, &str) -> Option<String>;
+
+/// The same name; `*` on one side leaves it to the other.
+fn names(wish: &str, policy: &str) -> Option<String> {
+    match (wish, policy) {
+        (wish, "*") => Some(wish.to_owned()),
+        ("*", policy) => Some(policy.to_owned()),
+        (wish, policy) => (wish == policy).then(|| wish.to_owned()),
+    }
+}
+
+/// `server.tool`, the tool by [`names`].
+fn tool_names(wish: &str, policy: &str) -> Option<String> {
+    let ((server, wish), (other, policy)) = (wish.split_once('.')?, policy.split_once('.')?);
+    let tool = names(wish, policy).filter(|_| server == other)?;
+    Some(format!("{server}.{tool}"))
+}
+
+/// What both patterns allow. Both have been checked where they were read. An address that the operator wrote is meant.
+fn meeting(wish: &str, policy: &str) -> Option<UrlPattern> {
+    let (wish, policy): (UrlPattern, UrlPattern) = (wish.parse().ok()?, policy.parse().ok()?);
+    wish.meet(&policy.by_operator())
+}
+
+/// Every request that both sides allow.
+pub(super) fn requests(wish: &[String], policy: &[String]) -> Vec<UrlPattern> {
+    wish.iter().flat_map(|wish| policy.iter().filter_map(|policy| meeting(wish, policy))).collect()
 }
 
 /// The capabilities of which anything is granted.
@@ -163,7 +225,7 @@ pub(super) fn to_sandbox(grants: &BTreeMap<String, GrantInfo>) -> Grants {
 }
 
 /// Whether a name fits a pattern in which `*` stands for any characters, none included.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(head) else { return false };
     let mut parts = rest.split('*').peekable();

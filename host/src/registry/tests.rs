@@ -60,6 +60,7 @@ impl Dir {
             max: Ceilings::default(),
             retry: RetryPolicy::default(),
             policies: Policies::default(),
+            reach: Reach::default(),
         }
     }
 
@@ -111,6 +112,7 @@ fn job(input: &str) -> Job {
         id: uuid::Uuid::from_u128(1),
         attempt: 1,
         max_attempts: 3,
+        fence: None,
         input: input.into(),
         labels: BTreeMap::new(),
         timeout: None,
@@ -323,7 +325,7 @@ async fn a_plugin_that_the_operator_turned_off_is_not_even_compiled() {
 #[tokio::test]
 async fn a_grant_that_is_missing_is_reported_with_whose_half_it_is() {
     let dir = Dir::new();
-    let import = "wasi:keyvalue/store@0.2.0-draft2";
+    let import = "wasi:keyvalue/store@0.2.0-draft";
     for (name, more) in [("neither", ""), ("mine", "[capabilities]\nkeyvalue = [\"memory\"]"), ("theirs", "")] {
         dir.put(name, name, "0.1.0", more, &component_with_import(import));
     }

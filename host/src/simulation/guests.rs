@@ -99,7 +99,7 @@ fn begin(wire: &Wire, job: &Job) -> usize {
 }
 
 fn report(verdict: Verdict) -> Report {
-    Report { verdict, usage: Usage::default(), logs: Vec::new() }
+    Report { verdict, usage: Usage::default(), logs: Vec::new(), calls: Vec::new() }
 }
 
 fn failed(message: &str, retryable: bool) -> Verdict {

@@ -92,6 +92,7 @@ pub fn spawn(
                 digest: runner.digest().clone(),
                 usage: report.usage,
                 logs: report.logs,
+                calls: report.calls,
             },
         };
         // The settle step ends only after every sender is gone.
@@ -110,6 +111,7 @@ fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken, memory
         id: message.id,
         attempt: claimed.standing.attempt,
         max_attempts: claimed.standing.max_attempts,
+        fence: Some(claimed.fence),
         input: message.input.clone(),
         labels: message.options.labels.clone(),
         timeout: message.options.timeout_seconds.map(|s| Duration::from_secs(s.into())),
@@ -127,7 +129,7 @@ fn words(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// A verdict on a run of which nothing else is known.
 fn unentered(verdict: Verdict) -> Report {
-    Report { verdict, usage: Usage::default(), logs: Vec::new() }
+    Report { verdict, usage: Usage::default(), logs: Vec::new(), calls: Vec::new() }
 }
 
 /// The host's own failure, which is retried.

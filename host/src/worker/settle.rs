@@ -43,6 +43,7 @@ fn interrupted((id, fence, attempt): Claim, reason: &str) -> Settlement {
         digest: "".into(),
         usage: Usage::default(),
         logs: Vec::new(),
+        calls: Vec::new(),
     }
 }
 
@@ -79,12 +80,12 @@ async fn record(shared: &Shared, settlements: &[Settlement], acks: &mpsc::Sender
     let Some(answers) = batch::told(shared, "settle", result) else { return false };
     shared.config.settled.send_modify(|n| *n += 1);
     for (settlement, answer) in settlements.iter().zip(answers) {
-        let Settlement { id, fence, attempt, ref ended, ref usage, .. } = *settlement;
+        let Settlement { id, fence, attempt, ref ended, ref usage, ref calls, .. } = *settlement;
         let Landed { receipts, plugin } = shared.flights.leave(id, fence);
         // Here and nowhere else, so that an attempt is counted once, when it is recorded, and by whoever recorded it.
         let count = |event, kind| {
             if let Some(plugin) = &plugin {
-                shared.parts.metrics.attempt(plugin, event, kind, usage);
+                shared.parts.metrics.attempt(plugin, event, kind, usage, calls);
             }
         };
         match answer {

@@ -187,6 +187,7 @@ mod tests {
             digest: "sha256:0".into(),
             usage: Usage { wall_us: 5, ..Usage::default() },
             logs: vec![line],
+            calls: Vec::new(),
         }
     }
 

@@ -3,8 +3,15 @@
 //! Every import belongs to one of three classes: always linked and inert without a grant; linked when granted; anything
 //! else, refused by name. One file below holds one capability: its state per instance, its implementation, its tests.
 
+pub(crate) mod allowance;
+mod config;
 pub(crate) mod context;
+pub(crate) mod http;
+mod keyvalue;
+mod llm;
 pub(crate) mod log;
+mod memory;
+mod tools;
 
 use wasmtime::component::{HasSelf, Linker};
 
@@ -20,6 +27,32 @@ pub(crate) mod bindings {
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: false },
     });
+
+    /// What a grant can give besides `wasi:http`, which the engine's own crate has.
+    mod granted {
+        wasmtime::component::bindgen!({
+            path: "../../wit",
+            inline: "
+                package agentry:host;
+                world granted {
+                    import agentry:llm/chat@0.1.0;
+                    import agentry:tools/tools@0.1.0;
+                    import agentry:memory/memory@0.1.0;
+                    import wasi:keyvalue/store@0.2.0-draft;
+                    import wasi:keyvalue/atomics@0.2.0-draft;
+                    import wasi:keyvalue/batch@0.2.0-draft;
+                    import wasi:config/store@0.2.0-rc.1;
+                }",
+            world: "agentry:host/granted",
+            imports: { default: async | trappable },
+            with: { "wasi:keyvalue/store.bucket": super::super::keyvalue::Bucket },
+        });
+    }
+
+    pub(crate) mod capabilities {
+        pub(crate) use super::granted::agentry::{llm, memory, tools};
+        pub(crate) use super::granted::wasi::{config, keyvalue};
+    }
 }
 
 /// The version of `agentry:plugin` that this host implements is `0.1.PATCH`; [`HANDLER`] says the same.
@@ -28,14 +61,57 @@ const PATCH: u64 = 0;
 /// The WASI packages that every guest may import, at any 0.2.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// Packages behind a grant: package, the capability's name in `plugin.toml`, and a line that asks for it.
-const GRANTED: [(&str, &str, &str); 6] = [
-    ("wasi:http", "http", "http = [\"GET https://api.example.com\"]"),
-    ("wasi:keyvalue", "keyvalue", "keyvalue = [\"memory\"]"),
-    ("wasi:config", "config", "config = [\"region\"]"),
-    ("agentry:llm", "llm", "llm = [\"default\"]"),
-    ("agentry:tools", "tools", "tools = { search = [\"web_search\"] }"),
-    ("agentry:memory", "memory", "memory = [\"default\"]"),
+/// A package behind a grant.
+struct Granted {
+    package: &'static str,
+    /// The capability's name in `plugin.toml`.
+    capability: &'static str,
+    /// A line that asks for it.
+    line: &'static str,
+    /// The versions that are served.
+    serves: Serves,
+}
+
+/// Which versions of a package link.
+enum Serves {
+    /// Any `0.MINOR.PATCH` up to this patch; drafts by semver.
+    UpTo(&'static str, u64),
+    /// A draft: exactly this one.
+    Exactly(&'static str),
+}
+
+const GRANTED: [Granted; 6] = [
+    Granted {
+        package: "wasi:http",
+        capability: "http",
+        line: "http = [\"GET https://api.example.com\"]",
+        serves: Serves::UpTo("2", u64::MAX),
+    },
+    Granted {
+        package: "wasi:keyvalue",
+        capability: "keyvalue",
+        line: "keyvalue = [\"cache\"]",
+        serves: Serves::Exactly("0.2.0-draft"),
+    },
+    Granted {
+        package: "wasi:config",
+        capability: "config",
+        line: "config = [\"region\"]",
+        serves: Serves::Exactly("0.2.0-rc.1"),
+    },
+    Granted { package: "agentry:llm", capability: "llm", line: "llm = [\"default\"]", serves: Serves::UpTo("1", 0) },
+    Granted {
+        package: "agentry:tools",
+        capability: "tools",
+        line: "tools = { search = [\"web_search\"] }",
+        serves: Serves::UpTo("1", 0),
+    },
+    Granted {
+        package: "agentry:memory",
+        capability: "memory",
+        line: "memory = [\"notes\"]",
+        serves: Serves::UpTo("1", 0),
+    },
 ];
 
 /// The one logging interface; drafts link by their exact version.
@@ -50,6 +126,17 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     bindings::wasi::logging::logging::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
     bindings::agentry::plugin::types::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     bindings::agentry::plugin::context::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    {
+        use bindings::capabilities::{config, keyvalue, llm, memory, tools};
+        llm::chat::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+        tools::tools::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+        memory::memory::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+        keyvalue::store::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+        keyvalue::atomics::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+        keyvalue::batch::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+        config::store::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
+    }
     Ok(())
 }
 
@@ -104,14 +191,23 @@ pub(crate) fn check_import(import: &str, grants: &Grants) -> Result<(), LoadErro
             _ => Err(version(format!("agentry:plugin/{}@0.1.{PATCH}", name.interface))),
         };
     }
-    let Some((_, capability, line)) = GRANTED.iter().find(|(package, ..)| *package == name.package) else {
+    let Some(granted) = GRANTED.iter().find(|granted| granted.package == name.package) else {
         return Err(unknown());
     };
-    if grants.capabilities.contains(*capability) {
-        Err(LoadError::NotProvided { import: import.to_owned(), capability })
-    } else {
-        Err(LoadError::NotGranted { import: import.to_owned(), capability, line })
+    let (capability, line) = (granted.capability, granted.line);
+    match granted.serves {
+        Serves::UpTo(minor, most) if name.patch(minor).is_none_or(|patch| patch > most) => {
+            return Err(version(format!("{}/{}@0.{minor}.x", name.package, name.interface)));
+        }
+        Serves::Exactly(draft) if name.version != draft => {
+            return Err(version(format!("{}/{}@{draft}", name.package, name.interface)));
+        }
+        _ => {}
     }
+    if !grants.capabilities.contains(capability) {
+        return Err(LoadError::NotGranted { import: import.to_owned(), capability, line });
+    }
+    Ok(())
 }
 
 /// Refuses a component that does not export the handler, or a handler newer than this host.
@@ -179,10 +275,29 @@ mod tests {
     }
 
     #[test]
-    fn a_granted_capability_that_this_build_lacks_is_refused_and_says_so() {
-        let grants = Grants { capabilities: ["keyvalue".to_owned()].into() };
-        let error = check_import("wasi:keyvalue/store@0.2.0-draft2", &grants).unwrap_err();
-        assert!(matches!(error, LoadError::NotProvided { capability: "keyvalue", .. }));
+    fn a_granted_capability_is_linked_in_the_versions_that_are_served() {
+        let all = GRANTED.iter().map(|granted| granted.capability.to_owned()).collect();
+        let grants = Grants { capabilities: all };
+        for import in [
+            "wasi:http/types@0.2.0",
+            "wasi:http/outgoing-handler@0.2.12",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:config/store@0.2.0-rc.1",
+            "agentry:llm/chat@0.1.0",
+            "agentry:tools/tools@0.1.0",
+            "agentry:memory/memory@0.1.0",
+        ] {
+            check_import(import, &grants).unwrap();
+        }
+        for (import, serves) in [
+            ("wasi:http/types@0.3.0", "wasi:http/types@0.2.x"),
+            ("wasi:keyvalue/store@0.2.0-draft2", "wasi:keyvalue/store@0.2.0-draft"),
+            ("wasi:config/runtime@0.2.0-draft", "wasi:config/runtime@0.2.0-rc.1"),
+            ("agentry:llm/chat@0.1.1", "agentry:llm/chat@0.1.x"),
+        ] {
+            let error = check_import(import, &grants).unwrap_err();
+            assert!(matches!(&error, LoadError::ImportVersion { .. }) && error.to_string().contains(serves), "{error}");
+        }
     }
 
     #[test]

@@ -235,9 +235,9 @@ pub(crate) fn visible(text: &str, most: usize) -> String {
     shown
 }
 
-/// Locks the log. A panic of a `LogSink` poisons it and is a failure of that run alone; its lines are still whole.
-pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks what a run keeps. A panic of a `LogSink` poisons its log and is a failure of that run alone; its lines are still whole.
+pub(crate) fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub fn invocation(input: &str) -> Invocation {
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,
+        access: agentry_sandbox::Access::default(),
     }
 }
 

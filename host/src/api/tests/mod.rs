@@ -6,7 +6,7 @@ mod site;
 use super::*;
 use crate::db::HostRecord;
 use crate::metrics::MEDIA_TYPE;
-use crate::task::settle::Usage;
+use crate::task::settle::{Call, Usage};
 use crate::task::{Event, FailureKind};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -156,6 +156,50 @@ async fn a_followed_history_ends_with_the_terminal_event_and_resumes_where_it_wa
 }
 
 #[tokio::test]
+async fn calls_are_read_page_by_page_and_counted_with_their_attempt() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let claimed = site.claim(id).await;
+    let call = |seq: u32| Call {
+        seq,
+        at: "2030-01-01T00:00:00Z".parse().unwrap(),
+        capability: "http".into(),
+        operation: "GET".into(),
+        target: format!("https://example.com/{seq}"),
+        duration_us: 1_000,
+        request_bytes: 1,
+        response_bytes: 2,
+        result: "ok".into(),
+        detail: json!({"status": 200}),
+    };
+    let usage = Usage { calls: 5, llm_tokens: 70, ..Usage::default() };
+    site.complete_with(id, claimed.fence, usage, (1..=3).map(call).collect()).await;
+    let (status, page) = site.get(&format!("/v1/tasks/{id}/calls?limit=2")).await;
+    assert_eq!((status, &page["next_after"]), (200, &json!("1.2")), "{page}");
+    let first = json!({
+        "fence": 1, "seq": 1, "at": "2030-01-01T00:00:00Z", "attempt": 1, "capability": "http", "operation": "GET",
+        "target": "https://example.com/1", "duration_us": 1_000, "request_bytes": 1, "response_bytes": 2, "result": "ok",
+        "detail": {"status": 200},
+    });
+    assert_eq!(page["calls"][0], first);
+    let (_, rest) = site.get(&format!("/v1/tasks/{id}/calls?after=1.2")).await;
+    assert_eq!((rest["calls"].as_array().unwrap().len(), &rest["next_after"]), (1, &Value::Null), "{rest}");
+    let (_, attempts) = site.get(&format!("/v1/tasks/{id}/attempts")).await;
+    let attempt = &attempts["attempts"][0];
+    let counts = [&attempt["usage"]["calls"], &attempt["usage"]["llm_tokens"], &attempt["called_us"]];
+    assert_eq!(counts, [&json!(5), &json!(70), &json!(3_000)], "{attempt}");
+    for (query, status, part) in [
+        ("?after=2", 400, "it takes the next_after of another page"),
+        ("?limit=1001", 400, "it takes a number from 1 to 1000"),
+        ("?seq=1", 400, "known here: after, limit"),
+    ] {
+        let (got, problem) = site.get(&format!("/v1/tasks/{id}/calls{query}")).await;
+        assert!(got == status && problem["detail"].as_str().unwrap().contains(part), "{query}: {problem}");
+    }
+    assert_eq!(site.get(&format!("/v1/tasks/{}/calls", TaskId::now_v7())).await.0, 404);
+}
+
+#[tokio::test]
 async fn a_waiting_task_is_called_off_and_a_running_one_is_told() {
     let site = Site::new().await;
     let (waiting, running) = (site.submit().await, site.submit().await);
@@ -229,7 +273,7 @@ async fn what_was_counted_is_told_as_prometheus_reads_it_to_those_who_may_read()
     let tokens = Tokens::parse("dash read 0123456789abcdef").unwrap();
     let site = Site::with(Some(tokens)).await;
     let usage = Usage { cpu_us: 1_500_000, ..Usage::default() };
-    site.metrics.attempt("word-count", Event::Failed, Some(FailureKind::Timeout), &usage);
+    site.metrics.attempt("word-count", Event::Failed, Some(FailureKind::Timeout), &usage, &[]);
     assert_eq!(site.get("/metrics").await.0, 401);
     let request = site.http.get(format!("{}/metrics", site.base)).bearer_auth("0123456789abcdef");
     let answer = request.send().await.unwrap();

@@ -6,7 +6,7 @@ use crate::db::sqlite::SqliteDb;
 use crate::db::{ClaimAnswer, DbOptions, HostRecord};
 use crate::metrics::Metrics;
 use crate::registry::{Catalog, Job, MemoryBudget, PluginInfo, Resolved, Runner, Served};
-use crate::task::settle::{Report, Usage};
+use crate::task::settle::{Call, Report, Usage};
 use crate::task::{Arrival, Ended, PluginRef, RetryPolicy, Runnable, Settlement};
 use async_trait::async_trait;
 use reqwest::Method;
@@ -159,6 +159,11 @@ impl Site {
 
     /// Complete a claimed task, as the worker would.
     pub async fn complete(&self, id: TaskId, fence: i64) {
+        self.complete_with(id, fence, Usage::default(), vec![]).await;
+    }
+
+    /// Complete a claimed task whose guest called something.
+    pub async fn complete_with(&self, id: TaskId, fence: i64, usage: Usage, calls: Vec<Call>) {
         let settlement = Settlement {
             id,
             fence,
@@ -166,8 +171,9 @@ impl Site {
             ended: Ended::Completed { output: r#"{"words":  3}"#.into() },
             version: "0.1.0".into(),
             digest: "sha256:ab".into(),
-            usage: Usage::default(),
+            usage,
             logs: vec![],
+            calls,
         };
         self.db.settle(self.host, &[settlement]).await.unwrap();
         self.settled.send_modify(|n| *n += 1);

@@ -118,6 +118,7 @@ pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
         };
         let mut settlement = settlement(&arrival, &claimed, end);
         settlement.logs = vec![line(1, "", "x")];
+        settlement.calls = vec![call(1, "x")];
         assert_eq!(s.settle(host, &settlement).await, SettleAnswer::Settled);
         ended.push(arrival.message.id);
     }
@@ -135,7 +136,7 @@ pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
         assert!(s.db.task(id, Default::default()).await.unwrap().is_none());
     }
     assert_eq!(s.history(running.message.id).await, [Event::Running]);
-    for table in ["task_attempts", "task_logs"] {
+    for table in ["task_attempts", "task_logs", "task_calls"] {
         assert_eq!(s.back_door.number(&format!("SELECT count(*) FROM {table}")).await, 0);
     }
     assert_eq!(s.back_door.number("SELECT count(*) FROM task_events").await, 1);

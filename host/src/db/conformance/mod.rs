@@ -1,15 +1,19 @@
 //! What every database must do, written once and run against each. A behaviour takes a [`Subject`]: a fresh, migrated database
 //! behind the trait, and a back door to it for what no operation can bring about (time passing, a foreign table).
 
+mod buckets;
+mod calls;
 mod claims;
 mod duties;
 mod hosts;
 mod letters;
+mod memories;
 mod outbox;
 mod reading;
 mod schema;
 mod settling;
 mod shapes;
+mod spending;
 mod subject;
 mod submitting;
 mod takeovers;
@@ -76,6 +80,37 @@ behaviours! { {
         an_outcome_that_the_database_refuses_becomes_a_failure_and_its_neighbours_are_settled
         logs_go_on_over_all_attempts_and_are_made_storable
         a_large_batch_is_settled_in_one_call;
+    calls:
+        calls_are_stored_with_their_attempts_settlement
+        calls_are_made_storable_and_go_with_an_outcome_that_is_not
+        a_fenced_settlement_leaves_no_calls
+        calls_are_read_from_where_the_reader_was
+        an_erased_task_keeps_the_counts_of_its_calls_and_none_of_their_words;
+    buckets:
+        what_was_set_is_read_until_it_is_deleted
+        buckets_and_plugins_do_not_meet
+        keys_are_listed_page_by_page
+        numbers_are_text_that_both_sides_read
+        of_concurrent_increments_none_is_lost
+        a_batch_is_set_whole_or_not_at_all
+        limits_hold_whoever_writes_at_the_same_time
+        an_attempt_that_lost_its_task_writes_nothing;
+    memories:
+        a_text_is_found_by_its_words_in_any_order
+        of_equals_the_newest_is_first_and_without_a_word_all_are_equal
+        words_of_every_script_are_found_however_they_are_written
+        nothing_in_a_query_is_an_operator
+        memories_and_plugins_do_not_meet
+        the_same_is_remembered_once_and_forgotten_for_good
+        a_memory_is_full_at_its_limit
+        an_attempt_that_lost_its_task_remembers_and_forgets_nothing;
+    spending:
+        an_allowance_is_used_up_by_a_task_and_by_a_day
+        several_amounts_are_spent_together_or_not_at_all
+        only_what_has_a_maximum_is_counted
+        of_concurrent_spenders_none_spends_what_another_has
+        what_was_taken_is_put_right_and_never_below_nothing
+        what_was_spent_goes_with_its_task_and_after_its_time;
     submitting:
         a_submitted_task_is_pending_and_in_the_outbox
         a_submitted_task_ahead_of_its_time_is_scheduled

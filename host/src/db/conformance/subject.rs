@@ -1,7 +1,7 @@
 //! What the behaviours need: a database, a back door, and short words for usual steps.
 
 use crate::db::*;
-use crate::task::settle::{LogLine, Usage};
+use crate::task::settle::{Call, LogLine, Usage};
 use crate::task::*;
 use crate::task::{settle::Ended, settle::Settlement};
 use serde_json::Value;
@@ -203,6 +203,7 @@ pub fn settlement(arrival: &Arrival, claimed: &Claimed, ended: Ended) -> Settlem
         digest: DIGEST.into(),
         usage: Usage { wall_us: 12, cpu_us: 7, ..Usage::default() },
         logs: Vec::new(),
+        calls: Vec::new(),
     }
 }
 
@@ -216,6 +217,22 @@ pub fn line(seq: u32, logger: &str, message: &str) -> LogLine {
         logger: logger.into(),
         message: message.into(),
         cut: false,
+    }
+}
+
+/// A call that took its number in milliseconds.
+pub fn call(seq: u32, target: &str) -> Call {
+    Call {
+        seq,
+        at: at("2030-01-01T00:00:00.000001Z"),
+        capability: "llm".into(),
+        operation: "chat".into(),
+        target: target.into(),
+        duration_us: u64::from(seq) * 1_000,
+        request_bytes: 10,
+        response_bytes: 20,
+        result: "ok".into(),
+        detail: serde_json::json!({"input_tokens": 7}),
     }
 }
 

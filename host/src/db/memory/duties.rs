@@ -191,6 +191,8 @@ impl Tables {
                 self.tasks.remove(&id);
                 self.events.remove(&id);
                 self.logs.remove(&id);
+                self.calls.remove(&id);
+                self.task_spending.retain(|(task, _), _| *task != id);
                 self.outbox.remove(&id);
                 self.attempts.retain(|(task, _), _| *task != id);
                 left -= 1;
@@ -205,6 +207,8 @@ impl Tables {
             self.dead.remove(&id);
             pruned += 1;
         }
+        let oldest = now.date_naive() - chrono::TimeDelta::days(plan::SPENDING_KEPT.into());
+        self.spending.retain(|(_, day, _), _| *day >= oldest);
         let shown = Tables::ago(now, plan::HOST_SHOWN);
         let tasks = &self.tasks;
         self.hosts.retain(|id, host| {

@@ -7,6 +7,7 @@ mod duties;
 mod operators;
 mod path;
 mod reading;
+mod stores;
 mod tables;
 #[cfg(test)]
 pub(in crate::db) mod tests;
@@ -160,6 +161,9 @@ impl Db for MemoryDb {
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
         self.at_once(|tables, _| Ok(tables.sizes()))
     }
+    fn stores(&self) -> &dyn Stores {
+        self
+    }
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.at_once(|tables, _| tables.row(id, fields))
     }
@@ -174,6 +178,9 @@ impl Db for MemoryDb {
     }
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.logs_after(id, after, limit)))
+    }
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
+        self.at_once(|tables, _| Ok(tables.calls_after(id, after, limit)))
     }
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.attempts_of(id)))

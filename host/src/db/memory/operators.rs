@@ -56,6 +56,11 @@ impl Tables {
         }
         self.events.entry(id).or_default().iter_mut().for_each(|event| event.detail = Value::Null);
         self.logs.remove(&id);
+        self.calls
+            .entry(id)
+            .or_default()
+            .iter_mut()
+            .for_each(|call| (call.target, call.detail) = ("erased".into(), Value::Null));
         let its = |row: &&mut super::tables::Letter| row.letter.task_id == Some(id) || row.redriven_as == Some(id);
         for row in self.dead.values_mut().filter(its) {
             (row.letter.body, row.letter.properties) = (Vec::new().into(), json!({}));
@@ -103,6 +108,12 @@ impl Tables {
             ("outbox", self.outbox.len()),
             ("hosts", self.hosts.len()),
             ("dead_letters", self.dead.len()),
+            ("task_calls", inner(self.calls.values().map(Vec::len).collect())),
+            ("stores", self.stores.len()),
+            ("buckets", self.buckets.len()),
+            ("memories", self.memories.len()),
+            ("spending", self.spending.len()),
+            ("task_spending", self.task_spending.len()),
         ];
         // It has no files; a row, and the table itself, counts for a hundred bytes.
         let size = |(table, rows): (&str, usize)| TableSize {

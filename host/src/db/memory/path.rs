@@ -3,11 +3,12 @@
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Outcome, Submission, Write, content_hash, unstorable};
 use super::super::{
-    AttemptRow, CancelAnswer, ClaimAnswer, Claimant, DeadLetter, DeadRecorded, LogRow, NewTask, SettleAnswer,
+    AttemptRow, CallRow, CancelAnswer, ClaimAnswer, Claimant, DeadLetter, DeadRecorded, LogRow, NewTask, SettleAnswer,
     Submitted, storable,
 };
 use super::tables::{Letter, Tables};
-use crate::task::{Arrival, Event, HostId, Settlement, State, TaskId, decide};
+use crate::task::settle::Call;
+use crate::task::{Arrival, Event, Fence, HostId, Settlement, State, TaskId, decide};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 
@@ -97,6 +98,7 @@ impl Tables {
             ended: outcome.event.as_str().into(),
             failure: settlement.ended.failure().cloned(),
             usage: Some(settlement.usage),
+            called_us: outcome.calls.iter().map(|call| plan::counted(call.duration_us)).reduce(|a, b| a + b),
         };
         self.attempts.insert(key, row);
         self.enter(outcome.id, now);
@@ -112,6 +114,8 @@ impl Tables {
             cut: line.cut,
         });
         self.logs.entry(outcome.id).or_default().extend(lines);
+        let calls = outcome.calls.iter().zip(1..).map(|(call, seq)| called(call, outcome.fence, seq, attempt));
+        self.calls.entry(outcome.id).or_default().extend(calls);
         if outcome.outbox {
             self.enqueue(outcome.id, now);
         }
@@ -187,5 +191,23 @@ impl Tables {
             self.give_birth(&Birth::of_dead_letter(letter, id)?, now)?;
         }
         Ok(DeadRecorded { id: self.last_letter, repeated: false })
+    }
+}
+
+fn called(call: &Call, fence: Fence, seq: i64, attempt: u32) -> CallRow {
+    let text = |text: &str| storable::text(text).into_owned();
+    CallRow {
+        fence,
+        seq,
+        at: call.at,
+        attempt,
+        capability: text(&call.capability),
+        operation: text(&call.operation),
+        target: text(&call.target),
+        duration_us: plan::counted(call.duration_us),
+        request_bytes: plan::counted(call.request_bytes),
+        response_bytes: plan::counted(call.response_bytes),
+        result: text(&call.result),
+        detail: super::tables::value(plan::call_detail(call).as_deref()),
     }
 }

@@ -2,7 +2,9 @@
 
 use super::super::fault::Fault;
 use super::super::plan::BODY_SHOWN;
-use super::super::{AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, TaskFilter, TaskRow};
+use super::super::{
+    AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, TaskFilter, TaskRow,
+};
 use super::tables::{Tables, Task, value};
 use crate::db::OutboxReason;
 use crate::task::{Failure, State, TaskId, WaitCode, Waiting};
@@ -100,6 +102,12 @@ impl Tables {
     pub(super) fn logs_after(&self, id: TaskId, after: i64, limit: u32) -> Vec<LogRow> {
         let lines = self.logs.get(&id).into_iter().flatten();
         lines.filter(|line| line.seq > after).take(limit as usize).cloned().collect()
+    }
+
+    pub(super) fn calls_after(&self, id: TaskId, after: CallCursor, limit: u32) -> Vec<CallRow> {
+        let calls = self.calls.get(&id).into_iter().flatten();
+        let after = |call: &&CallRow| (call.fence, call.seq) > (after.fence, after.seq);
+        calls.filter(after).take(limit as usize).cloned().collect()
     }
 
     pub(super) fn attempts_of(&self, id: TaskId) -> Vec<AttemptRow> {

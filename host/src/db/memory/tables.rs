@@ -2,9 +2,10 @@
 
 use super::super::fault::Fault;
 use super::super::plan::{Birth, Locked, Write, bounded};
-use super::super::{AttemptRow, DeadLetter, EventRow, HostRow, LogRow, OutboxReason};
+use super::super::{AttemptRow, CallRow, DeadLetter, EventRow, HostRow, LogRow, OutboxReason, Place};
+use super::stores::Entry;
 use crate::task::{Event, Fence, HostId, State, TaskId, TaskMessage, WaitCode, claim};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub struct Tables {
     pub events: BTreeMap<TaskId, Vec<EventRow>>,
     /// By task, in order.
     pub logs: BTreeMap<TaskId, Vec<LogRow>>,
+    /// By task, in order.
+    pub calls: BTreeMap<TaskId, Vec<CallRow>>,
     /// Ended ones, by task and claim.
     pub attempts: BTreeMap<(TaskId, Fence), AttemptRow>,
     /// By id.
@@ -26,10 +29,18 @@ pub struct Tables {
     pub outbox: BTreeMap<TaskId, Out>,
     /// By id.
     pub dead: BTreeMap<i64, Letter>,
+    /// Plugins that keep something.
+    pub(super) stores: BTreeSet<String>,
+    pub(super) buckets: BTreeMap<(Place, String), (i64, Vec<u8>)>,
+    /// Oldest first.
+    pub(super) memories: Vec<Entry>,
+    pub(super) spending: BTreeMap<(String, NaiveDate, &'static str), i64>,
+    pub(super) task_spending: BTreeMap<(TaskId, &'static str), i64>,
     /// What somebody did to a row that had ended (I2). Nothing ever should.
     pub touched_after_the_end: BTreeSet<TaskId>,
     pub(super) refused: BTreeSet<String>,
     pub(super) last_letter: i64,
+    pub(super) last_key: i64,
     pub(super) last_token: u128,
 }
 
@@ -332,6 +343,7 @@ impl Tables {
             ended: "host_lost".into(),
             failure: None,
             usage: None,
+            called_us: None,
         };
         self.attempts.insert((id, task.fence), row);
     }

@@ -44,6 +44,12 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
 impl Door {
     fn update(&self, update: &Update<'_>) -> u64 {
         let mut tables = self.0.look();
+        if update.table == "spending" {
+            let day: chrono::NaiveDate = update.set[0].1.parse().unwrap();
+            let moved = std::mem::take(&mut tables.spending);
+            tables.spending = moved.into_iter().map(|((plugin, _, kind), used)| ((plugin, day, kind), used)).collect();
+            return tables.spending.len() as u64;
+        }
         let mut changed = 0;
         for (column, value) in &update.set {
             let at = time(value);

@@ -8,6 +8,7 @@ mod erasure;
 mod known;
 mod letter;
 mod outcome;
+mod store;
 mod submission;
 mod write;
 
@@ -15,7 +16,11 @@ pub(super) use birth::Birth;
 pub(super) use erasure::erased;
 pub(super) use known::Known;
 pub(super) use letter::{content_hash, may_be_known, redrive_id};
-pub(super) use outcome::{Outcome, unstorable};
+pub(super) use outcome::{Outcome, call_detail, counted, unstorable};
+pub(super) use store::{
+    Held, RECALLED, added, afforded, asked, countable, counted_amounts, held_after, held_without, indexed,
+    memory_digest, pairs, room_to_remember, sum,
+};
 pub(super) use submission::Submission;
 pub(super) use write::{Locked, Write, answer};
 
@@ -29,6 +34,8 @@ pub(super) const BODY_SHOWN: i64 = 64 * 1024;
 pub(super) const SAME_LETTER: std::time::Duration = std::time::Duration::from_secs(3600);
 /// How long an ended host is shown, and then forgotten.
 pub(super) const HOST_SHOWN: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// Days for which it is remembered what was spent on them.
+pub(super) const SPENDING_KEPT: i32 = 35;
 /// The longest delay that is computed with; a policy's own ceiling is far below.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
 

@@ -5,7 +5,8 @@ use super::super::storable;
 use super::birth::stored;
 use super::bounded;
 use crate::task::{
-    Event, Failure, FailureKind, Fence, Settlement, State, TaskId, WaitCode, settle::Ended, settle::LogLine,
+    Event, Failure, FailureKind, Fence, Settlement, State, TaskId, WaitCode, settle::Call, settle::Ended,
+    settle::LogLine,
 };
 use chrono::TimeDelta;
 use serde_json::json;
@@ -34,6 +35,7 @@ pub(in crate::db) struct Outcome<'a> {
     pub detail: Option<String>,
     pub outbox: bool,
     pub logs: &'a [LogLine],
+    pub calls: &'a [Call],
 }
 
 impl<'a> Outcome<'a> {
@@ -86,6 +88,7 @@ impl<'a> Outcome<'a> {
             detail,
             outbox: ended.state() == State::Pending,
             logs: &settlement.logs,
+            calls: &settlement.calls,
         })
     }
 }
@@ -94,10 +97,20 @@ fn millis(duration: std::time::Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// What is recorded in place of a settlement that the database refuses: the task ends, says why, and its logs are left out,
-/// since they may be what was refused.
+/// A number of a call as both databases hold it.
+pub(in crate::db) fn counted(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// What else is known of a call, as JSON text; `None`: nothing.
+pub(in crate::db) fn call_detail(call: &Call) -> Option<String> {
+    (!call.detail.is_null()).then(|| storable::json(&call.detail))
+}
+
+/// What is recorded in place of a settlement that the database refuses: the task ends, says why, and its logs and calls are
+/// left out, since they may be what was refused.
 pub(in crate::db) fn unstorable(settlement: &Settlement, reason: &str) -> Settlement {
     let failure = Failure::fatal(FailureKind::Internal, format!("its outcome could not be stored: {reason}"))
         .with_detail(json!({"event": settlement.ended.event().as_str()}));
-    Settlement { ended: Ended::Failed { failure }, logs: Vec::new(), ..settlement.clone() }
+    Settlement { ended: Ended::Failed { failure }, logs: Vec::new(), calls: Vec::new(), ..settlement.clone() }
 }

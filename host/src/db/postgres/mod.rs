@@ -1,11 +1,13 @@
 //! Postgres. One statement per transition; batches travel as arrays.
 
+mod buckets;
 mod claim;
 mod connect;
 mod dead;
 mod duties;
 mod erase;
 mod hosts;
+mod memories;
 mod outbox;
 mod prune;
 mod read;
@@ -13,6 +15,8 @@ mod redrive;
 mod retry;
 mod settle;
 mod sizes;
+mod spending;
+mod stores;
 mod submit;
 mod transition;
 mod version;
@@ -245,6 +249,10 @@ impl Db for PostgresDb {
         self.run("measure the tables", |c| Box::pin(sizes::sizes(c))).await
     }
 
+    fn stores(&self) -> &dyn Stores {
+        self
+    }
+
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.run("read a task", move |c| Box::pin(read::task(c, id, fields))).await
     }
@@ -273,6 +281,10 @@ impl Db for PostgresDb {
 
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.run("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
+    }
+
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
+        self.run("read calls", move |c| Box::pin(read::calls(c, id, after, limit))).await
     }
 
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {

@@ -22,6 +22,8 @@ statements! {
     FORGET = "WITH events AS (DELETE FROM task_events WHERE task_id = ANY($1)),
         attempts AS (DELETE FROM task_attempts WHERE task_id = ANY($1)),
         logs AS (DELETE FROM task_logs WHERE task_id = ANY($1)),
+        calls AS (DELETE FROM task_calls WHERE task_id = ANY($1)),
+        spent AS (DELETE FROM task_spending WHERE task_id = ANY($1)),
         queued AS (DELETE FROM outbox WHERE task_id = ANY($1))
         DELETE FROM tasks WHERE id = ANY($1)";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (
@@ -39,6 +41,8 @@ statements! {
             AND r.finished_at < statement_timestamp() - $1::interval
             AND (SELECT o.id FROM tasks o WHERE o.id = r.retry_of) IS NOT NULL";
     PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < statement_timestamp() - $1::interval";
+    /// What was spent on days long gone.
+    DAYS = "DELETE FROM spending WHERE day < CAST(statement_timestamp() AS date) - CAST($1 AS integer)";
     HOSTS = "DELETE FROM hosts h WHERE lease_until < statement_timestamp() - $1::interval
         AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')";
 }
@@ -58,6 +62,7 @@ pub(super) async fn prune(connection: &mut PgConnection, keep: Retention, limit:
         query(FORGET).bind(&ids).execute(&mut *tx).await?;
     }
     let letters = query(LETTERS).bind(interval(keep.dead)).bind(left).execute(&mut *tx).await?.rows_affected();
+    query(DAYS).bind(plan::SPENDING_KEPT).execute(&mut *tx).await?;
     query(HOSTS).bind(interval(plan::HOST_SHOWN)).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(ids.len() as u64 + letters)

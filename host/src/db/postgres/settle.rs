@@ -3,15 +3,15 @@
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan::{Outcome, unstorable};
+use super::super::plan::{Outcome, call_detail, counted, unstorable};
 use super::super::{SettleAnswer, storable};
 use super::transition::column;
-use crate::task::{Fence, HostId, Settlement, TaskId, WaitCode, settle::LogLine};
+use crate::task::{Fence, HostId, Settlement, TaskId, WaitCode, settle::Call, settle::LogLine};
 use sqlx::{PgConnection, query};
 use std::collections::HashSet;
 
 statements! {
-    /// State, event, attempt, logs and outbox row of attempts that ended, each only while its task runs under its fence.
+    /// State, event, attempt, logs, calls and outbox row of attempts that ended, each only while its task runs under its fence.
     /// State and owner are compared in a way that no index serves: rows are to be found by id, not by a walk through all
     /// that this owner runs and ran.
     SETTLE = "WITH i AS (
@@ -60,6 +60,15 @@ statements! {
         FROM changed c JOIN unnest($19::uuid[], $20::bigint[], $21::bigint[], $22::timestamptz[], $23::text[], $24::text[],
             $25::text[], $26::text[], $27::boolean[])
             AS l(id, fence, line, at, stream, level, logger, message, cut) USING (id, fence)
+    ), called AS (
+        INSERT INTO task_calls (task_id, fence, seq, at, attempt, capability, operation, target, duration_us, request_bytes,
+            response_bytes, result, detail)
+        SELECT c.id, c.fence, l.seq, l.at, c.attempt, l.capability, l.operation, l.target, l.duration_us, l.request_bytes,
+            l.response_bytes, l.result, l.detail
+        FROM changed c JOIN unnest($29::uuid[], $30::bigint[], $31::bigint[], $32::timestamptz[], $33::text[], $34::text[],
+            $35::text[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[], $40::text[])
+            AS l(id, fence, seq, at, capability, operation, target, duration_us, request_bytes, response_bytes, result,
+            detail) USING (id, fence)
     )
     SELECT id, fence FROM changed";
     /// Attempts that this host has settled: the proof that an earlier call went through, whatever happened since.
@@ -68,12 +77,22 @@ statements! {
         WHERE a.host = $1 AND a.ended <> 'host_lost'";
 }
 
-/// One log line and the claim it belongs to.
-struct Line<'a> {
+/// One line of an attempt and the claim it belongs to.
+struct Line<'a, T> {
     id: TaskId,
     fence: Fence,
     position: i64,
-    line: &'a LogLine,
+    line: &'a T,
+}
+
+/// Lines of all attempts, each with its position among those of its own.
+fn lines<'a, T>(outcomes: &[Outcome<'a>], of: impl Fn(&Outcome<'a>) -> &'a [T]) -> Vec<Line<'a, T>> {
+    let mut all = Vec::new();
+    for outcome in outcomes {
+        let (id, fence) = (outcome.id, outcome.fence);
+        all.extend(of(outcome).iter().zip(1..).map(|(line, position)| Line { id, fence, position, line }));
+    }
+    all
 }
 
 pub(super) async fn settle(
@@ -111,10 +130,8 @@ async fn settle_sorted(
     let mut first = HashSet::new();
     let outcomes: Vec<Outcome<'_>> =
         batch.iter().filter(|s| first.insert((s.id, s.fence))).map(|s| Outcome::of(s)).collect::<Result<_, _>>()?;
-    let lines: Vec<Line<'_>> = outcomes
-        .iter()
-        .flat_map(|o| o.logs.iter().zip(1..).map(|(line, position)| Line { id: o.id, fence: o.fence, position, line }))
-        .collect();
+    let calls: Vec<Line<'_, Call>> = lines(&outcomes, |o| o.calls);
+    let lines: Vec<Line<'_, LogLine>> = lines(&outcomes, |o| o.logs);
     let rows = query(SETTLE)
         .bind(host)
         .bind(column(&outcomes, |o| o.id))
@@ -144,6 +161,18 @@ async fn settle_sorted(
         .bind(column(&lines, |l| storable::text(&l.line.message)))
         .bind(column(&lines, |l| l.line.cut))
         .bind(column(&outcomes, |o| o.child_lost))
+        .bind(column(&calls, |c| c.id))
+        .bind(column(&calls, |c| c.fence))
+        .bind(column(&calls, |c| c.position))
+        .bind(column(&calls, |c| c.line.at))
+        .bind(column(&calls, |c| storable::text(&c.line.capability)))
+        .bind(column(&calls, |c| storable::text(&c.line.operation)))
+        .bind(column(&calls, |c| storable::text(&c.line.target)))
+        .bind(column(&calls, |c| counted(c.line.duration_us)))
+        .bind(column(&calls, |c| counted(c.line.request_bytes)))
+        .bind(column(&calls, |c| counted(c.line.response_bytes)))
+        .bind(column(&calls, |c| storable::text(&c.line.result)))
+        .bind(column(&calls, |c| call_detail(c.line)))
         .fetch_all(&mut *connection)
         .await?;
     let mut settled = HashSet::new();

@@ -103,12 +103,14 @@ async fn every_statement_is_taken_by_the_database() {
     db.migrate().await.unwrap();
     let mut connection = db.line.pool.acquire().await.unwrap();
     let files = [
+        ("buckets", buckets::ALL),
         ("claim", claim::ALL),
         ("connect", connect::ALL),
         ("dead", dead::ALL),
         ("duties", duties::ALL),
         ("erase", erase::ALL),
         ("hosts", hosts::ALL),
+        ("memories", memories::ALL),
         ("outbox", outbox::ALL),
         ("prune", prune::ALL),
         ("read", read::ALL),
@@ -116,6 +118,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("retry", retry::ALL),
         ("settle", settle::ALL),
         ("sizes", sizes::ALL),
+        ("spending", spending::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("version", version::ALL),
@@ -191,6 +194,47 @@ async fn an_operation_that_takes_too_long_is_unavailable_and_works_when_repeated
         }
     };
     assert!(matches!(answer, ClaimAnswer::Run(_) | ClaimAnswer::Mine(_)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_write_that_waits_for_the_end_of_its_attempt_is_fenced() {
+    let own = Own::new().await;
+    let db = Arc::new(own.with(Own::options()));
+    db.migrate().await.unwrap();
+    let (host, arrival) = (conformance::id(), arrival());
+    db.claim(conformance::steady(host), std::slice::from_ref(&arrival)).await.unwrap();
+    let mut settling = own.raw.begin().await.unwrap();
+    let end = format!(
+        "UPDATE tasks SET state = 'cancelled', finished_at = statement_timestamp() WHERE id = '{}'",
+        arrival.message.id
+    );
+    raw_sql(AssertSqlSafe(end)).execute(&mut *settling).await.unwrap();
+    let (writer, place) = (Some((arrival.message.id, 1)), Place { plugin: "p".into(), name: "b".into() });
+    let writing = tokio::spawn({
+        let db = db.clone();
+        async move {
+            let pairs = vec![("k".to_owned(), Vec::new())];
+            db.stores().bucket_set(&place, pairs, &StoreLimits::default(), writer).await.unwrap()
+        }
+    });
+    until_waiting(&own, 1).await;
+    settling.commit().await.unwrap();
+    assert_eq!(writing.await.unwrap(), Err(StoreRefusal::Fenced));
+    assert_eq!(own.number("SELECT count(*) FROM buckets").await, 0);
+}
+
+#[tokio::test]
+async fn a_memory_is_searched_by_the_index_of_its_words() {
+    let own = Own::new().await;
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let mut connection = db.line.pool.acquire().await.unwrap();
+    let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN {}", memories::SEARCH)));
+    let words = vec!["scope one".to_owned(), "scope two".to_owned()];
+    let rows = explain.bind("p").bind("m").bind(words).bind(9i64).fetch_all(&mut *connection).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(plan.iter().any(|line| line.contains("Bitmap Index Scan on memories_found")), "{plan:#?}");
+    assert!(!plan.iter().any(|line| line.contains("Filter: ") && line.contains("@@")), "{plan:#?}");
 }
 
 #[tokio::test]

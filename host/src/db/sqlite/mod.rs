@@ -1,10 +1,12 @@
 //! SQLite: the same tables and the same answers for one process. One writer, in the order of arrival; many readers.
 
+mod buckets;
 mod claim;
 mod dead;
 mod duties;
 mod erase;
 mod hosts;
+mod memories;
 mod outbox;
 mod prune;
 mod read;
@@ -12,6 +14,8 @@ mod redrive;
 mod retry;
 mod settle;
 mod sizes;
+mod spending;
+mod stores;
 mod submit;
 mod transition;
 mod version;
@@ -277,6 +281,10 @@ impl Db for SqliteDb {
         self.read("measure the tables", |c| Box::pin(sizes::sizes(c))).await
     }
 
+    fn stores(&self) -> &dyn Stores {
+        self
+    }
+
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.read("read a task", move |c| Box::pin(read::task(c, id, fields))).await
     }
@@ -305,6 +313,10 @@ impl Db for SqliteDb {
 
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.read("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
+    }
+
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
+        self.read("read calls", move |c| Box::pin(read::calls(c, id, after, limit))).await
     }
 
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {

@@ -18,6 +18,8 @@ statements! {
     EVENTS = "DELETE FROM task_events WHERE task_id = ?1";
     ATTEMPTS = "DELETE FROM task_attempts WHERE task_id = ?1";
     LOGS = "DELETE FROM task_logs WHERE task_id = ?1";
+    CALLS = "DELETE FROM task_calls WHERE task_id = ?1";
+    SPENT = "DELETE FROM task_spending WHERE task_id = ?1";
     OUTBOX = "DELETE FROM outbox WHERE task_id = ?1";
     TASK = "DELETE FROM tasks WHERE id = ?1";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE at < ?1 ORDER BY at LIMIT ?2)";
@@ -25,6 +27,8 @@ statements! {
         WHERE state = ?1 AND finished_at < ?2 AND (state <> 'completed' OR retry_of IS NULL
             OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.id = t.retry_of))";
     PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < ?1";
+    /// What was spent on days long gone.
+    DAYS = "DELETE FROM spending WHERE day < date(?1, -?2 || ' days')";
     HOSTS = "DELETE FROM hosts WHERE lease_until < ?1
         AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.owner = hosts.id AND t.state = 'running')";
 }
@@ -41,12 +45,13 @@ pub(super) async fn prune(connection: &mut SqliteConnection, keep: Retention, li
         left -= rows.len() as i64;
     }
     for id in &ids {
-        for statement in [EVENTS, ATTEMPTS, LOGS, OUTBOX, TASK] {
+        for statement in [EVENTS, ATTEMPTS, LOGS, CALLS, SPENT, OUTBOX, TASK] {
             query(statement).bind(id.hyphenated()).execute(&mut *tx).await?;
         }
     }
     let old = stamp(now - bounded(keep.dead));
     let letters = query(LETTERS).bind(old).bind(left).execute(&mut *tx).await?.rows_affected();
+    query(DAYS).bind(stamp(now)).bind(plan::SPENDING_KEPT).execute(&mut *tx).await?;
     query(HOSTS).bind(stamp(now - bounded(plan::HOST_SHOWN))).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(ids.len() as u64 + letters)

@@ -3,7 +3,10 @@
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::BODY_SHOWN;
-use super::super::{AttemptRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, ParkedTask, TaskFilter, TaskRow, rows};
+use super::super::{
+    AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, ParkedTask, TaskFilter, TaskRow,
+    rows,
+};
 use crate::task::{FailureKind, State, TaskId};
 use serde_json::Value;
 use sqlx::{SqliteConnection, query};
@@ -36,8 +39,13 @@ statements! {
         WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
     LOGS = "SELECT seq, at, attempt, stream, level, logger, message, cut FROM task_logs
         WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-    ATTEMPTS = "SELECT attempt, fence, host, build, version, digest, started_at, finished_at, ended, failure, usage
-        FROM task_attempts WHERE task_id = ?1 ORDER BY fence";
+    CALLS = "SELECT fence, seq, at, attempt, capability, operation, target, duration_us, request_bytes, response_bytes,
+            result, detail FROM task_calls
+        WHERE task_id = ?1 AND (fence, seq) > (?2, ?3) ORDER BY fence, seq LIMIT ?4";
+    ATTEMPTS = "SELECT a.attempt, a.fence, a.host, a.build, a.version, a.digest, a.started_at, a.finished_at, a.ended,
+            a.failure, a.usage, (SELECT CAST(sum(c.duration_us) AS bigint) FROM task_calls c
+                WHERE c.task_id = a.task_id AND c.fence = a.fence) AS called_us
+        FROM task_attempts a WHERE a.task_id = ?1 ORDER BY a.fence";
     DEAD = "SELECT id, at, reason, detail, queue, task_id, plugin, COALESCE(substr(body, 1, ?5), x'') AS body,
         length(body) AS body_bytes, properties, redriven_at,
         redriven_as, erased_at FROM dead_letters
@@ -109,6 +117,17 @@ pub(super) async fn logs(
 ) -> Result<Vec<LogRow>, Fault> {
     let rows = query(LOGS).bind(id.hyphenated()).bind(after).bind(limit).fetch_all(connection).await?;
     rows.iter().map(rows::log).collect()
+}
+
+pub(super) async fn calls(
+    connection: &mut SqliteConnection,
+    id: TaskId,
+    after: CallCursor,
+    limit: u32,
+) -> Result<Vec<CallRow>, Fault> {
+    let rows =
+        query(CALLS).bind(id.hyphenated()).bind(after.fence).bind(after.seq).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(rows::call).collect()
 }
 
 pub(super) async fn attempts(connection: &mut SqliteConnection, id: TaskId) -> Result<Vec<AttemptRow>, Fault> {

@@ -3,10 +3,10 @@
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::{Outcome, unstorable};
+use super::super::plan::{Outcome, call_detail, counted, unstorable};
 use super::super::{SettleAnswer, storable};
 use super::transition::{EVENT, begin, enqueue};
-use crate::task::{HostId, Settlement, WaitCode};
+use crate::task::{HostId, Settlement, WaitCode, settle::Call};
 use chrono::{DateTime, Utc};
 use sqlx::{SqliteConnection, query};
 
@@ -29,6 +29,12 @@ statements! {
         SELECT ?1, ?2 + l.key + 1, l.value ->> 0, ?3, l.value ->> 1, l.value ->> 2, l.value ->> 3, l.value ->> 4,
             l.value ->> 5
         FROM json_each(?4) l";
+    /// All calls of an attempt at once, as its lines.
+    CALLS = "INSERT INTO task_calls (task_id, fence, seq, at, attempt, capability, operation, target, duration_us,
+            request_bytes, response_bytes, result, detail)
+        SELECT ?1, ?2, c.key + 1, c.value ->> 0, ?3, c.value ->> 1, c.value ->> 2, c.value ->> 3, c.value ->> 4,
+            c.value ->> 5, c.value ->> 6, c.value ->> 7, c.value ->> 8
+        FROM json_each(?4) c";
     /// An attempt that this host has settled: the proof that an earlier call went through, whatever happened since.
     SETTLED = "SELECT fence FROM task_attempts WHERE task_id = ?1 AND fence = ?2 AND host = ?3 AND ended <> 'host_lost'";
 }
@@ -142,8 +148,32 @@ async fn settle_one(
             .execute(&mut *connection)
             .await?;
     }
+    if !outcome.calls.is_empty() {
+        query(CALLS)
+            .bind(id)
+            .bind(outcome.fence)
+            .bind(attempt)
+            .bind(calls(outcome.calls)?)
+            .execute(&mut *connection)
+            .await?;
+    }
     if outcome.outbox {
         enqueue(connection, outcome.id, now).await?;
     }
     Ok(SettleAnswer::Settled)
+}
+
+/// The columns of calls, as JSON text.
+fn calls(calls: &[Call]) -> Result<String, Fault> {
+    let rows: Vec<_> = calls
+        .iter()
+        .map(|c| {
+            let words = (storable::text(&c.capability), storable::text(&c.operation), storable::text(&c.target));
+            let counts = (counted(c.duration_us), counted(c.request_bytes), counted(c.response_bytes));
+            let (capability, operation, target) = words;
+            let (result, detail) = (storable::text(&c.result), call_detail(c));
+            (stamp(c.at), capability, operation, target, counts.0, counts.1, counts.2, result, detail)
+        })
+        .collect();
+    serde_json::to_string(&rows).map_err(|e| Fault::Defect(format!("calls: {e}")))
 }

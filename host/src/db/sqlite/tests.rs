@@ -48,7 +48,9 @@ impl BackDoor for Own {
     }
 
     async fn empty(&self) {
-        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        // The tables behind the index of words go with it.
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
+            AND name NOT LIKE 'memory\\_words\\_%' ESCAPE '\\'";
         for row in raw_sql(sql).fetch_all(&self.raw).await.unwrap() {
             self.execute(&format!("DROP TABLE {}", row.get::<String, _>(0))).await.unwrap();
         }
@@ -74,10 +76,12 @@ async fn every_statement_is_taken_by_the_database() {
     db.migrate().await.unwrap();
     let mut connection = db.writer.pool.acquire().await.unwrap();
     let files = [
+        ("buckets", buckets::ALL),
         ("dead", dead::ALL),
         ("duties", duties::ALL),
         ("erase", erase::ALL),
         ("hosts", hosts::ALL),
+        ("memories", memories::ALL),
         ("outbox", outbox::ALL),
         ("prune", prune::ALL),
         ("read", read::ALL),
@@ -85,6 +89,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("retry", retry::ALL),
         ("settle", settle::ALL),
         ("sizes", sizes::ALL),
+        ("spending", spending::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("version", version::ALL),
@@ -174,6 +179,25 @@ async fn what_was_erased_is_not_in_the_file_either() {
     // With the last connection the write-ahead log goes into the file.
     db.close().await;
     assert_eq!(found(), 0);
+}
+
+#[tokio::test]
+async fn what_was_forgotten_or_deleted_is_not_in_the_file_either() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    let (stores, limits) = (db.stores(), StoreLimits::default());
+    let place = Place { plugin: "p".into(), name: "m".into() };
+    let id = stores.remember(&place, "the word is hunter2", "{}", &limits, None).await.unwrap().unwrap();
+    stores.remember(&place, "another text", "{}", &limits, None).await.unwrap().unwrap();
+    let value = b"hunter2 ".repeat(4_000);
+    stores.bucket_set(&place, vec![("k".into(), value)], &limits, None).await.unwrap().unwrap();
+    stores.forget(&place, id, None).await.unwrap().unwrap();
+    stores.bucket_delete(&place, &["k".to_owned()], None).await.unwrap().unwrap();
+    db.close().await;
+    let file = std::fs::read(own.folder.path().join("agentry.db")).unwrap();
+    assert_eq!(file.windows(7).filter(|bytes| bytes == b"hunter2").count(), 0);
+    assert!(file.windows(7).any(|bytes| bytes == b"another"), "what is kept is there to be seen");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! What goes into the database and what comes out.
 
 mod read;
+mod stores;
 mod verbs;
 
 pub use read::*;
+pub use stores::*;
 pub use verbs::*;
 
 use crate::task::settle::Standing;

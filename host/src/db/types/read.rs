@@ -161,4 +161,66 @@ pub struct AttemptRow {
     pub failure: Option<Failure>,
     /// What it used; `None`: nobody lived to tell.
     pub usage: Option<Usage>,
+    /// How long its recorded calls took together, in microseconds (calls at the same time count each); `None`: there are
+    /// none.
+    pub called_us: Option<i64>,
+}
+
+/// One call of a capability.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct CallRow {
+    /// The claim under which it was made.
+    pub fence: Fence,
+    /// From 1 within the claim.
+    pub seq: i64,
+    /// When it began, by the host's clock.
+    pub at: DateTime<Utc>,
+    /// The attempt.
+    pub attempt: u32,
+    /// `http`, `llm`, `tools`, `keyvalue`, `memory`, `config`, `folders`.
+    pub capability: String,
+    /// What was asked of it.
+    pub operation: String,
+    /// Of what; `erased` once the task is.
+    pub target: String,
+    /// How long it took, in microseconds.
+    pub duration_us: i64,
+    /// Bytes that went out.
+    pub request_bytes: i64,
+    /// Bytes that came in.
+    pub response_bytes: i64,
+    /// `ok`, or a stable word for why not.
+    pub result: String,
+    /// What else is known, by capability.
+    pub detail: Value,
+}
+
+/// Where a reader of calls is: behind this one. Written `FENCE.SEQ`; the default is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallCursor {
+    /// The claim.
+    pub fence: Fence,
+    /// The call within it.
+    pub seq: i64,
+}
+
+impl From<&CallRow> for CallCursor {
+    fn from(row: &CallRow) -> CallCursor {
+        CallCursor { fence: row.fence, seq: row.seq }
+    }
+}
+
+impl std::fmt::Display for CallCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.fence, self.seq)
+    }
+}
+
+impl CallCursor {
+    /// Reads `FENCE.SEQ`.
+    pub fn parse(text: &str) -> Option<CallCursor> {
+        let number = |text: &str| text.parse().ok().filter(|number: &i64| *number >= 0);
+        let (fence, seq) = text.split_once('.')?;
+        Some(CallCursor { fence: number(fence)?, seq: number(seq)? })
+    }
 }

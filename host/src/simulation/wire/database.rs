@@ -268,6 +268,9 @@ impl Db for WireDb {
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
         self.0.world.db.sizes().await
     }
+    fn stores(&self) -> &dyn Stores {
+        self.0.world.db.stores()
+    }
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.0.world.db.task(id, fields).await
     }
@@ -282,6 +285,9 @@ impl Db for WireDb {
     }
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.0.world.db.logs(id, after, limit).await
+    }
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
+        self.0.world.db.calls(id, after, limit).await
     }
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
         self.0.world.db.attempts(id).await

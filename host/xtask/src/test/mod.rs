@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that the tests need, the tests, and a line that says how they went.
 
+mod peers;
 mod previous;
 mod tally;
 
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use self::peers::Peers;
 use self::tally::Tally;
 use crate::process::{self, Read, Terms};
 use crate::services::{self, Services};
@@ -45,10 +47,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let faulty =
         talk::phase("build", "the daemon with faults on demand", build, |binary| binary.display().to_string())?;
     talk::phase("build", "the tests", || build_tests(&workspace), |()| "done".to_owned())?;
+    let peers = peers::prepare(&workspace, &peers::wanted(&workspace, &args.filters, args.full)?)?;
     let tally = talk::phase(
         "tests",
         "running",
-        || run_tests(args, &workspace, &services, &[&binary, &faulty], previous.as_deref()),
+        || run_tests(args, &workspace, &services, &[&binary, &faulty], previous.as_deref(), &peers),
         |tally| format!("{} programs", tally.programs()),
     );
     drop(services);
@@ -78,6 +81,7 @@ fn run_tests(
     services: &Services,
     binaries: &[&Path; 2],
     previous: Option<&Path>,
+    peers: &Peers,
 ) -> anyhow::Result<Tally> {
     let (folder, [binary, faulty]) = hold(binaries, &workspace.target)?;
     let root = workspace::root();
@@ -96,6 +100,10 @@ fn run_tests(
         command.args(["--skip", previous::TEST]);
         tally.skip();
     }
+    for test in &peers.skipped {
+        command.args(["--skip", test]);
+        tally.skip();
+    }
     command.args(&args.filters).args(&args.arguments);
     command.envs(services.env());
     command.env("AGENTRY_TEST_BIN", binary);
@@ -103,6 +111,7 @@ fn run_tests(
     if let Some(previous) = previous {
         command.env("AGENTRY_TEST_PREVIOUS_BIN", previous);
     }
+    command.envs(peers.variables.iter().map(|(name, path)| (name, path)));
     // What a test leaves when it is killed goes with everything else.
     command.env("TMPDIR", &folder);
     command.env("AGENTRY_TEST_PLUGINS", root.join("plugins"));

@@ -109,7 +109,8 @@ impl Failure {
 }
 
 /// `?` on any error that can be shown: it may work another time. What never will is said with `map_err` and
-/// [`Failure::permanent`]. This is why `Failure` itself does not implement `Display`, nor `Error`.
+/// [`Failure::permanent`]. This is why `Failure` itself does not implement `Display`, nor `Error`; nor do the errors of the
+/// capabilities ([`http::Error`](crate::http::Error) and the like), which know themselves what becomes of them.
 impl<E: fmt::Display> From<E> for Failure {
     fn from(error: E) -> Failure {
         // The alternate form, in which `anyhow` and its like print the causes as well.

@@ -24,9 +24,10 @@ mod inside {
 
     #[allow(missing_docs, unsafe_code, reason = "generated from wit/, which holds the documentation")]
     pub mod bindings {
+        // The larger world, for every plugin: of what a component does not use nothing is imported.
         wit_bindgen::generate!({
             path: "../../../wit",
-            world: "plugin",
+            world: "agent",
             pub_export_macro: true,
             generate_all,
         });

@@ -1,11 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+pub mod config;
 pub mod context;
 mod failure;
 #[doc(hidden)]
 pub mod glue;
+pub mod http;
 pub mod json;
+pub mod keyvalue;
+pub mod llm;
 pub mod log;
+pub mod memory;
+pub mod tools;
 
 pub use failure::Failure;
 pub use {serde, serde_json};

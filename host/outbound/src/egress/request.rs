@@ -1,0 +1,186 @@
+//! What a guest asks for, judged before anything is sent.
+
+use super::address::{is_opened, is_reachable};
+use super::mask::Mask;
+use super::{EgressSettings, Exchange, HttpError, HttpGrant};
+use crate::pattern;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, request::Parts};
+use std::net::IpAddr;
+use url::{Host, Position, Url};
+
+/// The longest URL and headers of a request together, in bytes.
+const MAX_HEAD: usize = 64 * 1_024;
+
+/// A request that may be sent.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    /// As the URL has it.
+    pub host: String,
+    pub port: u16,
+    /// It carries a secret in plain text: only to what the operator opened.
+    pub only_opened: bool,
+    /// How long the guest says that its body is.
+    pub declared: Option<u64>,
+    /// The secrets that it carries, to be taken out of the answer.
+    pub mask: Mask,
+}
+
+pub(super) fn judge(
+    parts: Parts,
+    exact: Option<u64>,
+    grant: &HttpGrant,
+    settings: &EgressSettings,
+    exchange: &Exchange,
+) -> Result<Judged, HttpError> {
+    let (method, url) = (parts.method, parse(&parts.uri)?);
+    if pattern::forbidden(method.as_str()) {
+        return Err(invalid(format!("{method} is never sent for a plugin")));
+    }
+    let granted: Vec<_> = grant.requests.iter().filter(|pattern| pattern.allows(&method, &url)).collect();
+    if granted.is_empty() {
+        return Err(HttpError::Denied { method: method.to_string(), origin: url.origin().ascii_serialization() });
+    }
+    let (host, port) = (url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or_default());
+    let literal = literal(&url);
+    let written = |address: IpAddr| granted.iter().any(|pattern| pattern.opens() == Some(address));
+    // hyper asks no resolver about these, so they are judged here.
+    if literal.is_some_and(|address| !written(address) && !is_reachable(address, port, &settings.private)) {
+        return Err(HttpError::ForbiddenAddress { host });
+    }
+    let mut headers = parts.headers;
+    let declared = clean(&mut headers, &url, exact)?;
+    if declared.is_some_and(|bytes| bytes > exchange.request_bytes) {
+        return Err(HttpError::RequestTooLarge { limit: exchange.request_bytes });
+    }
+    let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    if length + url.as_str().len() > MAX_HEAD {
+        return Err(invalid(format!("its URL and headers are longer than {MAX_HEAD} bytes")));
+    }
+    let mut mask = Mask::default();
+    let secret = add_secrets(&mut headers, &method, &url, grant, &mut mask)?;
+    let only_opened = secret && url.scheme() == "http";
+    if only_opened && literal.is_some_and(|address| !written(address) && !is_opened(address, port, &settings.private)) {
+        return Err(plain_secret(&host));
+    }
+    headers
+        .entry(header::USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!("agentry/", env!("CARGO_PKG_VERSION"))));
+    Ok(Judged { method, url, headers, host, port, only_opened, declared, mask })
+}
+
+fn invalid(reason: impl Into<String>) -> HttpError {
+    HttpError::Invalid { reason: reason.into() }
+}
+
+/// A secret in plain text goes only where the operator opened the network on purpose.
+pub(super) fn plain_secret(host: &str) -> HttpError {
+    invalid(format!(
+        "a secret header for {host} would be sent in plain text; use https, or the operator opens {host} in http.private"
+    ))
+}
+
+/// The one place where a URL is read: what is judged is what is sent.
+fn parse(uri: &Uri) -> Result<Url, HttpError> {
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+        return Err(invalid("its URL does not begin with http:// or https:// and a host"));
+    }
+    let url = Url::parse(&uri.to_string()).map_err(|e| invalid(format!("its URL cannot be read: {e}")))?;
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("its URL has a user name; credentials are sent in a header"));
+    }
+    match url.host() {
+        Some(Host::Domain(name)) if name.ends_with('.') => Err(invalid("its host ends in a dot; leave it out")),
+        Some(_) if url.port() != Some(0) => Ok(url),
+        _ => Err(invalid("its URL leads nowhere")),
+    }
+}
+
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(address) => Some(address.into()),
+        Host::Ipv6(address) => Some(address.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// Headers that speak of the connection, which is the host's (RFC 9110, section 7.6.1), or of who the message is for. Some are
+/// refused rather than dropped, so that nobody relies on them.
+fn clean(headers: &mut HeaderMap, url: &Url, exact: Option<u64>) -> Result<Option<u64>, HttpError> {
+    let root = format!("{}/", &url[..Position::BeforePath]);
+    for value in headers.get_all(header::HOST) {
+        // Whoever made the request wrote it as the guest spelled it, which need not be as URLs write it.
+        let said = value.to_str().ok().and_then(|said| Url::parse(&format!("{}://{said}/", url.scheme())).ok());
+        if said.is_none_or(|said| said.as_str() != root) {
+            return Err(invalid("its Host header differs from its URL; leave it out"));
+        }
+    }
+    headers.remove(header::HOST);
+    for value in headers.get_all(header::CONNECTION) {
+        if !value.as_bytes().eq_ignore_ascii_case(b"keep-alive") && !value.as_bytes().eq_ignore_ascii_case(b"close") {
+            return Err(invalid("its Connection header asks for more than keep-alive or close; leave it out"));
+        }
+    }
+    headers.remove(header::CONNECTION);
+    if let Some(name) = headers.keys().find(|name| of_the_connection(name) || **name == header::EXPECT) {
+        return Err(invalid(format!("the header {name} is the host's to set; leave it out")));
+    }
+    let declared = declared(headers, exact)?;
+    headers.remove(header::CONTENT_LENGTH);
+    Ok(declared)
+}
+
+/// How long the body is, if anybody says so.
+fn declared(headers: &HeaderMap, exact: Option<u64>) -> Result<Option<u64>, HttpError> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(said) = lengths.next() else { return Ok(exact) };
+    if lengths.next().is_some() {
+        return Err(invalid("it has more than one Content-Length; leave them out"));
+    }
+    // `parse` alone would take a sign.
+    let digits = said.to_str().ok().filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
+    match digits.and_then(|text| text.parse::<u64>().ok()) {
+        Some(said) if exact.is_none_or(|exact| exact == said) => Ok(Some(said)),
+        _ => Err(invalid("its Content-Length is not its body's length; leave it out")),
+    }
+}
+
+/// Whether a header belongs to one connection, in a request or a response.
+pub(super) fn of_the_connection(name: &HeaderName) -> bool {
+    let names = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
+    names.contains(&name.as_str()) || name.as_str().starts_with("proxy-")
+}
+
+/// Whether there was any.
+fn add_secrets(
+    headers: &mut HeaderMap,
+    method: &Method,
+    url: &Url,
+    grant: &HttpGrant,
+    mask: &mut Mask,
+) -> Result<bool, HttpError> {
+    let mut added: Vec<&HeaderName> = Vec::new();
+    for secret in grant.secrets.iter().filter(|secret| secret.requests.allows(method, url)) {
+        let name = &secret.name;
+        if added.contains(&name) {
+            return Err(invalid(format!("two secrets of the operator's are for its header {name}")));
+        }
+        if headers.contains_key(name) {
+            return Err(invalid(format!(
+                "its header {name} is the host's to set for {}; leave it out",
+                url.authority()
+            )));
+        }
+        let mut value = HeaderValue::from_str(secret.value.expose())
+            .map_err(|_| invalid(format!("the operator's value of the header {name} cannot be sent")))?;
+        value.set_sensitive(true);
+        mask.add(secret.value.expose());
+        headers.insert(name, value);
+        added.push(name);
+    }
+    Ok(!added.is_empty())
+}

@@ -1,0 +1,198 @@
+//! Anthropic's Messages API, version 2023-06-01, after the types that Anthropic publishes with its SDKs.
+
+use super::prompt::{Format, Past, Prompt, Turn};
+use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
+use super::types::{TokenUsage, ToolChoice, ToolResult};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+/// Marks what a call carries for this kind of provider: the thoughts before it, which have to come back with the call's result.
+const TAG: &str = "anthropic:";
+
+/// See the module.
+pub(super) struct Anthropic;
+
+impl Shape for Anthropic {
+    fn endpoint(&self, root: &Url, _model: &str) -> Url {
+        below(root, &["messages"])
+    }
+
+    fn key_header(&self, key: &str) -> (&'static str, String) {
+        ("x-api-key", key.to_owned())
+    }
+
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[("anthropic-version", "2023-06-01")]
+    }
+
+    fn request_id_header(&self) -> &'static str {
+        "request-id"
+    }
+
+    fn body(&self, prompt: &Prompt<'_>) -> Value {
+        let mut body = Map::new();
+        body.insert("model".into(), prompt.model.into());
+        body.insert("max_tokens".into(), prompt.max_tokens.into());
+        body.insert("messages".into(), messages(&prompt.turns));
+        let system =
+            [prompt.system().join("\n\n"), prompt.format.instruction(native(&prompt.format)).unwrap_or_default()];
+        let system: Vec<String> = system.into_iter().filter(|text| !text.is_empty()).collect();
+        put(&mut body, "system", (!system.is_empty()).then(|| system.join("\n\n")));
+        if !prompt.tools.is_empty() {
+            let tools = prompt.tools.iter().map(|offer| {
+                let (name, description) = (&offer.tool.name, &offer.tool.description);
+                json!({"name": name, "description": description, "input_schema": with_type(&offer.parameters)})
+            });
+            body.insert("tools".into(), tools.collect());
+        }
+        put(&mut body, "tool_choice", prompt.choice.map(choice));
+        if let (Format::Schema { schema, .. }, true) = (&prompt.format, native(&prompt.format)) {
+            body.insert("output_config".into(), json!({"format": {"type": "json_schema", "schema": *schema.source}}));
+        }
+        put(&mut body, "temperature", prompt.temperature.map(decimal));
+        put(&mut body, "stop_sequences", (!prompt.stop.is_empty()).then(|| prompt.stop.to_vec()));
+        // It knows no seeds.
+        Value::Object(body)
+    }
+
+    fn read(&self, body: &Value) -> Reading {
+        let usage = &body["usage"];
+        // `input_tokens` leaves out what came from the cache and what went into it, which was read all the same.
+        let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+        let mut reading = Reading {
+            model: text(body, "model").map(str::to_owned),
+            id: text(body, "id").map(str::to_owned),
+            usage: TokenUsage {
+                input: input.iter().fold(0, |sum: u32, member| sum.saturating_add(count(usage, member))),
+                output: count(usage, "output_tokens"),
+            },
+            ..Reading::default()
+        };
+        if body["error"].is_object() {
+            reading.ending = Ending::Fault(self.fault(500, body));
+            return reading;
+        }
+        let Some(blocks) = body["content"].as_array() else {
+            reading.ending = Ending::Broken("it has no content".into());
+            return reading;
+        };
+        reading.text =
+            blocks.iter().filter(|block| block["type"] == "text").filter_map(|b| b["text"].as_str()).collect();
+        reading.calls = calls(blocks);
+        reading.ending = ending(body);
+        reading
+    }
+
+    fn fault(&self, status: u16, body: &Value) -> Fault {
+        let error = &body["error"];
+        let words = text(error, "message").unwrap_or_default();
+        let mut fault = Fault::of_status(status, words);
+        fault.class = match error["type"].as_str().unwrap_or_default() {
+            // These two have no type of their own.
+            "invalid_request_error" if words.starts_with("prompt is too long") => Class::TooLong,
+            "invalid_request_error" if words.contains("credit balance is too low") => Class::Quota,
+            "invalid_request_error" => Class::Invalid,
+            "request_too_large" => Class::TooLong,
+            "authentication_error" | "permission_error" => Class::Key,
+            "billing_error" => Class::Quota,
+            "not_found_error" => Class::Model,
+            "rate_limit_error" => Class::Rate,
+            "api_error" | "overloaded_error" | "timeout_error" => Class::Down,
+            _ => fault.class,
+        };
+        fault
+    }
+}
+
+/// Whether the provider itself sees to the form: it does for schemas whose objects are closed, and refuses others.
+fn native(format: &Format<'_>) -> bool {
+    matches!(format, Format::Schema { schema, .. } if schema.is_closed())
+}
+
+/// The provider wants a type to be said.
+fn with_type(parameters: &Value) -> Value {
+    let mut parameters = parameters.clone();
+    parameters["type"] = "object".into();
+    parameters
+}
+
+fn messages(turns: &[Turn<'_>]) -> Value {
+    let mut messages: Vec<Value> = Vec::new();
+    let mut after_result = false;
+    for turn in turns {
+        let (role, blocks) = match turn {
+            Turn::System(_) => continue,
+            Turn::User(text) => ("user", vec![json!({"type": "text", "text": text})]),
+            Turn::Assistant { text, calls } => ("assistant", said(*text, calls)),
+            Turn::Tool(result) => ("user", vec![tool_result(result)]),
+        };
+        let is_result = matches!(turn, Turn::Tool(_));
+        // All results of one turn's calls have to stand in the one message after it.
+        match messages.last_mut().and_then(|last| last["content"].as_array_mut()) {
+            Some(last) if is_result && after_result => last.extend(blocks),
+            _ => messages.push(json!({"role": role, "content": blocks})),
+        }
+        after_result = is_result;
+    }
+    messages.into()
+}
+
+fn said(words: Option<&str>, calls: &[Past<'_>]) -> Vec<Value> {
+    let thoughts = calls.iter().filter_map(|past| opaque(past.call, TAG));
+    let thoughts = thoughts.filter_map(|thoughts| serde_json::from_str::<Vec<Value>>(thoughts).ok()).flatten();
+    let words = words.map(|words| json!({"type": "text", "text": words}));
+    let calls = calls.iter().map(|past| {
+        let (id, name) = (&past.call.id, &past.call.name);
+        json!({"type": "tool_use", "id": id, "name": name, "input": past.arguments})
+    });
+    thoughts.chain(words).chain(calls).collect()
+}
+
+fn tool_result(result: &ToolResult) -> Value {
+    let mut block = json!({"type": "tool_result", "tool_use_id": result.id, "content": result.content});
+    if result.failed {
+        block["is_error"] = true.into();
+    }
+    block
+}
+
+fn choice(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => json!({"type": "auto"}),
+        ToolChoice::None => json!({"type": "none"}),
+        ToolChoice::Required => json!({"type": "any"}),
+        ToolChoice::Named(name) => json!({"type": "tool", "name": name}),
+    }
+}
+
+fn calls(blocks: &[Value]) -> Vec<Asked> {
+    let is_thought = |block: &&Value| matches!(block["type"].as_str(), Some("thinking" | "redacted_thinking"));
+    let thoughts: Vec<&Value> = blocks.iter().filter(is_thought).collect();
+    let asked = |block: &Value| Asked {
+        id: text(block, "id").map(str::to_owned),
+        name: block["name"].as_str().unwrap_or_default().to_owned(),
+        arguments: block["input"].clone(),
+        opaque: None,
+    };
+    let mut calls: Vec<Asked> = blocks.iter().filter(|block| block["type"] == "tool_use").map(asked).collect();
+    if let (Some(first), false) = (calls.first_mut(), thoughts.is_empty()) {
+        first.opaque = serde_json::to_string(&thoughts).ok().map(|thoughts| format!("{TAG}{thoughts}"));
+    }
+    calls
+}
+
+fn ending(body: &Value) -> Ending {
+    match body["stop_reason"].as_str() {
+        Some("end_turn" | "stop_sequence" | "tool_use") => Ending::Whole,
+        Some("max_tokens" | "model_context_window_exceeded") => Ending::Cut,
+        Some("refusal") => {
+            let details = &body["stop_details"];
+            let why = text(details, "explanation").or_else(|| text(details, "category"));
+            Ending::Refused(why.unwrap_or("the model refused").to_owned())
+        }
+        // Only tools that the provider runs itself pause, and none is asked for: the answer would not be whole.
+        Some("pause_turn") => Ending::Broken("it was paused before its end (pause_turn)".into()),
+        Some(other) => Ending::Broken(format!("its stop_reason is {other:?}")),
+        None => Ending::Broken("it has no stop_reason, so nothing says that it is whole".into()),
+    }
+}

@@ -1,0 +1,222 @@
+//! Google's `generateContent` (Gemini API, v1beta), after the types that Google publishes with its SDKs.
+
+use super::prompt::{Format, Past, Prompt, Turn};
+use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
+use super::types::{TokenUsage, ToolChoice, ToolResult};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use url::Url;
+
+/// Marks what a call carries for this kind of provider: the signature of the thoughts before it.
+const TAG: &str = "gemini:";
+
+/// See the module.
+pub(super) struct Gemini;
+
+impl Shape for Gemini {
+    fn endpoint(&self, root: &Url, model: &str) -> Url {
+        below(root, &["models", &format!("{model}:generateContent")])
+    }
+
+    /// A key in the address, which the API also takes, would stand in every log on the way.
+    fn key_header(&self, key: &str) -> (&'static str, String) {
+        ("x-goog-api-key", key.to_owned())
+    }
+
+    fn body(&self, prompt: &Prompt<'_>) -> Value {
+        let mut body = Map::new();
+        body.insert("contents".into(), contents(&prompt.turns));
+        let mut system: Vec<Value> = prompt.system().iter().map(|text| json!({"text": text})).collect();
+        system.extend(prompt.format.instruction(native(prompt)).map(|text| json!({"text": text})));
+        put(&mut body, "systemInstruction", (!system.is_empty()).then(|| json!({"parts": system})));
+        if !prompt.tools.is_empty() {
+            let declarations = prompt.tools.iter().map(|offer| {
+                let (name, description) = (&offer.tool.name, &offer.tool.description);
+                // `parameters` takes a subset of OpenAPI's schemas; this one takes JSON Schema.
+                json!({"name": name, "description": description, "parametersJsonSchema": offer.parameters})
+            });
+            let declarations: Vec<Value> = declarations.collect();
+            body.insert("tools".into(), json!([{"functionDeclarations": declarations}]));
+        }
+        put(&mut body, "toolConfig", prompt.choice.map(|choice| json!({"functionCallingConfig": calling(choice)})));
+        body.insert("generationConfig".into(), config(prompt));
+        Value::Object(body)
+    }
+
+    fn read(&self, body: &Value) -> Reading {
+        let usage = &body["usageMetadata"];
+        let output = ["candidatesTokenCount", "thoughtsTokenCount"];
+        let input = ["promptTokenCount", "toolUsePromptTokenCount"];
+        let sum =
+            |members: [&str; 2]| members.iter().fold(0_u32, |sum, member| sum.saturating_add(count(usage, member)));
+        let mut reading = Reading {
+            model: text(body, "modelVersion").map(str::to_owned),
+            id: text(body, "responseId").map(str::to_owned),
+            usage: TokenUsage { input: sum(input), output: sum(output) },
+            ..Reading::default()
+        };
+        if body["error"].is_object() {
+            let status = body["error"]["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+            reading.ending = Ending::Fault(self.fault(status, body));
+            return reading;
+        }
+        let candidate = &body["candidates"][0];
+        let parts = candidate["content"]["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // Thoughts are marked texts; they are no part of the answer.
+        let words = parts.iter().filter(|part| part["thought"] != true).filter_map(|part| part["text"].as_str());
+        reading.text = words.collect();
+        reading.calls = parts.iter().filter(|part| part["functionCall"].is_object()).map(asked).collect();
+        reading.ending = match text(&body["promptFeedback"], "blockReason") {
+            Some(reason) => Ending::Refused(format!("the prompt was blocked: {reason}")),
+            None if !candidate.is_object() => Ending::Broken("it has no candidates".into()),
+            None => ending(candidate),
+        };
+        reading
+    }
+
+    fn fault(&self, status: u16, body: &Value) -> Fault {
+        // Some gateways put the error into an array.
+        let error = if body.is_array() { &body[0]["error"] } else { &body["error"] };
+        let words = text(error, "message").unwrap_or_default();
+        let details = error["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut fault = Fault::of_status(status, words);
+        fault.class = match error["status"].as_str().unwrap_or_default() {
+            // A wrong key is told as a wrong argument, with a reason of its own.
+            _ if details.iter().any(|detail| detail["reason"] == "API_KEY_INVALID") => Class::Key,
+            "INVALID_ARGUMENT" if is_too_long(words) => Class::TooLong,
+            "INVALID_ARGUMENT" | "OUT_OF_RANGE" => Class::Invalid,
+            // The project's billing, or its region.
+            "FAILED_PRECONDITION" => Class::Quota,
+            "UNAUTHENTICATED" | "PERMISSION_DENIED" => Class::Key,
+            "NOT_FOUND" => Class::Model,
+            "RESOURCE_EXHAUSTED" => Class::Rate,
+            "INTERNAL" | "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "UNKNOWN" => Class::Down,
+            _ => fault.class,
+        };
+        fault.after = details.iter().find_map(|detail| seconds(detail["retryDelay"].as_str()?));
+        fault
+    }
+}
+
+/// A duration as protobuf writes it in JSON: `34.5s`.
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.strip_suffix('s')?.parse().ok()?).ok()
+}
+
+fn is_too_long(words: &str) -> bool {
+    words.contains("exceeds the maximum number of tokens")
+}
+
+/// Whether the provider itself sees to the form. Together with functions, not every model does.
+fn native(prompt: &Prompt<'_>) -> bool {
+    prompt.tools.is_empty()
+}
+
+fn config(prompt: &Prompt<'_>) -> Value {
+    let mut config = Map::new();
+    config.insert("maxOutputTokens".into(), prompt.max_tokens.into());
+    if native(prompt) && !matches!(prompt.format, Format::Text) {
+        config.insert("responseMimeType".into(), "application/json".into());
+    }
+    if let (Format::Schema { schema, .. }, true) = (&prompt.format, native(prompt)) {
+        config.insert("responseJsonSchema".into(), (*schema.source).clone());
+    }
+    put(&mut config, "temperature", prompt.temperature.map(decimal));
+    put(&mut config, "stopSequences", (!prompt.stop.is_empty()).then(|| prompt.stop.to_vec()));
+    // It is a signed number of 32 bits there.
+    put(&mut config, "seed", prompt.seed.map(|seed| seed & 0x7fff_ffff));
+    Value::Object(config)
+}
+
+fn contents(turns: &[Turn<'_>]) -> Value {
+    let mut contents: Vec<Value> = Vec::new();
+    let mut after_result = false;
+    for turn in turns {
+        let (role, parts) = match turn {
+            Turn::System(_) => continue,
+            Turn::User(text) => ("user", vec![json!({"text": text})]),
+            Turn::Assistant { text, calls } => {
+                ("model", text.iter().map(|text| json!({"text": text})).chain(calls.iter().map(past_call)).collect())
+            }
+            Turn::Tool(result) => ("user", vec![function_response(result)]),
+        };
+        let is_result = matches!(turn, Turn::Tool(_));
+        // As many responses in one content as there were calls in the one before.
+        match contents.last_mut().and_then(|last| last["parts"].as_array_mut()) {
+            Some(last) if is_result && after_result => last.extend(parts),
+            _ => contents.push(json!({"role": role, "parts": parts})),
+        }
+        after_result = is_result;
+    }
+    contents.into()
+}
+
+fn past_call(past: &Past<'_>) -> Value {
+    let mut call = Map::new();
+    put(&mut call, "id", known_id(&past.call.id));
+    call.insert("name".into(), past.call.name.as_str().into());
+    call.insert("args".into(), Value::Object(past.arguments.clone()));
+    let mut part = Map::new();
+    part.insert("functionCall".into(), call.into());
+    put(&mut part, "thoughtSignature", opaque(past.call, TAG));
+    Value::Object(part)
+}
+
+fn function_response(result: &ToolResult) -> Value {
+    let mut response = Map::new();
+    put(&mut response, "id", known_id(&result.id));
+    response.insert("name".into(), result.name.as_str().into());
+    let outcome = if result.failed { "error" } else { "output" };
+    response.insert("response".into(), json!({outcome: result.content}));
+    json!({"functionResponse": response})
+}
+
+/// An id that the provider gave. Those that the host made mean nothing to it.
+fn known_id(id: &str) -> Option<&str> {
+    let is_made =
+        id.strip_prefix("call_").is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
+    (!is_made).then_some(id)
+}
+
+fn calling(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => json!({"mode": "AUTO"}),
+        ToolChoice::None => json!({"mode": "NONE"}),
+        ToolChoice::Required => json!({"mode": "ANY"}),
+        ToolChoice::Named(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+    }
+}
+
+fn asked(part: &Value) -> Asked {
+    let call = &part["functionCall"];
+    Asked {
+        id: text(call, "id").map(str::to_owned),
+        name: call["name"].as_str().unwrap_or_default().to_owned(),
+        // A function without parameters is called without arguments.
+        arguments: if call["args"].is_null() { json!({}) } else { call["args"].clone() },
+        opaque: text(part, "thoughtSignature").map(|signature| format!("{TAG}{signature}")),
+    }
+}
+
+fn ending(candidate: &Value) -> Ending {
+    let said = text(candidate, "finishMessage");
+    let with = |reason: &str| said.map_or_else(|| reason.to_owned(), |said| format!("{reason}: {said}"));
+    match candidate["finishReason"].as_str() {
+        Some("STOP") => Ending::Whole,
+        Some("MAX_TOKENS") => Ending::Cut,
+        Some(
+            reason @ ("SAFETY"
+            | "RECITATION"
+            | "LANGUAGE"
+            | "BLOCKLIST"
+            | "PROHIBITED_CONTENT"
+            | "SPII"
+            | "IMAGE_SAFETY"
+            | "IMAGE_PROHIBITED_CONTENT"
+            | "IMAGE_RECITATION"),
+        ) => Ending::Refused(with(reason)),
+        // MALFORMED_FUNCTION_CALL, UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, OTHER, and those to come.
+        Some(reason) => Ending::Broken(format!("its finishReason is {}", with(reason))),
+        None => Ending::Broken("it has no finishReason, so nothing says that it is whole".into()),
+    }
+}

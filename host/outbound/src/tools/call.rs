@@ -1,0 +1,97 @@
+//! One call of one tool: refused, or sent once, and its answer measured and checked.
+
+use super::catalogue::Entry;
+use super::connection::{Connection, Live, bound};
+use super::{Content, Output, ToolError, http};
+use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, JsonObject};
+use rmcp::service::ServiceError;
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Calls a tool that is granted and known, with arguments that fit. Never twice. Dropped, it is cancelled: rmcp tells the server.
+pub(super) async fn call(
+    connection: &Arc<Connection>,
+    live: &Live,
+    entry: &Entry,
+    arguments: JsonObject,
+    until: Instant,
+) -> Result<Output, ToolError> {
+    let server = connection.server();
+    let (until, limit) = bound(until, server.call);
+    let late = || ToolError::TimedOut { server: server.name.clone(), limit };
+    if limit.is_zero() {
+        return Err(late());
+    }
+    let request = CallToolRequestParams::new(entry.tool.name.clone()).with_arguments(arguments);
+    let asked = tokio::select! {
+        biased;
+        asked = tokio::time::timeout_at(until, live.peer.call_tool_once(request)) => asked,
+        () = live.link.ended() => return Err(connection.broken(live)),
+    };
+    match asked.map_err(|_| late())? {
+        Ok(CallToolResponse::Complete(result)) => output(connection, entry, result),
+        Ok(_) => Err(connection.unavailable("it asks for more than a tool's arguments, which it was not offered")),
+        Err(error) => Err(failure(connection, live, entry, error)),
+    }
+}
+
+/// What a tool gave, if it is not too much and is what was promised.
+fn output(connection: &Connection, entry: &Entry, result: CallToolResult) -> Result<Output, ToolError> {
+    let server = connection.server();
+    let failed = result.is_error.unwrap_or(false);
+    let content: Result<Vec<Content>, _> = result.content.into_iter().map(content).collect();
+    let content =
+        content.map_err(|error| connection.unavailable(&format!("its answer cannot be passed on: {error}")))?;
+    let structured = result.structured_content;
+    let output = Output { content, structured: structured.as_ref().map(Value::to_string), failed };
+    if output_bytes(&output) > server.output_bytes {
+        return Err(too_large(connection, entry));
+    }
+    entry.check(structured.as_ref(), &output, &server.redactor)?;
+    Ok(output)
+}
+
+fn content(block: ContentBlock) -> Result<Content, serde_json::Error> {
+    match block {
+        // Its annotations and metadata are no part of what a guest is given.
+        ContentBlock::Text(text) => Ok(Content::Text(text.text)),
+        other => serde_json::to_string(&other).map(Content::Other),
+    }
+}
+
+fn output_bytes(output: &Output) -> u64 {
+    let content = output.content.iter().map(|content| match content {
+        Content::Text(text) | Content::Other(text) => text.len() as u64,
+    });
+    content.sum::<u64>() + output.structured.as_ref().map_or(0, |text| text.len() as u64)
+}
+
+fn too_large(connection: &Connection, entry: &Entry) -> ToolError {
+    let limit = connection.server().output_bytes;
+    ToolError::TooLarge { server: entry.tool.server.clone(), tool: entry.tool.name.clone(), limit }
+}
+
+/// What an error of a call means, and whether the session outlives it.
+fn failure(connection: &Connection, live: &Live, entry: &Entry, error: ServiceError) -> ToolError {
+    match error {
+        ServiceError::McpError(error) => ToolError::Failed {
+            server: entry.tool.server.clone(),
+            tool: entry.tool.name.clone(),
+            reason: connection.server().redactor.reason(&format!("{}: {}", error.code.0, error.message)),
+        },
+        ServiceError::UnexpectedResponse => connection.unavailable("its answer is none of the protocol"),
+        ServiceError::TransportSend(error) => {
+            let words = http::words(&*error.error);
+            match error.error.downcast_ref::<http::Failure>() {
+                Some(http::Failure::ResponseBodyTooLarge { .. }) => return too_large(connection, entry),
+                // Overloaded or failing for once; its session need not be lost.
+                Some(http::Failure::HttpStatus(_)) => {}
+                _ => live.link.end(&words),
+            }
+            connection.unavailable(&words)
+        }
+        ServiceError::TransportClosed => connection.broken(live),
+        other => connection.unavailable(&other.to_string()),
+    }
+}

@@ -1,0 +1,289 @@
+//! A server's tools as it listed them, and whether arguments and results fit what it said of them.
+
+use super::words::{Lines, Redactor, bounded, printable};
+use super::{Output, Tool, ToolError};
+use crate::schema;
+use rmcp::model::{JsonObject, PaginatedRequestParams};
+use rmcp::service::{Peer, RoleClient, ServiceError};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// The most tools of one server.
+const TOOLS: usize = 1_000;
+/// The most bytes of their names, descriptions and schemas.
+const BYTES: usize = 1 << 20;
+/// The longest description that a guest sees; the rest is cut.
+const DESCRIPTION_BYTES: usize = 8 << 10;
+/// The longest name (the protocol's own advice since revision 2025-11-25).
+const NAME_BYTES: usize = 128;
+
+/// Every tool of one server, by name.
+pub(super) struct Catalogue {
+    tools: BTreeMap<String, Arc<Entry>>,
+}
+
+/// One tool.
+pub(super) struct Entry {
+    pub(super) tool: Tool,
+    input: Schema,
+    output: Option<Schema>,
+}
+
+/// A schema, compiled when it is first needed: one that is broken spoils its own tool alone.
+struct Schema {
+    text: Arc<JsonObject>,
+    compiled: OnceLock<Result<schema::Schema, String>>,
+}
+
+impl Catalogue {
+    /// Asks for all pages. What is wrong with the answer is said.
+    pub(super) async fn ask(peer: &Peer<RoleClient>, server: &str, redactor: &Redactor) -> Result<Catalogue, String> {
+        let (mut tools, mut bytes, mut cursor) = (BTreeMap::new(), 0, None);
+        loop {
+            let page = peer
+                .list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor)))
+                .await
+                .map_err(|error| fault(&error, redactor))?;
+            for tool in page.tools {
+                let entry = Entry::new(server, tool);
+                bytes += entry.bytes();
+                if bytes > BYTES || tools.len() >= TOOLS {
+                    return Err(format!("it lists more than {TOOLS} tools, or more than {BYTES} bytes of them"));
+                }
+                if !nameable(&entry.tool.name) {
+                    let name = bounded(&printable(&entry.tool.name, Lines::One), NAME_BYTES);
+                    tracing::warn!(server, tool = name, "a tool is left out: no name of a tool");
+                    continue;
+                }
+                tools.insert(entry.tool.name.clone(), Arc::new(entry));
+            }
+            match page.next_cursor {
+                // A page without tools that leads to another one could go on for ever.
+                Some(next) if cursor_moves(&mut bytes, &next) => cursor = Some(next),
+                Some(_) => return Err("its pages of tools do not end".to_owned()),
+                None => return Ok(Catalogue { tools }),
+            }
+        }
+    }
+
+    /// One tool.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.tools.get(name)
+    }
+
+    /// All tools that are granted, by name.
+    pub(super) fn granted(&self, grant: &[String]) -> Vec<Tool> {
+        self.tools.values().filter(|entry| allows(grant, &entry.tool.name)).map(|entry| entry.tool.clone()).collect()
+    }
+}
+
+/// Whether a grant's names have this one.
+pub(super) fn allows(grant: &[String], tool: &str) -> bool {
+    grant.iter().any(|name| name == "*" || name == tool)
+}
+
+/// Counts a page's cursor, so that empty pages end as well.
+fn cursor_moves(bytes: &mut usize, cursor: &str) -> bool {
+    *bytes += cursor.len() + 256;
+    *bytes <= BYTES
+}
+
+fn nameable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES && printable(name, Lines::One) == name
+}
+
+/// What went wrong with a request that is no call.
+pub(super) fn fault(error: &ServiceError, redactor: &Redactor) -> String {
+    match error {
+        ServiceError::McpError(error) => {
+            redactor.reason(&format!("it refused tools/list: {} {}", error.code.0, error.message))
+        }
+        ServiceError::UnexpectedResponse => "its answer to tools/list is none of the protocol".to_owned(),
+        error => redactor.reason(&error.to_string()),
+    }
+}
+
+impl Entry {
+    fn new(server: &str, tool: rmcp::model::Tool) -> Entry {
+        let description = tool.description.or_else(|| tool.title.map(Into::into)).unwrap_or_default();
+        let schema = |text| Schema { text, compiled: OnceLock::new() };
+        Entry {
+            tool: Tool {
+                server: server.to_owned(),
+                name: tool.name.into_owned(),
+                description: bounded(&printable(&description, Lines::Many), DESCRIPTION_BYTES),
+                input_schema: Value::Object((*tool.input_schema).clone()).to_string(),
+            },
+            input: schema(tool.input_schema),
+            output: tool.output_schema.map(schema),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let output = self.output.as_ref().map_or(0, |schema| Value::Object((*schema.text).clone()).to_string().len());
+        self.tool.name.len() + self.tool.description.len() + self.tool.input_schema.len() + output
+    }
+
+    /// The arguments, if they fit.
+    pub(super) fn arguments(&self, text: &str, redactor: &Redactor) -> Result<JsonObject, ToolError> {
+        let wrong = |reason: String| ToolError::InvalidArguments {
+            server: self.tool.server.clone(),
+            tool: self.tool.name.clone(),
+            reason,
+        };
+        let value: Value = serde_json::from_str(text).map_err(|error| wrong(format!("they are no JSON: {error}")))?;
+        if !value.is_object() {
+            return Err(wrong("they are no JSON object".to_owned()));
+        }
+        let schema = self.input.compiled().map_err(|reason| ToolError::Unavailable {
+            server: self.tool.server.clone(),
+            reason: redactor.reason(&format!("the input schema that it gives for {} {reason}", self.tool.name)),
+        })?;
+        schema.check(&value).map_err(|reason| wrong(redactor.reason(&reason)))?;
+        match value {
+            Value::Object(members) => Ok(members),
+            _ => Err(wrong("they are no JSON object".to_owned())),
+        }
+    }
+
+    /// Whether the structured content is what the server promised. One that says it failed need not keep the promise.
+    pub(super) fn check(
+        &self,
+        structured: Option<&Value>,
+        output: &Output,
+        redactor: &Redactor,
+    ) -> Result<(), ToolError> {
+        let Some(schema) = self.output.as_ref().filter(|_| !output.failed) else {
+            return Ok(());
+        };
+        let failed = |reason: String| ToolError::Failed {
+            server: self.tool.server.clone(),
+            tool: self.tool.name.clone(),
+            reason: redactor.reason(&reason),
+        };
+        let structured = structured.ok_or_else(|| failed("it promised structured content and gave none".to_owned()))?;
+        let schema = schema.compiled().map_err(|reason| failed(format!("its output schema {reason}")))?;
+        schema
+            .check(structured)
+            .map_err(|reason| failed(format!("its structured content breaks its own output schema: {reason}")))
+    }
+}
+
+impl Schema {
+    fn compiled(&self) -> Result<&schema::Schema, &String> {
+        let compile = || schema::of_its_draft(Value::Object((*self.text).clone()));
+        self.compiled.get_or_init(compile).as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(tool: Value) -> Entry {
+        Entry::new("calc", serde_json::from_value(tool).unwrap())
+    }
+
+    fn add() -> Entry {
+        entry(json!({"name": "add", "inputSchema": {"type": "object", "required": ["a"],
+            "properties": {"a": {"type": "integer"}, "b": {"type": "object", "properties": {"c": {"type": "string"}}}}}}))
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_are_refused_with_their_place() {
+        let entry = add();
+        let refused = |text: &str| entry.arguments(text, &Redactor::default()).unwrap_err().to_string();
+        assert!(entry.arguments(r#"{"a": 1, "b": {"c": "d"}}"#, &Redactor::default()).is_ok());
+        for (arguments, words) in [
+            ("", "they are no JSON"),
+            ("{", "they are no JSON"),
+            ("[1]", "they are no JSON object"),
+            ("null", "they are no JSON object"),
+            ("{}", "at \"/\": \"a\" is a required property"),
+            (r#"{"a": "1"}"#, "at \"/a\": "),
+            (r#"{"a": 1, "b": {"c": 2}}"#, "at \"/b/c\": "),
+        ] {
+            let error = refused(arguments);
+            assert!(error.contains(words), "{arguments} gave {error}");
+            assert!(error.starts_with("the arguments of calc.add do not fit: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_the_servers_fault() {
+        for schema in [
+            json!({"type": 7}),
+            json!({"$ref": "https://example.com/schema.json"}),
+            json!({"$ref": "file:///etc/passwd"}),
+            json!({"properties": {"a": {"pattern": "("}}}),
+            // Whoever followed these would need a stack without end.
+            json!({"$ref": "#"}),
+            json!({"$defs": chain(10_000), "$ref": "#/$defs/0"}),
+        ] {
+            let entry = entry(json!({"name": "add", "inputSchema": schema}));
+            match entry.arguments("{}", &Redactor::default()) {
+                Err(ToolError::Unavailable { server, reason }) => {
+                    assert_eq!(server, "calc");
+                    assert!(reason.starts_with("the input schema that it gives for add "), "{reason}");
+                }
+                other => panic!("{schema} gave {other:?}"),
+            }
+        }
+    }
+
+    /// Definitions, each a reference to the next.
+    fn chain(length: usize) -> Value {
+        let next = |n: usize| (n.to_string(), json!({ "$ref": format!("#/$defs/{}", n + 1) }));
+        (0..length).map(next).chain([(length.to_string(), json!({}))]).collect::<serde_json::Map<_, _>>().into()
+    }
+
+    #[test]
+    fn a_schema_of_an_older_draft_is_read_by_its_own_rules() {
+        let schema = json!({
+            "$schema": "http://json-schema.org/draft-07/schema#", "type": "object",
+            "properties": {"pair": {"type": "array", "items": [{"type": "integer"}, {"type": "string"}]}},
+        });
+        let entry = entry(json!({"name": "add", "inputSchema": schema}));
+        assert!(entry.arguments(r#"{"pair": [1, "a"]}"#, &Redactor::default()).is_ok());
+        assert!(entry.arguments(r#"{"pair": ["a", 1]}"#, &Redactor::default()).is_err());
+    }
+
+    #[test]
+    fn a_description_is_printable_and_short() {
+        let long = format!("a\u{1b}b\n{}", "x".repeat(DESCRIPTION_BYTES));
+        let entry = entry(json!({"name": "add", "description": long, "inputSchema": {}}));
+        assert!(entry.tool.description.starts_with("a\\u{1b}b\nxxx"));
+        assert_eq!(entry.tool.description.len(), DESCRIPTION_BYTES);
+    }
+
+    #[test]
+    fn a_tool_without_description_is_described_by_its_title() {
+        let entry = entry(json!({"name": "add", "title": "Adds", "inputSchema": {}}));
+        assert_eq!(entry.tool.description, "Adds");
+    }
+
+    #[test]
+    fn a_grant_is_by_name_or_for_all() {
+        let grant = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(allows(&grant(&["add"]), "add"));
+        assert!(allows(&grant(&["sub", "*"]), "add"));
+        assert!(!allows(&grant(&["ad*", "ADD", "add "]), "add"));
+        assert!(!allows(&[], "add"));
+    }
+
+    #[test]
+    fn structured_content_keeps_what_its_schema_promised() {
+        let entry = entry(json!({"name": "add", "inputSchema": {}, "outputSchema":
+            {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}}));
+        let output = |failed| Output { content: Vec::new(), structured: None, failed };
+        let check = |structured: Option<Value>, failed| {
+            entry.check(structured.as_ref(), &output(failed), &Redactor::default()).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(Some(json!({"sum": 3})), false), Ok(()));
+        assert_eq!(check(None, true), Ok(()));
+        assert!(check(Some(json!({"sum": "3"})), false).unwrap_err().contains("output schema: at \"/sum\": "));
+        assert!(check(None, false).unwrap_err().contains("promised structured content"));
+    }
+}

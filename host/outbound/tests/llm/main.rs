@@ -1,0 +1,16 @@
+//! Chats with scripted servers over real sockets: what each provider is asked, what comes of each of its answers, and of each
+//! way not to answer.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics is a test that failed")]
+
+mod anthropic;
+mod faults;
+mod forms;
+mod gemini;
+mod openai;
+mod retries;
+mod round_trip;
+mod secrets;
+mod server;
+mod site;
+mod tls;

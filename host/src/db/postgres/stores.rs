@@ -1,0 +1,132 @@
+//! What plugins keep and spend: each operation on a connection of its own.
+
+use super::super::fault::answered;
+use super::PostgresDb;
+use super::{buckets, memories, spending};
+use crate::db::*;
+use crate::task::TaskId;
+use async_trait::async_trait;
+use chrono::NaiveDate;
+use std::sync::Arc;
+use uuid::Uuid;
+
+#[async_trait]
+impl Stores for PostgresDb {
+    async fn bucket_get(&self, place: &Place, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+        let (place, keys): (Place, Arc<[String]>) = (place.clone(), keys.into());
+        self.run("read a bucket", move |c| {
+            let (place, keys) = (place.clone(), keys.clone());
+            Box::pin(async move { buckets::get(c, &place, &keys).await })
+        })
+        .await
+    }
+
+    async fn bucket_keys(&self, place: &Place, after: i64, limit: u32) -> Result<Vec<KeyRow>, DbError> {
+        let place = place.clone();
+        self.run("list a bucket", move |c| {
+            let place = place.clone();
+            Box::pin(async move { buckets::keys(c, &place, after, limit).await })
+        })
+        .await
+    }
+
+    async fn bucket_set(
+        &self,
+        place: &Place,
+        pairs: Vec<(String, Vec<u8>)>,
+        limits: &StoreLimits,
+        writer: Writer,
+    ) -> Result<StoreAnswer<()>, DbError> {
+        let (place, limits, pairs) = (place.clone(), *limits, Arc::new(pairs));
+        self.run("write into a bucket", move |c| {
+            let (place, pairs) = (place.clone(), pairs.clone());
+            Box::pin(async move { answered(buckets::set(c, &place, &pairs, &limits, writer).await) })
+        })
+        .await
+    }
+
+    async fn bucket_delete(&self, place: &Place, keys: &[String], writer: Writer) -> Result<StoreAnswer<()>, DbError> {
+        let (place, keys): (Place, Arc<[String]>) = (place.clone(), keys.into());
+        self.run("delete from a bucket", move |c| {
+            let (place, keys) = (place.clone(), keys.clone());
+            Box::pin(async move { answered(buckets::delete(c, &place, &keys, writer).await) })
+        })
+        .await
+    }
+
+    async fn bucket_increment(
+        &self,
+        place: &Place,
+        key: &str,
+        delta: u64,
+        limits: &StoreLimits,
+        writer: Writer,
+    ) -> Result<StoreAnswer<u64>, DbError> {
+        let (place, key, limits): (Place, Arc<str>, StoreLimits) = (place.clone(), key.into(), *limits);
+        self.run("count in a bucket", move |c| {
+            let (place, key) = (place.clone(), key.clone());
+            Box::pin(async move { answered(buckets::increment(c, &place, &key, delta, &limits, writer).await) })
+        })
+        .await
+    }
+
+    async fn remember(
+        &self,
+        place: &Place,
+        text: &str,
+        metadata: &str,
+        limits: &StoreLimits,
+        writer: Writer,
+    ) -> Result<StoreAnswer<Uuid>, DbError> {
+        let (place, limits) = (place.clone(), *limits);
+        let (text, metadata): (Arc<str>, Arc<str>) = (text.into(), metadata.into());
+        self.run("remember", move |c| {
+            let (place, text, metadata) = (place.clone(), text.clone(), metadata.clone());
+            Box::pin(async move { answered(memories::remember(c, &place, &text, &metadata, &limits, writer).await) })
+        })
+        .await
+    }
+
+    async fn recall(&self, place: &Place, query: &str, limit: u32) -> Result<Vec<MemoryRow>, DbError> {
+        let (place, query): (Place, Arc<str>) = (place.clone(), query.into());
+        self.run("search a memory", move |c| {
+            let (place, query) = (place.clone(), query.clone());
+            Box::pin(async move { memories::recall(c, &place, &query, limit).await })
+        })
+        .await
+    }
+
+    async fn forget(&self, place: &Place, id: Uuid, writer: Writer) -> Result<StoreAnswer<()>, DbError> {
+        let place = place.clone();
+        self.run("forget", move |c| {
+            let place = place.clone();
+            Box::pin(async move { answered(memories::forget(c, &place, id, writer).await) })
+        })
+        .await
+    }
+
+    async fn spend(&self, task: Option<TaskId>, plugin: &str, amounts: &[Amount]) -> Result<SpendAnswer, DbError> {
+        let (plugin, amounts): (Arc<str>, Arc<[Amount]>) = (plugin.into(), amounts.into());
+        self.run("count what is spent", move |c| {
+            let (plugin, amounts) = (plugin.clone(), amounts.clone());
+            Box::pin(async move { spending::spend(c, task, &plugin, &amounts).await })
+        })
+        .await
+    }
+
+    async fn correct_spending(
+        &self,
+        task: Option<TaskId>,
+        plugin: &str,
+        day: Option<NaiveDate>,
+        kind: &'static str,
+        difference: i64,
+    ) -> Result<(), DbError> {
+        let plugin: Arc<str> = plugin.into();
+        self.run("put right what was spent", move |c| {
+            let plugin = plugin.clone();
+            Box::pin(async move { spending::correct(c, task, &plugin, day, kind, difference).await })
+        })
+        .await
+    }
+}
