@@ -149,6 +149,17 @@ impl Database {
         })
     }
 
+    /// Every row of every table as text, bytes in hexadecimal digits. Of Postgres; a SQLite file can be read as it is.
+    pub async fn everything(&self) -> String {
+        let Self::Postgres(pool) = self else { return String::new() };
+        let tables = "SELECT string_agg(format('SELECT to_jsonb(t)::text AS row FROM agentry.%I t', table_name), ' UNION ALL ') \
+                      FROM information_schema.tables WHERE table_schema = 'agentry'";
+        let all: String = sqlx::query_scalar(tables).fetch_one(pool).await.expect("the names of the tables");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(all)).fetch_all(pool).await.expect("every row");
+        assert!(!rows.is_empty(), "there are rows");
+        rows.join("\n")
+    }
+
     /// Runs statements, as an operator's mishap would.
     pub async fn execute(&self, statements: &str) {
         let statements = AssertSqlSafe(statements.to_owned());

@@ -135,6 +135,11 @@ impl Http {
     pub async fn attempts(&self, id: Uuid) -> Vec<Value> {
         list(self.get(&format!("/v1/tasks/{id}/attempts")).await.expect(200), "attempts")
     }
+
+    /// Its calls of capabilities.
+    pub async fn calls(&self, id: Uuid) -> Vec<Value> {
+        list(self.get(&format!("/v1/tasks/{id}/calls")).await.expect(200), "calls")
+    }
 }
 
 /// Whether a state never changes again.

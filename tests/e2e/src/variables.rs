@@ -27,6 +27,21 @@ pub fn guests() -> PathBuf {
     required("AGENTRY_TEST_GUESTS").into()
 }
 
+/// The servers that others wrote, installed: `node_modules` and `python`.
+pub fn peers() -> PathBuf {
+    required("AGENTRY_TEST_PEERS").into()
+}
+
+/// The component of the guest in JavaScript.
+pub fn javascript() -> PathBuf {
+    required("AGENTRY_TEST_JAVASCRIPT").into()
+}
+
+/// The component of the guest in Python.
+pub fn python() -> PathBuf {
+    required("AGENTRY_TEST_PYTHON").into()
+}
+
 /// A Postgres server on which databases may be created.
 pub fn postgres() -> reqwest::Url {
     required("AGENTRY_TEST_POSTGRES").parse().expect("AGENTRY_TEST_POSTGRES holds a URL")

@@ -19,7 +19,7 @@ use crate::daemon::run_command;
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let width = u64::from(PORTS.end - PORTS.start);
     let start = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8) % width;
     let candidates = (0..width).filter_map(|step| u16::try_from((start + step) % width).ok());
@@ -40,7 +40,7 @@ fn folder(service: &str, user: Option<User>) -> tempfile::TempDir {
 
 /// A user, by number.
 #[derive(Clone, Copy)]
-struct User {
+pub(crate) struct User {
     id: u32,
     group: u32,
 }
@@ -58,7 +58,7 @@ async fn user_of(service: &str) -> Option<User> {
 }
 
 /// `program` as that user, ending with the thread that starts it.
-fn command(program: &Path, user: Option<User>) -> Command {
+pub(crate) fn command(program: &Path, user: Option<User>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if let Some(user) = user {
@@ -69,7 +69,7 @@ fn command(program: &Path, user: Option<User>) -> Command {
 }
 
 /// Starts it, with what it says at the end of `log`.
-fn spawn(mut command: Command, log: &Path) -> Child {
+pub(crate) fn spawn(mut command: Command, log: &Path) -> Child {
     let log = std::fs::File::options().append(true).create(true).open(log).expect("a log file");
     let errors = log.try_clone().expect("a log file");
     command.stdout(log).stderr(errors).spawn().expect("setpriv (util-linux) is installed, and so is the service")

@@ -4,6 +4,7 @@
 
 mod bad_messages;
 mod broker_faults;
+mod capabilities;
 mod chaos;
 mod command_line;
 mod crash_matrix;
@@ -16,6 +17,7 @@ mod memory;
 mod operators;
 mod outages;
 mod path;
+mod peers;
 mod plugins;
 mod reading;
 mod restarts;

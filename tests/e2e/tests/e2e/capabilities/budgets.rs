@@ -1,0 +1,74 @@
+//! What a task and a plugin may spend, whoever runs it and however often.
+
+use e2e::outside::reach::{self, chat, must};
+use e2e::outside::{Play, llm};
+use e2e::{Mode, Site};
+use serde_json::json;
+
+use super::run;
+
+e2e::in_both_modes! {
+    tokens_of_a_task_are_counted_over_all_its_attempts
+    requests_of_a_plugin_are_counted_over_a_day
+}
+
+/// An answer that costs a hundred tokens.
+fn dear() -> Play {
+    let mut completion = llm::completion("hello", "stop");
+    completion["usage"] = json!({"prompt_tokens": 10, "completion_tokens": 90, "total_tokens": 100});
+    Play::json(200, &completion)
+}
+
+async fn tokens_of_a_task_are_counted_over_all_its_attempts(mode: Mode) {
+    let site = Site::new(mode).await;
+    let models = llm::start(|_, _| dear()).await;
+    let setup = reach::with_llm(reach::setup(&site), &models).set("plugins.reach.limits.llm_tokens", 250);
+    let daemon = setup.start().await;
+    // Each attempt asks once and fails, so that none by itself is beyond the limit.
+    let task = reach::reach([must(chat("hello")), must(json!({"retry_until_attempt": 9}))]).option("max_attempts", 9);
+    let id = task.id;
+    let ended = run(&site, &daemon, task).await;
+    assert_eq!((&ended["state"], &ended["failure"]["kind"]), (&json!("failed"), &json!("budget_exceeded")), "{ended}");
+    let message = ended["failure"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("llm_tokens") && message.contains("250"), "it names the limit: {message}");
+    assert_eq!((&ended["attempt"], models.requests().len()), (&json!(3), 2), "not tried again: {ended}");
+    let calls = daemon.http().calls(id).await;
+    let told: Vec<_> = calls.iter().map(|call| call["result"].as_str().unwrap_or_default()).collect();
+    assert_eq!(told, ["ok", "ok", "budget_exceeded"], "{calls:?}");
+    // Another task has its own.
+    let other = run(&site, &daemon, reach::reach([must(chat("hello"))])).await;
+    assert_eq!(other["state"], "completed", "{other}");
+    daemon.stop().await;
+}
+
+async fn requests_of_a_plugin_are_counted_over_a_day(mode: Mode) {
+    let site = Site::new(mode).await;
+    let models = llm::start(|_, _| llm::says("hello")).await;
+    let setup = |name| {
+        let setup = reach::with_llm(reach::setup_named(&site, name), &models);
+        setup.set("plugins.reach.budgets.llm_requests_per_day", 3)
+    };
+    let asking = || reach::reach([must(chat("hello"))]);
+    let mut daemon = setup("data").start().await;
+    for _ in 0..2 {
+        assert_eq!(run(&site, &daemon, asking()).await["state"], "completed");
+    }
+    let daemon = match mode {
+        // Another host, with nothing but the database in common.
+        Mode::Services => {
+            daemon.stop().await;
+            setup("other").start().await
+        }
+        Mode::Embedded => {
+            daemon.kill();
+            daemon.start_again().await;
+            daemon
+        }
+    };
+    assert_eq!(run(&site, &daemon, asking()).await["state"], "completed");
+    let ended = run(&site, &daemon, asking()).await;
+    assert_eq!((&ended["state"], &ended["failure"]["kind"]), (&json!("failed"), &json!("budget_exceeded")), "{ended}");
+    assert!(ended["failure"]["message"].as_str().unwrap_or_default().contains("llm_requests_per_day"), "{ended}");
+    assert_eq!((&ended["attempt"], models.requests().len()), (&json!(1), 3), "{ended}");
+    daemon.stop().await;
+}
