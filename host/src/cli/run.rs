@@ -34,7 +34,8 @@ pub struct Run {
 impl Run {
     pub async fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
         let mut settings = settings(file, Vec::new())?;
-        self.local.apply(&mut settings, &crate::registry::models_of(&self.plugin))?;
+        let wishes = crate::registry::wishes_of(&self.plugin);
+        self.local.apply(&mut settings, &wishes.llm)?;
         let input = input::read(&self.input)?;
         let mut labels = std::collections::BTreeMap::new();
         for label in &self.labels {
@@ -43,7 +44,8 @@ impl Run {
             labels.insert(key.to_owned(), value.to_owned());
         }
         let opened = daemon::plugin(&settings, &self.plugin, self.local.memory.as_deref()).await;
-        let (runner, _gone_with_the_run) = opened.map_err(Failed::usage)?;
+        let hinted = |error| Failed::usage(format!("{error}{}", self.local.hint(&wishes)));
+        let (runner, _gone_with_the_run) = opened.map_err(hinted)?;
         let stop = CancellationToken::new();
         let job = Job {
             id: uuid::Uuid::now_v7(),

@@ -55,25 +55,6 @@ impl PluginRule {
         }
     }
 
-    /// Whether a plugin's name fits.
-    pub fn fits(&self, name: &str) -> bool {
-        let mut parts = self.pattern.split('*');
-        // `split` gives at least one part.
-        let first = parts.next().unwrap_or_default();
-        let Some(mut rest) = name.strip_prefix(first) else { return false };
-        let mut tail = None;
-        for part in parts {
-            if let Some(middle) = tail.replace(part) {
-                let Some(at) = rest.find(middle) else { return false };
-                rest = &rest[at + middle.len()..];
-            }
-        }
-        match tail {
-            None => rest.is_empty(),
-            Some(last) => rest.ends_with(last),
-        }
-    }
-
     /// Characters that a name must have: the more, the more specific. A name without `*` is the most specific of all.
     fn specificity(&self) -> (bool, usize) {
         (!self.pattern.contains('*'), self.pattern.len() - self.pattern.matches('*').count())
@@ -137,25 +118,6 @@ mod tests {
 
     fn rule(pattern: &str) -> PluginRule {
         PluginRule::of(pattern)
-    }
-
-    #[test]
-    fn a_star_stands_for_any_characters_and_nothing_else_does() {
-        for (pattern, name, fits) in [
-            ("fetch", "fetch", true),
-            ("fetch", "fetch-pages", false),
-            ("fetch-*", "fetch-pages", true),
-            ("fetch-*", "fetch-", true),
-            ("fetch-*", "prefetch-x", false),
-            ("*", "anything", true),
-            ("*-x", "a-x", true),
-            ("a*b*c", "a-b-c", true),
-            ("a*b*c", "abc", true),
-            ("a*b*c", "acb", false),
-            ("ab*ba", "aba", false),
-        ] {
-            assert_eq!(rule(pattern).fits(name), fits, "{pattern} {name}");
-        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! Only the database's clock decides leases and due times.
 
 #[macro_use]
+mod by_statements;
+#[macro_use]
 mod statements;
 
 mod bisect;

@@ -3,7 +3,7 @@
 use super::installed::Installed;
 use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::manifest::{self, Manifest};
-use super::policy::{self, Policies};
+use super::policy::{self, CapabilityWishes, Policies};
 use super::reach::{self, Reach};
 use super::scan::{self, FileError, Folder, Stamp};
 use super::{GrantInfo, LimitInfo, Origin};
@@ -337,10 +337,10 @@ struct Located {
     manifest: Manifest,
 }
 
-/// The models that a plugin asks for, if its folder or the one of its component has a `plugin.toml` that can be read. What
-/// is wrong with it is said when it is opened.
-pub fn models_of(path: &Path) -> Vec<String> {
-    locate(path).map(|located| located.manifest.capabilities.llm).unwrap_or_default()
+/// What a plugin asks for, if its folder or the one of its component has a `plugin.toml` that can be read. What is wrong with
+/// it is said when it is opened.
+pub fn wishes_of(path: &Path) -> CapabilityWishes {
+    locate(path).map(|located| located.manifest.capabilities).unwrap_or_default()
 }
 
 fn locate(path: &Path) -> Result<Located, String> {

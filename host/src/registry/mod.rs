@@ -35,9 +35,9 @@ pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInf
 pub use installed::Installed;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
 pub use live::{Registry, RegistryConfig, RegistryError, SandboxSettings, sandbox};
-pub use load::models_of;
+pub use load::wishes_of;
 pub use manifest::{Manifest, RetryWishes};
-pub use policy::{CapabilityPolicy, PluginPolicy, Policies, PolicyError};
+pub use policy::{CapabilityPolicy, CapabilityWishes, PluginPolicy, Policies, PolicyError};
 pub use reach::Reach;
 pub use reader::ManifestError;
 pub use stores::{BudgetLimits, TaskStores, spending_name};

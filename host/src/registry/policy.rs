@@ -261,6 +261,10 @@ mod tests {
             ("*a*a", "aa", true),
             ("fetch", "fetch", true),
             ("fetch", "fetch-web", false),
+            ("fetch-*", "fetch-", true),
+            ("fetch-*", "prefetch-x", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
         ] {
             assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
         }

@@ -2,6 +2,7 @@
 
 use super::super::Failed;
 use crate::config::{PluginRule, Settings};
+use crate::registry::CapabilityWishes;
 use agentry_outbound::Secret;
 use agentry_outbound::llm::{ModelSettings, ProviderKind, ProviderSettings};
 use agentry_outbound::tools::{ServerSettings, Transport};
@@ -80,6 +81,23 @@ impl Local {
         grant(settings, "memory", json!(["*"]));
         grant(settings, "keyvalue", json!(["*"]));
         Ok(())
+    }
+
+    /// The flags that stand for what a plugin asks for and none of them gave. For an author whose plugin did not open: the
+    /// error itself speaks to operators, of settings.
+    pub fn hint(&self, wishes: &CapabilityWishes) -> String {
+        let flags = [
+            (!wishes.http.is_empty() && self.allow_http.is_empty(), "--allow-http REQUESTS"),
+            (!wishes.llm.is_empty() && self.llm.is_none(), "--llm KIND=URL"),
+            (!wishes.tools.is_empty() && self.tools.is_empty(), "--tool NAME=COMMAND"),
+            (!wishes.config.is_empty() && self.vars.is_empty(), "--var KEY=VALUE"),
+            (!wishes.folders.is_empty() && self.folders.is_empty(), "--folder NAME=PATH"),
+        ];
+        let missing: Vec<_> = flags.iter().filter(|(missing, _)| *missing).map(|(_, flag)| *flag).collect();
+        match missing.as_slice() {
+            [] => String::new(),
+            missing => format!("\nfor this run alone, what it asks for is allowed with {}", missing.join(", ")),
+        }
     }
 
     /// One server for whatever name the plugin asks for.

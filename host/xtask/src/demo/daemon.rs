@@ -42,7 +42,12 @@ pub struct Daemon {
 
 impl Setup {
     /// Writes the settings of a daemon that keeps everything in `folder`.
-    pub fn write(folder: &Path, binary: &Path, around: &Around<'_>) -> anyhow::Result<Self> {
+    pub fn write(
+        folder: &Path,
+        binary: &Path,
+        around: &Around<'_>,
+        more: Vec<(String, Value)>,
+    ) -> anyhow::Result<Self> {
         let root = workspace::root();
         let mut settings = vec![
             ("api.listen", json!("127.0.0.1:0")),
@@ -55,8 +60,9 @@ impl Setup {
             settings.push(("broker.url", json!(services.amqp_url)));
             settings.push(("database.url", json!(services.postgres_url)));
         }
-        let line = |(key, value): (&str, Value)| format!("{key} = {value}\n"); // such values are written alike in TOML
-        let text: String = settings.into_iter().map(line).collect();
+        let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(more);
+        let line = |(key, value): (String, Value)| format!("{key} = {value}\n"); // such values are written alike in TOML
+        let text: String = settings.map(line).collect();
         let path = folder.join("agentry.toml");
         std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
         Ok(Self {

@@ -27,8 +27,19 @@ pub struct Task {
     pub name: String,
     /// On what.
     pub input: Value,
-    /// The failure kind in which it must end; `None`: it must complete.
-    pub hostile: Option<&'static str>,
+    /// How it must end.
+    pub expected: Expected,
+}
+
+/// How a task must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Completed.
+    Completes,
+    /// Failed, with this kind: its guest is hostile.
+    Fails(&'static str),
+    /// In one way or another.
+    Ends,
 }
 
 impl Task {
@@ -36,6 +47,20 @@ impl Task {
     pub fn body(&self) -> Value {
         json!({"id": self.id, "plugin": self.plugin, "input": self.input})
     }
+
+    /// Whether its guest means harm.
+    pub fn is_hostile(&self) -> bool {
+        matches!(self.expected, Expected::Fails(_))
+    }
+}
+
+/// The repository's own documents, by name.
+pub fn own() -> Vec<(String, String)> {
+    let root = workspace::root();
+    let mut files = Vec::new();
+    markdown(&root, 3, &mut files);
+    let read = |file: &PathBuf| Some((named(file, &root), text(file)?));
+    files.iter().filter_map(read).collect()
 }
 
 /// At most so many documents, with the hostile guests spread among them.
@@ -55,25 +80,33 @@ pub fn gather(most: usize) -> anyhow::Result<Vec<Task>> {
     for (n, (plugin, kind)) in hostile {
         let at = (between * (n + 1) + n).min(tasks.len());
         let name = format!("{plugin} {}", n / HOSTILE.len() + 1);
-        tasks.insert(at, Task { id: Uuid::now_v7(), plugin, name, input: json!({}), hostile: Some(kind) });
+        tasks.insert(at, Task { id: Uuid::now_v7(), plugin, name, input: json!({}), expected: Expected::Fails(kind) });
     }
     Ok(tasks)
 }
 
 fn document(file: &Path, root: &Path) -> Option<Task> {
+    let (name, text) = (named(file, root), text(file)?);
+    let input = json!({"markdown": text, "path": name});
+    Some(Task { id: Uuid::now_v7(), plugin: "outline", name, input, expected: Expected::Completes })
+}
+
+/// What it holds; one that is large or not UTF-8 is left out.
+fn text(file: &Path) -> Option<String> {
     let small = file.metadata().is_ok_and(|metadata| metadata.len() <= LARGEST);
-    let text = small.then(|| std::fs::read_to_string(file).ok()).flatten()?; // one that is not UTF-8 is left out
-    let name = match file.strip_prefix(root) {
+    small.then(|| std::fs::read_to_string(file).ok()).flatten()
+}
+
+/// Its path in the repository; else `crate-1.2.3/README.md`.
+fn named(file: &Path, root: &Path) -> String {
+    match file.strip_prefix(root) {
         Ok(own) => own.display().to_string(),
-        // crate-1.2.3/README.md
         Err(_) => {
             let mut parts: Vec<_> = file.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
             parts.reverse();
             parts.join("/")
         }
-    };
-    let input = json!({"markdown": text, "path": name});
-    Some(Task { id: Uuid::now_v7(), plugin: "outline", name, input, hostile: None })
+    }
 }
 
 /// Markdown files at most so many levels down, without what was built and what is hidden.
@@ -117,9 +150,9 @@ mod tests {
     #[test]
     fn hostile_guests_are_spread_among_documents() {
         let tasks = gather(40).unwrap();
-        let places: Vec<_> = (0..).zip(&tasks).filter(|(_, task)| task.hostile.is_some()).map(|(n, _)| n).collect();
+        let places: Vec<_> = (0..).zip(&tasks).filter(|(_, task)| task.is_hostile()).map(|(n, _)| n).collect();
         assert_eq!(places.len(), HOSTILE.len() * EACH);
-        assert!(tasks.first().is_some_and(|task| task.hostile.is_none()));
+        assert!(tasks.first().is_some_and(|task| !task.is_hostile()));
         assert!(places.windows(2).all(|pair: &[i32]| pair[0] < pair[1]));
     }
 

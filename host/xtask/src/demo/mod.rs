@@ -1,13 +1,16 @@
-//! `cargo xtask demo`: real documents through real plugins, with hostile ones among them, and a kill in the middle.
+//! `cargo xtask demo`: real documents through real plugins, agents that answer questions about them, hostile guests among them,
+//! and a kill in the middle.
 //!
 //! ```text
 //! documents ─▶ submit (HTTP, or plain AMQP) ─▶ half have ended ─▶ SIGKILL ─▶ the same again ─▶ all have ended ─▶ report
 //! ```
 
+mod agents;
 mod api;
 mod daemon;
 mod documents;
 mod report;
+mod stand_in;
 mod submit;
 mod timeline;
 mod watch;
@@ -38,6 +41,8 @@ pub struct Args {
     /// At most so many documents.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(10..=2000))]
     documents: u16,
+    #[command(flatten)]
+    model: agents::Model,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -76,10 +81,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The show itself. Answers with the daemon, still up, and whether all went as it must.
 fn show(args: &Args, around: &Around<'_>, binary: &Path, folder: &Path) -> anyhow::Result<(Daemon, bool)> {
-    let tasks = documents::gather(usize::from(args.documents))?;
-    let hostile = tasks.iter().filter(|task| task.hostile.is_some()).count();
-    println!("tasks: {} documents, and {hostile} hostile guests among them", tasks.len() - hostile);
-    let setup = daemon::Setup::write(folder, binary, around)?;
+    let mut tasks = documents::gather(usize::from(args.documents))?;
+    let hostile = tasks.iter().filter(|task| task.is_hostile()).count();
+    let documents = tasks.len() - hostile;
+    let world = agents::World::start(&args.model)?;
+    world.join(&mut tasks)?;
+    let asked = tasks.len() - hostile - documents;
+    println!("tasks: {documents} documents, {asked} agents with questions and {hostile} hostile guests among them");
+    let setup = daemon::Setup::write(folder, binary, around, world.settings())?;
     // Whatever ends the first one, ends it like this.
     let daemon = start(&setup, StopSignal::Kill, "starting")?;
 
@@ -102,6 +111,8 @@ fn show(args: &Args, around: &Around<'_>, binary: &Path, folder: &Path) -> anyho
     let report = Report::read(&daemon, &tasks, &setup.log()?, times)?;
     print!("\n{}", report.summary(took, back));
     print!("{}", report.results());
+    println!("agents (the model: {}):", world.model());
+    print!("{}", report.agents());
     print!("{}", report.hostile());
     print!("{}", report.timeline());
     print!("{}", report.verdict());

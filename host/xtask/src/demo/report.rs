@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::agents;
 use super::daemon::Daemon;
-use super::documents::Task;
+use super::documents::{Expected, Task};
 use super::timeline::{self, Instant, Times};
 use super::{count, talk};
 
@@ -25,6 +26,8 @@ pub struct Entry<'a> {
     pub events: Vec<Value>,
     /// What its guests logged.
     pub logs: Vec<Value>,
+    /// What its agents called.
+    pub calls: Vec<Value>,
 }
 
 impl Entry<'_> {
@@ -37,12 +40,12 @@ impl Entry<'_> {
         !matches!(self.state(), "completed" | "failed" | "cancelled") || self.logs.is_empty()
     }
 
-    /// It has two ends, or one run of its guest is recorded twice: each logs once in which attempt it is. What a dying
-    /// guest leaves on standard error is no such line: two attempts that die alike say the same there.
+    /// It has two ends, or one run of its guest is recorded twice: each logs once in which attempt it is. Other lines may be
+    /// the same in two attempts, as what a dying guest leaves on standard error.
     fn is_doubled(&self) -> bool {
         let mut said = BTreeSet::new();
-        let mut lines = self.logs.iter().filter(|line| line["stream"] != "stderr");
-        let twice = lines.any(|line| !said.insert(line["message"].to_string()));
+        let lines = self.logs.iter().filter(|line| line["stream"] != "stderr").map(|line| line["message"].to_string());
+        let twice = lines.filter(|line| line.contains("attempt ")).any(|line| !said.insert(line));
         let ends = self
             .events
             .iter()
@@ -50,10 +53,15 @@ impl Entry<'_> {
         twice || ends.count() > 1
     }
 
+    fn is_document(&self) -> bool {
+        !self.task.is_hostile() && self.task.plugin != agents::PLUGIN
+    }
+
     fn is_as_expected(&self) -> bool {
-        match self.task.hostile {
-            None => self.state() == "completed",
-            Some(kind) => self.state() == "failed" && self.row["failure"]["kind"] == kind,
+        match self.task.expected {
+            Expected::Completes => self.state() == "completed",
+            Expected::Fails(kind) => self.state() == "failed" && self.row["failure"]["kind"] == kind,
+            Expected::Ends => !self.row["finished_at"].is_null(),
         }
     }
 
@@ -79,7 +87,8 @@ impl<'a> Report<'a> {
         let entries = tasks.iter().map(|task| {
             let row = rows.remove(&task.id.to_string()).unwrap_or_default();
             let list = |what| if row.is_null() { Ok(Vec::new()) } else { daemon.api().list(task.id, what) };
-            Ok(Entry { task, events: list("events")?, logs: list("logs")?, row })
+            let calls = if task.plugin == agents::PLUGIN { list("calls")? } else { Vec::new() };
+            Ok(Entry { task, events: list("events")?, logs: list("logs")?, calls, row })
         });
         let entries = entries.collect::<anyhow::Result<Vec<_>>>()?;
         let timeline = match timeline::pick(&entries) {
@@ -96,7 +105,7 @@ impl<'a> Report<'a> {
             *states.entry(entry.state()).or_default() += 1;
         }
         let states: Vec<_> = states.iter().map(|(state, number)| format!("{number} {state}")).collect();
-        let honest = self.entries.iter().filter(|entry| entry.task.hostile.is_none());
+        let honest = self.entries.iter().filter(|entry| entry.is_document());
         let created = self.entries.iter().filter_map(|entry| Instant::parse(entry.row["created_at"].as_str()?)).min();
         let finished = |entry: &Entry<'_>| Instant::parse(entry.row["finished_at"].as_str()?);
         let done = honest.clone().filter_map(finished).max();
@@ -131,11 +140,8 @@ impl<'a> Report<'a> {
 
     /// Some results.
     pub fn results(&self) -> String {
-        let done: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.task.hostile.is_none() && entry.row["output"].is_object())
-            .collect();
+        let done: Vec<_> =
+            self.entries.iter().filter(|entry| entry.is_document() && entry.row["output"].is_object()).collect();
         let mut text = "some results:\n".to_owned();
         for entry in done.iter().step_by(done.len().div_ceil(SHOWN).max(1)) {
             let output = &entry.row["output"];
@@ -154,10 +160,15 @@ impl<'a> Report<'a> {
         text
     }
 
+    /// How the agents found their answers.
+    pub fn agents(&self) -> String {
+        self.entries.iter().filter(|entry| entry.task.plugin == agents::PLUGIN).map(agents::told).collect()
+    }
+
     /// How the hostile guests ended.
     pub fn hostile(&self) -> String {
         let mut text = "hostile guests:\n".to_owned();
-        for entry in self.entries.iter().filter(|entry| entry.task.hostile.is_some()) {
+        for entry in self.entries.iter().filter(|entry| entry.task.is_hostile()) {
             let failure = &entry.row["failure"];
             let detail = &failure["detail"];
             let limit = detail["limit"]
@@ -234,8 +245,8 @@ mod tests {
 
     use super::*;
 
-    fn task(hostile: Option<&'static str>) -> Task {
-        Task { id: Uuid::now_v7(), plugin: "outline", name: "a".into(), input: json!({}), hostile }
+    fn task(expected: Expected) -> Task {
+        Task { id: Uuid::now_v7(), plugin: "outline", name: "a".into(), input: json!({}), expected }
     }
 
     fn entry<'a>(task: &'a Task, row: Value, events: &[&str], logs: &[&str]) -> Entry<'a> {
@@ -244,12 +255,13 @@ mod tests {
             row,
             events: events.iter().map(|event| json!({"event": event})).collect(),
             logs: logs.iter().map(|line| json!({"message": line})).collect(),
+            calls: Vec::new(),
         }
     }
 
     #[test]
     fn a_completed_document_is_neither_lost_nor_doubled() {
-        let task = task(None);
+        let task = task(Expected::Completes);
         let row = json!({"state": "completed"});
         let entry = entry(&task, row, &["pending", "running", "taken_over", "completed"], &["attempt 1"]);
         assert!(entry.is_as_expected() && !entry.is_lost() && !entry.is_doubled());
@@ -258,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_has_no_end_or_no_trace_is_lost() {
-        let task = task(None);
+        let task = task(Expected::Completes);
         assert!(entry(&task, Value::Null, &[], &[]).is_lost());
         assert!(entry(&task, json!({"state": "running"}), &["running"], &["attempt 1"]).is_lost());
         assert!(entry(&task, json!({"state": "completed"}), &["running", "completed"], &[]).is_lost());
@@ -266,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_run_recorded_twice_or_two_ends_are_doubled() {
-        let task = task(None);
+        let task = task(Expected::Completes);
         let row = json!({"state": "completed"});
         assert!(entry(&task, row.clone(), &["completed"], &["attempt 1", "attempt 1"]).is_doubled());
         assert!(entry(&task, row.clone(), &["completed", "completed"], &["attempt 1"]).is_doubled());
@@ -275,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_hostile_guest_must_end_in_its_own_kind() {
-        let task = task(Some("cpu_limit"));
+        let task = task(Expected::Fails("cpu_limit"));
         let failed = |kind| json!({"state": "failed", "failure": {"kind": kind}});
         assert!(entry(&task, failed("cpu_limit"), &[], &[]).is_as_expected());
         assert!(!entry(&task, failed("timeout"), &[], &[]).is_as_expected());

@@ -45,8 +45,7 @@ impl From<SystemTime> for Instant {
 
 /// The task worth telling: one that ran when the daemon was killed, else any document.
 pub fn pick<'e, 'a>(entries: &'e [Entry<'a>]) -> Option<&'e Entry<'a>> {
-    let mut documents =
-        entries.iter().filter(|entry| entry.task.hostile.is_none() && entry.row["state"] == "completed");
+    let mut documents = entries.iter().filter(|entry| !entry.task.is_hostile() && entry.row["state"] == "completed");
     documents.clone().find(|entry| entry.taken_over() > 0).or_else(|| documents.nth(documents.clone().count() / 2))
 }
 
@@ -123,7 +122,7 @@ mod tests {
     use serde_json::json;
     use uuid::Uuid;
 
-    use super::super::documents::Task;
+    use super::super::documents::{Expected, Task};
     use super::*;
 
     #[test]
@@ -138,10 +137,12 @@ mod tests {
     #[test]
     fn a_life_is_told_in_its_order() {
         let id = Uuid::now_v7();
-        let task = Task { id, plugin: "outline", name: "a/README.md".into(), input: json!({}), hostile: None };
+        let task =
+            Task { id, plugin: "outline", name: "a/README.md".into(), input: json!({}), expected: Expected::Completes };
         let at = |ms: u32, event: &str| json!({"at": format!("2026-01-01T00:00:00.{ms:03}Z"), "event": event, "host": "0190-0190aaaa", "attempt": 1, "fence": 1});
         let events = vec![at(0, "pending"), at(5, "running"), at(9, "completed")];
-        let entry = Entry { task: &task, row: json!({"state": "completed"}), events, logs: Vec::new() };
+        let entry =
+            Entry { task: &task, row: json!({"state": "completed"}), events, logs: Vec::new(), calls: Vec::new() };
         let attempts = [json!({"usage": {"wall_us": 812, "cpu_us": 700, "peak_memory": 1_048_576}})];
         let log = format!(
             "ready http://127.0.0.1:1\n{}\n",

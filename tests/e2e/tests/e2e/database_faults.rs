@@ -139,12 +139,14 @@ async fn after_an_outage_longer_than_the_lease_the_living_keep_what_they_run() {
     way.restore().await;
     let url = way.through(&site.database_url());
     let setup = |name| {
-        let setup = site.setup_named(name).set("database.url", url.clone()).set("lease.ttl_seconds", 3);
-        setup.set("database.timeout_seconds", 1)
+        // Whoever is back first waits one lease for the others: time enough for a process that has to share two cores with
+        // compilers. With three seconds it was not, and the late one was taken for dead, rightly.
+        let setup = site.setup_named(name).set("database.url", url.clone()).set("lease.ttl_seconds", 8);
+        setup.set("database.timeout_seconds", 2)
     };
     let one = setup("one").start().await;
     let two = setup("two").start().await;
-    let tasks: Vec<_> = (0..8).map(|_| probe::sleep(9_000)).collect();
+    let tasks: Vec<_> = (0..8).map(|_| probe::sleep(20_000)).collect();
     site.publish(&tasks).await;
     site.running(8).await;
     way.cut().await;
