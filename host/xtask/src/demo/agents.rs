@@ -91,7 +91,7 @@ impl World {
         settings
     }
 
-    /// Puts the questions among the documents, so that some are being answered when half of all has ended.
+    /// Puts the questions among the first documents: they are being answered when half of all has ended.
     pub fn join(&self, tasks: &mut Vec<Task>) -> anyhow::Result<()> {
         let half = tasks.len() / 2;
         ensure!(half >= WORDS.len(), "there are too few documents to be among");
@@ -100,8 +100,10 @@ impl World {
         for (n, word) in WORDS.iter().enumerate() {
             let input = json!({"question": question(word)});
             let task = Task { id: Uuid::now_v7(), plugin: PLUGIN, name: (*word).to_owned(), input, expected };
-            tasks.insert(half - half / 8 * n, task);
+            tasks.insert(half / WORDS.len() * n, task);
         }
+        // Of what was submitted at once, the lowest id runs first.
+        tasks.iter_mut().for_each(|task| task.id = Uuid::now_v7());
         Ok(())
     }
 }
