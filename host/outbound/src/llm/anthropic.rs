@@ -1,13 +1,18 @@
-//! Anthropic's Messages API, version 2023-06-01, after the types that Anthropic publishes with its SDKs.
+//! Anthropic's Messages API, held by tests to the types that Anthropic publishes with its SDK.
 
 use super::prompt::{Format, Past, Prompt, Turn};
 use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
 use super::types::{TokenUsage, ToolChoice, ToolResult};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use url::Url;
 
 /// Marks what a call carries for this kind of provider: the thoughts before it, which have to come back with the call's result.
 const TAG: &str = "anthropic:";
+
+/// The API's version, and the one before it, which Anthropic serves on: only that one takes a temperature, from models that do.
+/// A guest that asks for one is not to have it dropped. The rest of what is asked and read here is the same in both.
+const VERSIONS: [&str; 2] = ["2026-10-21", "2023-06-01"];
 
 /// See the module.
 pub(super) struct Anthropic;
@@ -17,12 +22,14 @@ impl Shape for Anthropic {
         below(root, &["messages"])
     }
 
+    /// The API takes it as a bearer's token as well; this header is the one that whoever speaks like it knows, too.
     fn key_header(&self, key: &str) -> (&'static str, String) {
         ("x-api-key", key.to_owned())
     }
 
-    fn headers(&self) -> &'static [(&'static str, &'static str)] {
-        &[("anthropic-version", "2023-06-01")]
+    fn header(&self, prompt: &Prompt<'_>) -> Option<(HeaderName, HeaderValue)> {
+        let version = VERSIONS[usize::from(prompt.temperature.is_some())];
+        Some((HeaderName::from_static("anthropic-version"), HeaderValue::from_static(version)))
     }
 
     fn request_id_header(&self) -> &'static str {
@@ -79,7 +86,10 @@ impl Shape for Anthropic {
         reading.text =
             blocks.iter().filter(|block| block["type"] == "text").filter_map(|b| b["text"].as_str()).collect();
         reading.calls = calls(blocks);
-        reading.ending = ending(body);
+        reading.ending = match blocks.iter().find_map(stranger) {
+            Some(kind) => Ending::Broken(format!("it has a part of the type {kind:?}, which nobody asked for")),
+            None => ending(body, !reading.calls.is_empty()),
+        };
         reading
     }
 
@@ -87,6 +97,10 @@ impl Shape for Anthropic {
         let error = &body["error"];
         let words = text(error, "message").unwrap_or_default();
         let mut fault = Fault::of_status(status, words);
+        if let Some(class) = error["details"]["error_code"].as_str().and_then(class) {
+            fault.class = class;
+            return fault;
+        }
         fault.class = match error["type"].as_str().unwrap_or_default() {
             // These two have no type of their own.
             "invalid_request_error" if words.starts_with("prompt is too long") => Class::TooLong,
@@ -102,6 +116,20 @@ impl Shape for Anthropic {
         };
         fault
     }
+}
+
+/// What a code says of the cause that the type does not.
+fn class(code: &str) -> Option<Class> {
+    Some(match code {
+        // Told as too many requests, and no pause helps.
+        "contract_spend_limit_reached" | "enforced_spend_limit_reached" => Class::Quota,
+        "linked_organization_spend_limit_reached" | "linked_organization_billing_unavailable" => Class::Quota,
+        // Told as invalid requests, and it is the operator's account.
+        "organization_on_hold" | "cmek_key_disabled" | "cmek_key_network_blocked" => Class::Quota,
+        "organization_type_not_supported" | "parent_organization_required" => Class::Key,
+        "claude_code_key_creator_not_member" | "claude_code_version_too_old" => Class::Key,
+        _ => return None,
+    })
 }
 
 /// Whether the provider itself sees to the form: it does for schemas whose objects are closed, and refuses others.
@@ -181,8 +209,19 @@ fn calls(blocks: &[Value]) -> Vec<Asked> {
     calls
 }
 
-fn ending(body: &Value) -> Ending {
+/// The type of a block that is neither words nor thoughts nor a call: the work of tools that the provider runs itself, which nobody
+/// asked for. Without it the answer is not whole, and a guest cannot be given it.
+fn stranger(block: &Value) -> Option<&str> {
+    let kind = block["type"].as_str().unwrap_or_default();
+    (!matches!(kind, "text" | "thinking" | "redacted_thinking" | "tool_use")).then_some(kind)
+}
+
+fn ending(body: &Value, has_calls: bool) -> Ending {
     match body["stop_reason"].as_str() {
+        // Words alone are half of what it said.
+        Some("tool_use") if !has_calls => {
+            Ending::Broken("its stop_reason is \"tool_use\", and it calls no tool".into())
+        }
         Some("end_turn" | "stop_sequence" | "tool_use") => Ending::Whole,
         Some("max_tokens" | "model_context_window_exceeded") => Ending::Cut,
         Some("refusal") => {
@@ -192,7 +231,7 @@ fn ending(body: &Value) -> Ending {
         }
         // Only tools that the provider runs itself pause, and none is asked for: the answer would not be whole.
         Some("pause_turn") => Ending::Broken("it was paused before its end (pause_turn)".into()),
-        Some(other) => Ending::Broken(format!("its stop_reason is {other:?}")),
+        Some(other) => Ending::Broken(format!("its stop_reason is {other:?}, which is not known here")),
         None => Ending::Broken("it has no stop_reason, so nothing says that it is whole".into()),
     }
 }

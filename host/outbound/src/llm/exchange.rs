@@ -24,7 +24,7 @@ const MAX_ERROR: usize = 64 * 1024;
 pub(super) async fn once(
     provider: &Provider,
     place: &Place<'_>,
-    (url, body): (&Url, &Bytes),
+    (url, headers, body): (&Url, &HeaderMap, &Bytes),
     mut deadlines: Deadlines,
     trace: &mut ChatTrace,
 ) -> Result<Value, Setback> {
@@ -34,7 +34,7 @@ pub(super) async fn once(
     deadlines.total = Some((tokio::time::Instant::now() + provider.total, provider.total));
     trace.tries += 1;
     trace.response_bytes = 0;
-    let request = provider.client.post(url.clone()).headers(provider.headers.clone()).body(body.clone());
+    let request = provider.client.post(url.clone()).headers(headers.clone()).body(body.clone());
     let head = deadlines.bound(Some(("response", provider.first_byte)), request.send()).await;
     let response = match head {
         Ok(Ok(response)) => response,
@@ -117,9 +117,9 @@ async fn refusal(
     Setback { error: error(&fault, after, place), may_retry, after }
 }
 
-/// 408, 429 and 5xx pass, unless the provider says that it is about something else, such as money.
+/// 408, 409, 429 and 5xx pass, unless the provider says that it is about something else, such as money.
 fn is_passing(status: u16, fault: &Fault) -> bool {
-    matches!(status, 408 | 429 | 500..) && matches!(fault.class, Class::Rate | Class::Down)
+    matches!(status, 408 | 409 | 429 | 500..) && matches!(fault.class, Class::Rate | Class::Down)
 }
 
 /// A body, read to its end or one byte beyond the limit.

@@ -1,4 +1,4 @@
-//! Google's `generateContent` (Gemini API, v1beta), after the types that Google publishes with its SDKs.
+//! Google's `generateContent` (Gemini API, v1beta), held by tests to the types that Google publishes with its SDK.
 
 use super::prompt::{Format, Past, Prompt, Turn};
 use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
@@ -69,7 +69,10 @@ impl Shape for Gemini {
         reading.ending = match text(&body["promptFeedback"], "blockReason") {
             Some(reason) => Ending::Refused(format!("the prompt was blocked: {reason}")),
             None if !candidate.is_object() => Ending::Broken("it has no candidates".into()),
-            None => ending(candidate),
+            None => match parts.iter().find_map(stranger) {
+                Some(kind) => Ending::Broken(format!("it has a part of the kind {kind:?}, which nobody asked for")),
+                None => ending(candidate),
+            },
         };
         reading
     }
@@ -90,7 +93,7 @@ impl Shape for Gemini {
             "UNAUTHENTICATED" | "PERMISSION_DENIED" => Class::Key,
             "NOT_FOUND" => Class::Model,
             "RESOURCE_EXHAUSTED" => Class::Rate,
-            "INTERNAL" | "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "UNKNOWN" => Class::Down,
+            "ABORTED" | "INTERNAL" | "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "UNKNOWN" => Class::Down,
             _ => fault.class,
         };
         fault.after = details.iter().find_map(|detail| seconds(detail["retryDelay"].as_str()?));
@@ -198,12 +201,30 @@ fn asked(part: &Value) -> Asked {
     }
 }
 
+/// The kind of a part that is neither words nor a call, nor says something about those: a picture, code, the work of tools that
+/// the provider runs itself. Without it the answer is not whole, and a guest cannot be given it.
+fn stranger(part: &Value) -> Option<&str> {
+    if part["functionCall"]["willContinue"] == true {
+        return Some("functionCall, begun and not ended");
+    }
+    if part["text"].is_string() || part["functionCall"].is_object() {
+        return None;
+    }
+    let about = |name: &str| {
+        matches!(name, "thought" | "thoughtSignature") || name.ends_with("Metadata") || name.starts_with("media")
+    };
+    let mut members = part.as_object()?.iter().filter(|(_, member)| !member.is_null());
+    members.find_map(|(name, _)| (!about(name)).then_some(name.as_str()))
+}
+
 fn ending(candidate: &Value) -> Ending {
     let said = text(candidate, "finishMessage");
     let with = |reason: &str| said.map_or_else(|| reason.to_owned(), |said| format!("{reason}: {said}"));
+    let broken = |what: &str, reason: &str| Ending::Broken(format!("{what} ({})", with(reason)));
     match candidate["finishReason"].as_str() {
         Some("STOP") => Ending::Whole,
-        Some("MAX_TOKENS") => Ending::Cut,
+        // The second one could be asked for more, which nobody does: it is as long as one request may be.
+        Some("MAX_TOKENS" | "CONTINUATION") => Ending::Cut,
         Some(
             reason @ ("SAFETY"
             | "RECITATION"
@@ -211,12 +232,24 @@ fn ending(candidate: &Value) -> Ending {
             | "BLOCKLIST"
             | "PROHIBITED_CONTENT"
             | "SPII"
+            | "ESCALATION"
+            | "MODEL_ARMOR"
             | "IMAGE_SAFETY"
             | "IMAGE_PROHIBITED_CONTENT"
             | "IMAGE_RECITATION"),
         ) => Ending::Refused(with(reason)),
-        // MALFORMED_FUNCTION_CALL, UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, OTHER, and those to come.
-        Some(reason) => Ending::Broken(format!("its finishReason is {}", with(reason))),
+        // The operator's account is limited or disabled for what it was used for.
+        Some(reason @ "PUP_LIMITED_DISABLED") => {
+            Ending::Fault(Fault { class: Class::Quota, words: with(reason), after: None })
+        }
+        Some(reason @ ("MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS")) => {
+            broken("it ended in a call of a tool that is none", reason)
+        }
+        Some(reason @ ("MISSING_THOUGHT_SIGNATURE" | "MALFORMED_RESPONSE" | "IMAGE_OTHER" | "NO_IMAGE")) => {
+            broken("the model failed at it", reason)
+        }
+        Some(reason @ ("OTHER" | "FINISH_REASON_UNSPECIFIED")) => broken("it ended without a reason", reason),
+        Some(reason) => Ending::Broken(format!("its finishReason is {:?}, which is not known here", with(reason))),
         None => Ending::Broken("it has no finishReason, so nothing says that it is whole".into()),
     }
 }

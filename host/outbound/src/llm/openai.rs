@@ -1,4 +1,4 @@
-//! Chat Completions (OpenAI's published OpenAPI description), as OpenAI, Azure, OpenRouter, vLLM, llama.cpp and Ollama serve it.
+//! Chat Completions, held by tests to the types that OpenAI publishes with its SDK, as OpenAI, Azure, OpenRouter, vLLM, llama.cpp and Ollama serve it.
 //! They differ in what they leave out, so whatever may be missing, null or of another JSON type is read all the same, except
 //! what says that the answer is whole.
 
@@ -82,7 +82,7 @@ impl Shape for OpenAi {
         reading.calls = calls(message);
         reading.ending = match refusal {
             Some(refusal) => Ending::Refused(refusal),
-            None => ending(choice),
+            None => ending(choice, !reading.calls.is_empty()),
         };
         reading
     }
@@ -97,8 +97,8 @@ impl Shape for OpenAi {
         let mut fault = Fault::of_status(status, words);
         if let Some(class) = marks.iter().find_map(|mark| class(mark)) {
             fault.class = class;
-        } else if status == 403 && error["metadata"]["reasons"].is_array() {
-            // OpenRouter's moderation.
+        } else if error["misalignment"].is_object() || (status == 403 && error["metadata"]["reasons"].is_array()) {
+            // OpenAI's review of what a model does, and OpenRouter's moderation.
             fault.class = Class::Refused;
         } else if status == 400 && is_too_long(words) {
             fault.class = Class::TooLong;
@@ -221,13 +221,17 @@ fn calls(message: &Value) -> Vec<Asked> {
     calls
 }
 
-fn ending(choice: &Value) -> Ending {
+fn ending(choice: &Value, has_calls: bool) -> Ending {
     match choice["finish_reason"].as_str() {
+        // Words alone are half of what it said.
+        Some(reason @ ("tool_calls" | "function_call")) if !has_calls => {
+            Ending::Broken(format!("its finish_reason is {reason:?}, and it calls no tool"))
+        }
         // The last two are those of text-generation-inference.
         Some("stop" | "tool_calls" | "function_call" | "eos_token" | "stop_sequence") => Ending::Whole,
         Some("length") => Ending::Cut,
         Some("content_filter") => Ending::Refused("its content filter ended the answer".into()),
-        Some(other) => Ending::Broken(format!("its finish_reason is {other:?}")),
+        Some(other) => Ending::Broken(format!("its finish_reason is {other:?}, which is not known here")),
         None => Ending::Broken("it has no finish_reason, so nothing says that it is whole".into()),
     }
 }

@@ -83,11 +83,15 @@ impl Provider {
         let url = self.shape.endpoint(&self.root, prompt.model);
         let body = Bytes::from(self.shape.body(prompt).to_string());
         trace.request_bytes = body.len() as u64;
+        let mut headers = self.headers.clone();
+        if let Some((name, value)) = self.shape.header(prompt) {
+            headers.entry(name).or_insert(value);
+        }
         let place = Place { provider: &self.name, alias, model: prompt.model };
         let deadlines = Deadlines { began: Instant::now(), until, total: None };
         let mut setbacks = 0;
         loop {
-            let setback = match exchange::once(self, &place, (&url, &body), deadlines, trace).await {
+            let setback = match exchange::once(self, &place, (&url, &headers, &body), deadlines, trace).await {
                 Ok(body) => return Ok(self.shape.read(&body)),
                 Err(setback) => setback,
             };
@@ -117,7 +121,7 @@ impl Provider {
     }
 }
 
-/// What every request carries. Values are marked, so that no `Debug` shows them and no index of HTTP/2 keeps them.
+/// What every request carries, whatever it asks. Values are marked, so that no `Debug` shows them and no index of HTTP/2 keeps them.
 fn headers(shape: &dyn Shape, settings: &ProviderSettings) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &str, is_sensitive: bool| {
@@ -130,9 +134,6 @@ fn headers(shape: &dyn Shape, settings: &ProviderSettings) -> Result<HeaderMap, 
     };
     add("content-type", "application/json", false)?;
     add("accept", "application/json", false)?;
-    for (name, value) in shape.headers() {
-        add(name, value, false)?;
-    }
     if let Some(key) = &settings.key {
         let (name, value) = shape.key_header(key.expose());
         add(name, &value, true)?;

@@ -2,6 +2,7 @@
 
 use super::prompt::Prompt;
 use super::types::{TokenUsage, ToolCall};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use std::time::Duration;
 use url::Url;
@@ -14,9 +15,9 @@ pub(super) trait Shape: Send + Sync {
     /// The header that carries the key, and how the key stands in it.
     fn key_header(&self, key: &str) -> (&'static str, String);
 
-    /// Headers in addition, which are no secrets.
-    fn headers(&self) -> &'static [(&'static str, &'static str)] {
-        &[]
+    /// A header in addition, which is no secret; one that the operator sets holds instead.
+    fn header(&self, _prompt: &Prompt<'_>) -> Option<(HeaderName, HeaderValue)> {
+        None
     }
 
     /// The header in which the provider names the request.
@@ -119,7 +120,8 @@ impl Fault {
             404 => Class::Model,
             413 => Class::TooLong,
             429 => Class::Rate,
-            408 | 500.. => Class::Down,
+            // 409: somebody else has the lock, and 499: they gave up. Their own clients ask again.
+            408 | 409 | 499 | 500.. => Class::Down,
             // Redirects come here as well, and are told apart where the address is known.
             _ => Class::Invalid,
         };

@@ -29,6 +29,7 @@ async fn a_conversation_is_written_as_published() {
     let recorded = asked(Anthropic, &conversation()).await;
     assert_eq!((recorded.method.as_str(), recorded.target.as_str()), ("POST", "/v1/messages"));
     assert_eq!(recorded.headers["x-api-key"], CANARY);
+    // There is a temperature in it, which later versions refuse.
     assert_eq!(recorded.headers["anthropic-version"], "2023-06-01");
     assert!(!recorded.headers.contains_key("authorization"));
     let call = |id: &str, name: &str| json!({"type": "tool_use", "id": id, "name": name, "input": {"city": "Oslo"}});
@@ -59,6 +60,7 @@ async fn a_conversation_is_written_as_published() {
 #[tokio::test]
 async fn the_longest_answer_is_always_said_and_nothing_else_that_was_not_asked_for() {
     let recorded = asked(Anthropic, &question()).await;
+    assert_eq!(recorded.headers["anthropic-version"], "2026-10-21");
     let messages = json!([{"role": "user", "content": [{"type": "text", "text": "What is the weather in Oslo?"}]}]);
     assert_eq!(recorded.body, json!({"model": "model-1", "max_tokens": 100, "messages": messages}));
 }

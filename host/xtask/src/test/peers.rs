@@ -1,4 +1,5 @@
-//! Servers written by other people, and the compiler of JavaScript: installed once, into the target folder, from pinned lists.
+//! Servers written by other people, SDKs of providers, and the compiler of JavaScript: installed once, into the target folder,
+//! from pinned lists.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -240,10 +241,18 @@ fn quietly(command: &Command, failing: &str) -> Result<(), Missing> {
     Err(Missing::Here(format!("{failing} ({status}), see above")))
 }
 
-/// The names of the tests of the black box that these filters leave.
+/// The names of the tests that these filters leave, of the black box and of the providers' shapes.
 pub fn wanted(workspace: &Workspace, filters: &[String], ignored_too: bool) -> anyhow::Result<Vec<String>> {
     let mut command = workspace::cargo(&["test", "--quiet"]);
-    command.args(workspace.native_selection()).args(["--test", "e2e", "--", "--list", "--format=terse"]);
+    command.args(workspace.native_selection()).args([
+        "--test",
+        "e2e",
+        "--test",
+        "shapes",
+        "--",
+        "--list",
+        "--format=terse",
+    ]);
     command.args(filters);
     let mut listed = |only: &[&str]| -> anyhow::Result<Vec<String>> {
         let mut output = Vec::new();
