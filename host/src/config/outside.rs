@@ -101,7 +101,6 @@ fn http(read: &mut Reader, longest: Duration) -> Result<EgressSettings, Problem>
         first_byte: within(first_byte),
         idle: within(idle),
         total,
-        secrets: Vec::new(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Sends.
 
 use super::body::{Bounds, Fault, Incoming, Outgoing};
-use super::mask::Masked;
+use super::mask::{self, Masked};
 use super::request::{Judged, judge, of_the_connection};
 use super::resolve::{Guard, Names};
 use super::stages::{Passage, Watched, later};
@@ -132,7 +132,7 @@ impl Client {
         let passage = Passage::new(judged.port, judged.only_opened);
         let http = if judged.only_opened { self.opened.clone()? } else { self.http.clone()? };
         let (method, host, fault) = (judged.method.clone(), judged.host.clone(), Fault::default());
-        let mask = judged.mask.clone();
+        let secrets = judged.secrets.clone();
         let mut body = Outgoing::new(body, exchange.request_bytes, judged.declared, fault.clone());
         // hyper frames no body of an unknown length here, and would lose it without a word.
         let unframed = matches!(method, Method::GET | Method::HEAD) && judged.declared.is_none();
@@ -150,12 +150,12 @@ impl Client {
             () = sleep_until(limits.end) => return Err(limits.over()),
         };
         let answer = received(response, &method, &limits, exchange.response_bytes, host, fault)?;
-        if mask.is_idle() {
+        if secrets.is_idle() {
             return Ok(answer.map(BodyExt::boxed_unsync));
         }
         let (mut head, body) = answer.into_parts();
-        mask.headers(&mut head.headers);
-        Ok(http::Response::from_parts(head, Masked::new(body, mask).boxed_unsync()))
+        mask::headers(&secrets, &mut head.headers);
+        Ok(http::Response::from_parts(head, Masked::new(body, secrets).boxed_unsync()))
     }
 }
 

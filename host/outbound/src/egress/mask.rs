@@ -1,70 +1,23 @@
 //! A server may say back what it was sent, also the headers that the host put in. What was secret in them is taken out of the
 //! answer before a guest sees it: letter by letter, so that no length changes.
 //!
-//! Found as it was sent, also across two pieces of a body. One that a server encodes otherwise (base64, in another alphabet, compressed)
-//! is not.
+//! Found also across two pieces of a body; [`Redactor`] says in which spellings.
 
 use super::HttpError;
+use crate::secret::Redactor;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// What stands in place of each byte.
-const STAR: u8 = b'*';
-/// Shorter words are parts of any text.
-const SHORTEST: usize = 8;
-
-/// What to look for.
-#[derive(Clone, Default)]
-pub(super) struct Mask {
-    words: Vec<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Mask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mask({})", self.words.len())
-    }
-}
-
-impl Mask {
-    /// A header's value, and what follows its scheme: `Bearer KEY`.
-    pub fn add(&mut self, value: &str) {
-        let words = std::iter::once(value).chain(value.split_whitespace()).filter(|word| word.len() >= SHORTEST);
-        self.words.extend(words.map(|word| word.as_bytes().to_vec()));
-    }
-
-    /// Whether there is nothing to look for.
-    pub fn is_idle(&self) -> bool {
-        self.words.is_empty()
-    }
-
-    /// Replaces what is whole.
-    fn cover(&self, text: &mut [u8]) {
-        for word in &self.words {
-            let mut from = 0;
-            while let Some(at) = text[from..].windows(word.len()).position(|window| window == word) {
-                text[from + at..from + at + word.len()].fill(STAR);
-                from += at + word.len();
-            }
-        }
-    }
-
-    /// How many bytes at the end may be the beginning of a secret.
-    fn begun(&self, text: &[u8]) -> usize {
-        let of = |word: &Vec<u8>| (1..word.len()).rev().find(|length| text.ends_with(&word[..*length])).unwrap_or(0);
-        self.words.iter().map(of).max().unwrap_or(0)
-    }
-
-    /// Replaces what is in the values of headers.
-    pub fn headers(&self, headers: &mut HeaderMap) {
-        for value in headers.values_mut() {
-            let mut text = value.as_bytes().to_vec();
-            self.cover(&mut text);
-            if let Ok(covered) = HeaderValue::from_bytes(&text) {
-                *value = covered;
-            }
+/// Replaces what is in the values of headers.
+pub(super) fn headers(secrets: &Redactor, headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        let mut text = value.as_bytes().to_vec();
+        secrets.cover(&mut text);
+        if let Ok(covered) = HeaderValue::from_bytes(&text) {
+            *value = covered;
         }
     }
 }
@@ -72,15 +25,15 @@ impl Mask {
 /// A body without secrets.
 pub(super) struct Masked<B> {
     inner: B,
-    mask: Mask,
+    secrets: Redactor,
     /// The end of what came, as long as it may be the beginning of a secret.
     held: BytesMut,
     trailers: Option<HeaderMap>,
 }
 
 impl<B> Masked<B> {
-    pub fn new(inner: B, mask: Mask) -> Masked<B> {
-        Masked { inner, mask, held: BytesMut::new(), trailers: None }
+    pub fn new(inner: B, secrets: Redactor) -> Masked<B> {
+        Masked { inner, secrets, held: BytesMut::new(), trailers: None }
     }
 }
 
@@ -101,7 +54,7 @@ impl<B: Body<Data = Bytes, Error = HttpError> + Unpin> Body for Masked<B> {
                     if let Some(Err(frame)) = other
                         && let Ok(mut trailers) = frame.into_trailers()
                     {
-                        self.mask.headers(&mut trailers);
+                        headers(&self.secrets, &mut trailers);
                         self.trailers = Some(trailers);
                     }
                     match (self.held.is_empty(), &self.trailers) {
@@ -113,8 +66,8 @@ impl<B: Body<Data = Bytes, Error = HttpError> + Unpin> Body for Masked<B> {
             };
             let this = &mut *self;
             this.held.extend_from_slice(&data);
-            this.mask.cover(&mut this.held);
-            let clear = this.held.len() - this.mask.begun(&this.held);
+            this.secrets.cover(&mut this.held);
+            let clear = this.held.len() - this.secrets.begun(&this.held);
             if clear > 0 {
                 return Poll::Ready(Some(Ok(Frame::data(this.held.split_to(clear).freeze()))));
             }
@@ -139,17 +92,16 @@ impl<B: Body<Data = Bytes, Error = HttpError> + Unpin> Body for Masked<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret;
     use http_body_util::{BodyExt, StreamBody};
 
-    fn mask() -> Mask {
-        let mut mask = Mask::default();
-        mask.add("Bearer hunter2-hunter2");
-        mask
+    fn secrets() -> Redactor {
+        Redactor::new(secret::of_header("Bearer hunter2-hunter2"))
     }
 
     async fn through(pieces: Vec<&'static [u8]>) -> Vec<u8> {
         let frames = pieces.into_iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece))));
-        let body = Masked::new(StreamBody::new(futures_util::stream::iter(frames)), mask());
+        let body = Masked::new(StreamBody::new(futures_util::stream::iter(frames)), secrets());
         body.collect().await.unwrap().to_bytes().to_vec()
     }
 
@@ -173,12 +125,12 @@ mod tests {
 
     #[test]
     fn headers_are_covered_too() {
-        let mut headers = HeaderMap::from_iter([
+        let mut sent = HeaderMap::from_iter([
             (http::header::WWW_AUTHENTICATE, HeaderValue::from_static("not hunter2-hunter2!")),
             (http::header::SERVER, HeaderValue::from_static("plain")),
         ]);
-        mask().headers(&mut headers);
-        assert_eq!(headers[http::header::WWW_AUTHENTICATE], "not ***************!");
-        assert_eq!(headers[http::header::SERVER], "plain");
+        headers(&secrets(), &mut sent);
+        assert_eq!(sent[http::header::WWW_AUTHENTICATE], "not ***************!");
+        assert_eq!(sent[http::header::SERVER], "plain");
     }
 }

@@ -14,13 +14,14 @@
 //! | resolving, connecting and TLS together, the head, each piece of a body, and the whole have their time | | `stages`, `body` |
 //! | TLS 1.2 or newer, with the system's authorities and the operator's | RFC 8446; RFC 9525 | `tls` |
 //! | bodies are counted as they pass, still compressed | | `body` |
+//! | secrets that a server sends back are covered | | `mask` |
 //! | what goes wrong is told without addresses and queries | | `failure` |
 //!
 //! A name that resolves to good and bad addresses is connected to the good ones. It is resolved anew for each connection, so an
 //! answer that changes is judged anew; a connection that is kept goes where it went. The guest's headers of the response are all but
 //! the connection's; a 3xx is an answer like any other.
 //!
-//! Not defended: a server that is granted and sends back what it was sent, secrets included; a NAT64 prefix of the operator's own
+//! Not defended: a server that is granted and sends back a secret in a spelling that is not looked for (compressed, say); a NAT64 prefix of the operator's own
 //! network, which is not known here (RFC 7050); a public address that the operator's own router leads inward.
 //!
 //! reqwest rather than hyper alone: the pool, HTTP/2 and TLS are the same as in the rest of the host, and its resolver, connector and
@@ -41,7 +42,6 @@ use crate::Secret;
 use crate::pattern::UrlPattern;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,8 +69,6 @@ pub struct EgressSettings {
     pub idle: Duration,
     /// The whole exchange.
     pub total: Duration,
-    /// Headers that the host adds.
-    pub secrets: Vec<SecretHeader>,
 }
 
 /// Addresses that the operator opens on purpose.
@@ -176,9 +174,3 @@ impl std::fmt::Display for Stage {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("set up HTTP for plugins: {0}")]
 pub struct EgressError(pub String);
-
-/// What `plugin inspect` may show of the settings.
-pub fn shown(settings: &EgressSettings) -> BTreeMap<String, String> {
-    let secrets = settings.secrets.iter().map(|s| (format!("{} {}", s.requests, s.name), s.value.to_string()));
-    secrets.collect()
-}

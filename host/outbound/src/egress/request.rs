@@ -1,9 +1,9 @@
 //! What a guest asks for, judged before anything is sent.
 
 use super::address::{is_opened, is_reachable};
-use super::mask::Mask;
-use super::{EgressSettings, Exchange, HttpError, HttpGrant};
+use super::{EgressSettings, Exchange, HttpError, HttpGrant, SecretHeader};
 use crate::pattern;
+use crate::secret::{self, Redactor};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, request::Parts};
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub(super) struct Judged {
     /// How long the guest says that its body is.
     pub declared: Option<u64>,
     /// The secrets that it carries, to be taken out of the answer.
-    pub mask: Mask,
+    pub secrets: Redactor,
 }
 
 pub(super) fn judge(
@@ -60,16 +60,16 @@ pub(super) fn judge(
     if length + url.as_str().len() > MAX_HEAD {
         return Err(invalid(format!("its URL and headers are longer than {MAX_HEAD} bytes")));
     }
-    let mut mask = Mask::default();
-    let secret = add_secrets(&mut headers, &method, &url, grant, &mut mask)?;
-    let only_opened = secret && url.scheme() == "http";
+    let secrets = add_secrets(&mut headers, &method, &url, grant)?;
+    let only_opened = !secrets.is_empty() && url.scheme() == "http";
     if only_opened && literal.is_some_and(|address| !written(address) && !is_opened(address, port, &settings.private)) {
         return Err(plain_secret(&host));
     }
     headers
         .entry(header::USER_AGENT)
         .or_insert(HeaderValue::from_static(concat!("agentry/", env!("CARGO_PKG_VERSION"))));
-    Ok(Judged { method, url, headers, host, port, only_opened, declared, mask })
+    let secrets = Redactor::new(secrets.iter().flat_map(|secret| secret::of_header(secret.value.expose())));
+    Ok(Judged { method, url, headers, host, port, only_opened, declared, secrets })
 }
 
 fn invalid(reason: impl Into<String>) -> HttpError {
@@ -155,18 +155,17 @@ pub(super) fn of_the_connection(name: &HeaderName) -> bool {
     names.contains(&name.as_str()) || name.as_str().starts_with("proxy-")
 }
 
-/// Whether there was any.
-fn add_secrets(
+/// What was added is answered.
+fn add_secrets<'g>(
     headers: &mut HeaderMap,
     method: &Method,
     url: &Url,
-    grant: &HttpGrant,
-    mask: &mut Mask,
-) -> Result<bool, HttpError> {
-    let mut added: Vec<&HeaderName> = Vec::new();
+    grant: &'g HttpGrant,
+) -> Result<Vec<&'g SecretHeader>, HttpError> {
+    let mut added: Vec<&SecretHeader> = Vec::new();
     for secret in grant.secrets.iter().filter(|secret| secret.requests.allows(method, url)) {
         let name = &secret.name;
-        if added.contains(&name) {
+        if added.iter().any(|other| other.name == *name) {
             return Err(invalid(format!("two secrets of the operator's are for its header {name}")));
         }
         if headers.contains_key(name) {
@@ -178,9 +177,8 @@ fn add_secrets(
         let mut value = HeaderValue::from_str(secret.value.expose())
             .map_err(|_| invalid(format!("the operator's value of the header {name} cannot be sent")))?;
         value.set_sensitive(true);
-        mask.add(secret.value.expose());
         headers.insert(name, value);
-        added.push(name);
+        added.push(secret);
     }
-    Ok(!added.is_empty())
+    Ok(added)
 }

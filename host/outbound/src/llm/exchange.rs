@@ -43,7 +43,7 @@ pub(super) async fn once(
         Err(error) => return Err(Setback::passing(error)),
     };
     let id = response.headers().get(provider.shape.request_id_header()).and_then(|id| id.to_str().ok());
-    trace.request_id = id.map(|id| told(&provider.redactor.text(id.to_owned())));
+    trace.request_id = id.map(|id| told(&provider.redactor.text(id)));
     if response.status().is_success() {
         answer(provider, response, &deadlines, trace).await.map_err(Setback::last)
     } else {
@@ -69,7 +69,7 @@ async fn answer(
     let status = response.status();
     let shown = |name: &str| {
         let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-        value.map(|value| format!(", {name} {}", provider.redactor.text(told(value)))).unwrap_or_default()
+        value.map(|value| format!(", {name} {}", provider.redactor.text(&told(value)))).unwrap_or_default()
     };
     let told_of = format!("status {}{}{}", status.as_u16(), shown("content-type"), shown("content-encoding"));
     let body = read(provider, response, MAX_ANSWER, deadlines, trace).await?;
@@ -83,9 +83,10 @@ async fn answer(
     if body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MAX_VALUES {
         return Err(unparsable(format!("it has more than {MAX_VALUES} values")));
     }
-    let value = serde_json::from_slice(&body)
+    let mut value = serde_json::from_slice(&body)
         .map_err(|error| unparsable(format!("it is no JSON ({told_of}, {} bytes): {error}", body.len())))?;
-    Ok(provider.redactor.json(value))
+    provider.redactor.json(&mut value);
+    Ok(value)
 }
 
 /// What another status means. Its body is read for the words; the status counts, whatever becomes of the body.
@@ -107,8 +108,9 @@ async fn refusal(
         return Setback::last(ChatError::Unavailable { reason });
     }
     let body = read(provider, response, MAX_ERROR, deadlines, trace).await.unwrap_or_default();
-    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let mut fault = provider.shape.fault(status.as_u16(), &provider.redactor.json(body));
+    let mut body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    provider.redactor.json(&mut body);
+    let mut fault = provider.shape.fault(status.as_u16(), &body);
     if fault.words.is_empty() {
         fault.words = format!("status {}", status.as_u16());
     }
@@ -156,7 +158,7 @@ fn broken(provider: &Provider, error: &reqwest::Error) -> ChatError {
         return ChatError::TimedOut { stage: "connection", limit: provider.connect };
     }
     let what = if error.is_connect() { "it cannot be connected to" } else { "the connection broke before the answer" };
-    ChatError::Unavailable { reason: format!("{what}: {}", provider.redactor.text(cause(error))) }
+    ChatError::Unavailable { reason: format!("{what}: {}", provider.redactor.text(&cause(error))) }
 }
 
 /// The innermost cause, which is the one that says something, and has no address in it.

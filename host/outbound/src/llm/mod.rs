@@ -3,7 +3,7 @@
 //! ```text
 //! prompt     a request, checked            (schema, beside this module: what an answer has to fit)
 //! shape      what differs by provider:     openai, anthropic, gemini
-//! provider   ask, and ask again            retry, deadlines, exchange (one request), redact (no key comes back)
+//! provider   ask, and ask again            retry, deadlines, exchange (one request)
 //! answer     an answer, or why it is none
 //! ```
 
@@ -15,7 +15,6 @@ mod gemini;
 mod openai;
 mod prompt;
 mod provider;
-mod redact;
 mod retry;
 mod settings;
 mod shape;

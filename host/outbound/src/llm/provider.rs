@@ -7,10 +7,10 @@ use super::exchange;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
 use super::prompt::Prompt;
-use super::redact::Redactor;
 use super::retry::{self, Setback};
 use super::shape::{Reading, Shape};
 use super::types::{ChatError, ChatTrace, LlmSettingsError, ProviderKind, ProviderSettings};
+use crate::secret::{self, Redactor};
 use crate::tls;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -18,6 +18,18 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
+
+/// Headers that an operator sets and everybody may know. Their values are words that an answer may have, too.
+const PUBLIC: [&str; 8] = [
+    "anthropic-beta",
+    "http-referer",
+    "openai-beta",
+    "openai-organization",
+    "referer",
+    "user-agent",
+    "x-openrouter-title",
+    "x-title",
+];
 
 /// See the module.
 pub(super) struct Provider {
@@ -62,7 +74,7 @@ impl Provider {
             shape,
             client,
             root: settings.url.clone(),
-            redactor: Redactor::new(settings),
+            redactor: Redactor::new(secrets(settings)),
             connect: settings.connect,
             first_byte: settings.first_byte,
             idle: settings.idle,
@@ -142,4 +154,11 @@ fn headers(shape: &dyn Shape, settings: &ProviderSettings) -> Result<HeaderMap, 
         add(name, value.expose(), true)?;
     }
     Ok(headers)
+}
+
+/// What is to come back to no guest.
+fn secrets(settings: &ProviderSettings) -> Vec<String> {
+    let is_secret = |name: &&String| !PUBLIC.contains(&name.to_ascii_lowercase().as_str());
+    let headers = settings.headers.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value);
+    settings.key.iter().chain(headers).flat_map(|secret| secret::of_header(secret.expose())).collect()
 }

@@ -1,8 +1,9 @@
 //! A server's tools as it listed them, and whether arguments and results fit what it said of them.
 
-use super::words::{Lines, Redactor, bounded, printable};
+use super::words::{Lines, bounded, printable};
 use super::{Output, Tool, ToolError};
 use crate::schema;
+use crate::secret::Redactor;
 use rmcp::model::{JsonObject, PaginatedRequestParams};
 use rmcp::service::{Peer, RoleClient, ServiceError};
 use serde_json::Value;

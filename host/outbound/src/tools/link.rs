@@ -1,6 +1,6 @@
 //! What a session knows of its connection, whatever carries it: whether it ended and why, and how often its tools changed.
 
-use super::words::Redactor;
+use crate::secret::Redactor;
 use rmcp::RoleClient;
 use rmcp::model::{JsonRpcMessage, ServerNotification};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};

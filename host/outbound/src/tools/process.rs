@@ -5,7 +5,8 @@
 //! which is how the protocol tells a server to go; one that does not is ended by its supervisor, if it was given one.
 
 use super::settings::{Program, Server};
-use super::words::{Lines, Redactor, bounded, printable};
+use super::words::{Lines, bounded, printable};
+use crate::secret::Redactor;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::process::{ExitStatus, Stdio};

@@ -1,8 +1,8 @@
 //! What the operator wrote about a server, checked before anything starts.
 
-use super::words::Redactor;
 use super::{ServerSettings, Supervisor, ToolSettingsError, Transport, http};
 use crate::Secret;
+use crate::secret::{self, Redactor};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -75,7 +75,7 @@ impl Server {
         if settings.output_bytes == 0 {
             return Err(wrong("output_kib", "no output fits into 0 bytes".into()));
         }
-        let redactor = Redactor::new(credentials(&settings.transport).iter().map(String::as_str));
+        let redactor = Redactor::new(credentials(&settings.transport));
         let reach = match settings.transport {
             Transport::Stdio { command, args, env, dir } => {
                 let program = Program::check(&command, args, env, dir).map_err(|(key, reason)| wrong(key, reason))?;
@@ -110,12 +110,7 @@ fn credentials(transport: &Transport) -> Vec<String> {
             secrets.map(|(_, value)| value.expose().to_owned()).collect()
         }
         Transport::Http { url, headers, .. } => {
-            let words = |value: &Secret| {
-                // "Bearer KEY": the key alone is a credential, too.
-                let value = value.expose();
-                std::iter::once(value).chain(value.split_whitespace()).map(str::to_owned).collect::<Vec<_>>()
-            };
-            let mut found: Vec<String> = headers.values().flat_map(words).collect();
+            let mut found: Vec<String> = headers.values().flat_map(|value| secret::of_header(value.expose())).collect();
             found.extend(url.query().map(str::to_owned));
             found.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
             found.extend(url.query().into_iter().flat_map(|query| {
@@ -291,8 +286,7 @@ mod tests {
     fn a_bearer_token_is_a_credential_without_its_scheme() {
         let headers = BTreeMap::from([("authorization".to_owned(), Secret::new("Bearer abcdefghij"))]);
         let url = "https://mcp.example.com/?key=q%20r%20s%20t%20u".parse().unwrap();
-        let redactor =
-            Redactor::new(credentials(&Transport::Http { url, headers, ca_file: None }).iter().map(String::as_str));
+        let redactor = Redactor::new(credentials(&Transport::Http { url, headers, ca_file: None }));
         for text in ["abcdefghij", "Bearer abcdefghij", "q r s t u", "key=q%20r%20s%20t%20u", "q%20r%20s%20t%20u"] {
             assert_eq!(redactor.text(text), "***", "{text}");
         }

@@ -29,7 +29,6 @@ pub fn closed() -> EgressSettings {
         first_byte: PATIENCE,
         idle: PATIENCE,
         total: PATIENCE * 2,
-        secrets: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod addresses;
 mod connections;
 mod hostile;
 mod house;
+mod http2;
 mod names;
 mod requests;
 mod secrets;

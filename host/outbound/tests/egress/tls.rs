@@ -1,9 +1,7 @@
-//! TLS: whom the host believes, and HTTP/2.
+//! TLS: whom the host believes.
 
 use crate::house::*;
-use agentry_outbound::egress::{Egress, EgressSettings, HttpError, Stage};
-use bytes::Bytes;
-use h2::server::SendResponse;
+use agentry_outbound::egress::{Egress, EgressSettings, HttpError};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -11,16 +9,15 @@ use tempfile::NamedTempFile;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 /// An authority of our own, and the file that the operator names.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: NamedTempFile,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -29,13 +26,13 @@ impl Authority {
         Authority { issuer, file }
     }
 
-    fn certify(&self, params: CertificateParams, alpn: &[u8]) -> TlsAcceptor {
+    pub fn certify(&self, params: CertificateParams, alpn: &[u8]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         acceptor(certificate.der().clone(), &key, alpn)
     }
 
-    fn settings(&self) -> EgressSettings {
+    pub fn settings(&self) -> EgressSettings {
         EgressSettings { ca_file: Some(self.file.path().to_owned()), ..open() }
     }
 }
@@ -49,7 +46,7 @@ fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair, alpn: &[u8]) ->
     TlsAcceptor::from(Arc::new(config))
 }
 
-fn named(name: &str) -> CertificateParams {
+pub fn named(name: &str) -> CertificateParams {
     CertificateParams::new([name.to_owned()]).unwrap()
 }
 
@@ -67,7 +64,7 @@ async fn https(acceptor: TlsAcceptor) -> (Server, mpsc::UnboundedReceiver<String
     (server.await, requests)
 }
 
-fn url(server: &Server, host: &str) -> String {
+pub fn url(server: &Server, host: &str) -> String {
     format!("https://{host}:{}/", server.address.port())
 }
 
@@ -169,116 +166,4 @@ async fn a_certificate_file_that_cannot_be_used_stops_the_start() {
     let missing = Some(path.with_extension("missing"));
     let error = Egress::new(EgressSettings { ca_file: missing, ..open() }).unwrap_err().to_string();
     assert!(error.contains("No such file"), "{error}");
-}
-
-/// A server of HTTP/2, with one function for every request.
-async fn http2<F, H>(authority: &Authority, answer: H) -> Server
-where
-    H: Fn(http::Request<h2::RecvStream>, SendResponse<Bytes>) -> F + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let (acceptor, answer) = (authority.certify(named("localhost"), b"h2"), Arc::new(answer));
-    Server::new(move |stream| {
-        let (acceptor, answer) = (acceptor.clone(), answer.clone());
-        async move {
-            let stream: TlsStream<TcpStream> = acceptor.accept(stream).await.unwrap();
-            let mut connection = h2::server::handshake(stream).await.unwrap();
-            while let Some(Ok((request, respond))) = connection.accept().await {
-                tokio::spawn(answer(request, respond));
-            }
-        }
-    })
-    .await
-}
-
-#[tokio::test]
-async fn http_2_is_spoken_where_the_server_speaks_it() {
-    let authority = Authority::new();
-    let server = http2(&authority, |request, mut respond| async move {
-        let port = request.uri().port_u16().unwrap();
-        assert_eq!(request.uri().to_string(), format!("https://localhost:{port}/"));
-        assert!(!request.headers().contains_key("host"));
-        let response = http::Response::builder().header("x-a", "1").body(()).unwrap();
-        respond.send_response(response, false).unwrap().send_data("ok".into(), true).unwrap();
-    });
-    let server = server.await;
-    let client = client(authority.settings());
-    let (one, other) = tokio::join!(get(&client, url(&server, "localhost")), get(&client, url(&server, "localhost")));
-    for answer in [one.unwrap(), other.unwrap(), get(&client, url(&server, "localhost")).await.unwrap()] {
-        assert_eq!((&answer.body[..], answer.head.version), (&b"ok"[..], http::Version::HTTP_2));
-    }
-}
-
-#[tokio::test]
-async fn caps_and_limits_hold_over_http_2() {
-    let authority = Authority::new();
-    let server = http2(&authority, |_, mut respond| async move {
-        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-        while body.send_data(vec![b'x'; 1_024].into(), false).is_ok() {
-            body.reserve_capacity(1_024);
-            if !matches!(std::future::poll_fn(|cx| body.poll_capacity(cx)).await, Some(Ok(_))) {
-                return;
-            }
-        }
-    });
-    let server = server.await;
-    let error = get(&client(authority.settings()), url(&server, "localhost")).await.unwrap_err();
-    assert_eq!(error, HttpError::ResponseTooLarge { limit: 1 << 20 });
-
-    let server = http2(&authority, |_, respond| async move {
-        // Held, and never answered.
-        std::future::pending::<()>().await;
-        drop(respond);
-    });
-    let server = server.await;
-    let client = client(EgressSettings { first_byte: SHORT, ..authority.settings() });
-    let error = get(&client, url(&server, "localhost")).await.unwrap_err();
-    assert_eq!(error, timed_out(Stage::FirstByte, SHORT));
-}
-
-#[tokio::test]
-async fn dropping_an_exchange_resets_its_stream() {
-    let authority = Authority::new();
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let server = http2(&authority, move |_, mut respond| {
-        let tell = tell.clone();
-        async move {
-            let _ = tell.send(None);
-            let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
-            let _ = tell.send(reset.ok());
-        }
-    });
-    let server = server.await;
-    let client = client(authority.settings());
-    let sending = tokio::spawn({
-        let (client, url) = (client.clone(), url(&server, "localhost"));
-        async move { client.send(request(url), exchange()).await.map(drop) }
-    });
-    assert_eq!(soon(told.recv()).await, Some(None));
-    sending.abort();
-    assert_eq!(soon(told.recv()).await, Some(Some(h2::Reason::CANCEL)));
-}
-
-#[tokio::test]
-async fn a_stream_that_is_reset_is_broken_and_a_head_that_is_too_large_is_no_answer() {
-    let authority = Authority::new();
-    let server = http2(&authority, |_, mut respond| async move {
-        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-        body.send_data("half".into(), false).unwrap();
-        body.send_reset(h2::Reason::INTERNAL_ERROR);
-    });
-    let server = server.await;
-    let error = get(&client(authority.settings()), url(&server, "localhost")).await.unwrap_err();
-    assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
-
-    let server = http2(&authority, |_, mut respond| async move {
-        let mut response = http::Response::new(());
-        for n in 0..100 {
-            response.headers_mut().append("x-long", format!("{n}{}", "x".repeat(1_000)).parse().unwrap());
-        }
-        let _ = respond.send_response(response, true);
-    });
-    let server = server.await;
-    let error = get(&client(authority.settings()), url(&server, "localhost")).await.unwrap_err();
-    assert!(matches!(error, HttpError::Broken { .. } | HttpError::HeadTooLarge), "{error:?}");
 }
