@@ -3,6 +3,8 @@
 use crate::house::*;
 use agentry_outbound::Secret;
 use agentry_outbound::egress::{Client, Egress, EgressSettings, HttpError, HttpGrant, SecretHeader};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use tokio::net::{TcpListener, TcpStream};
 
 const CANARY: &str = "canary-7f3a";
@@ -63,6 +65,18 @@ async fn a_server_that_says_back_what_it_was_sent_gives_no_secret_away() {
     let stars = |length: usize| "*".repeat(length);
     let wanted = format!("you sent {}, did you not: {}", stars(CANARY.len() + 7), stars(CANARY.len()));
     assert_eq!(String::from_utf8_lossy(&answer.body), wanted);
+}
+
+#[tokio::test]
+async fn a_secret_that_a_server_encodes_is_covered_too() {
+    let encoded = STANDARD.encode(format!("authorization: Bearer {CANARY}!"));
+    let server = Server::answering(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{encoded}", encoded.len()));
+    let server = server.await;
+    let client = with(open(), vec![secret("* http://127.0.0.1:*", "authorization")]);
+    let answer = get(&client, server.url("/")).await.unwrap();
+    let seen = STANDARD.decode(String::from_utf8_lossy(&answer.body).replace('*', "A")).unwrap();
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.starts_with("authorization: ") && !seen.contains("canary") && !seen.contains("7f3a"), "{seen}");
 }
 
 #[tokio::test]

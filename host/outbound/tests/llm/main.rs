@@ -7,6 +7,7 @@ mod anthropic;
 mod faults;
 mod forms;
 mod gemini;
+mod http2;
 mod openai;
 mod retries;
 mod round_trip;

@@ -13,29 +13,36 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 /// A certificate of its own making, in a file.
-fn certificate(folder: &tempfile::TempDir) -> (PathBuf, rcgen::CertifiedKey<rcgen::KeyPair>) {
+pub fn certificate(folder: &tempfile::TempDir) -> (PathBuf, rcgen::CertifiedKey<rcgen::KeyPair>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let path = folder.path().join("ca.pem");
     std::fs::write(&path, made.cert.pem()).unwrap();
     (path, made)
 }
 
-/// A server that answers once.
-async fn serve(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
+/// A server's half of TLS with it.
+pub fn acceptor(made: &rcgen::CertifiedKey<rcgen::KeyPair>, alpn: &[u8]) -> TlsAcceptor {
     let key = made.signing_key.serialize_der().try_into().unwrap();
     let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(ring)
+    let mut config = ServerConfig::builder_with_provider(ring)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A server that answers once.
+async fn serve(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
+    let acceptor = acceptor(made, b"http/1.1");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         // A client that does not trust it goes here.
-        let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return };
+        let Ok(mut stream) = acceptor.accept(stream).await else { return };
         let mut request = Vec::new();
         while !request.ends_with(b"}") {
             stream.read_buf(&mut request).await.unwrap();
@@ -48,7 +55,7 @@ async fn serve(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
     address
 }
 
-fn settings(address: SocketAddr, ca_file: PathBuf) -> ProviderSettings {
+pub fn settings(address: SocketAddr, ca_file: PathBuf) -> ProviderSettings {
     let url = format!("https://localhost:{}/v1", address.port()).parse().unwrap();
     ProviderSettings { url, ca_file: Some(ca_file), ..provider(OpenAi, address) }
 }
