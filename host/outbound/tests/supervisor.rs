@@ -22,9 +22,11 @@ const SUPERVISE: &str = "part=supervise";
 const DAEMON: &str = "part=daemon";
 
 /// The tests by name.
-const TESTS: [(&str, fn()); 2] = [
+const TESTS: [(&str, fn()); 4] = [
     ("a_daemon_that_is_killed_takes_its_servers_along", a_daemon_that_is_killed_takes_its_servers_along),
     ("a_supervised_server_is_ended_like_any_other", a_supervised_server_is_ended_like_any_other),
+    ("what_a_server_leaves_ends_with_it", what_a_server_leaves_ends_with_it),
+    ("what_a_server_leaves_is_let_go_when_it_ends", what_a_server_leaves_is_let_go_when_it_ends),
 ];
 
 fn main() -> ExitCode {
@@ -83,19 +85,23 @@ fn tools(mode: &str) -> (Tools, Session) {
 }
 
 async fn text(session: &Session, tool: &str) -> String {
-    let output = session.call("it", tool, "{}", tokio::time::Instant::now() + PATIENCE).await.unwrap();
+    called(session, tool, "{}").await
+}
+
+async fn called(session: &Session, tool: &str, arguments: &str) -> String {
+    let output = session.call("it", tool, arguments, tokio::time::Instant::now() + PATIENCE).await.unwrap();
     match output.content.as_slice() {
         [Content::Text(text)] => text.clone(),
         other => panic!("{tool} gave {other:?}"),
     }
 }
 
-/// The ids of a server and of what it started.
-async fn pids(session: &Session) -> [u32; 2] {
+/// The ids of a server, and of what it started: a child, and one that left its group, its session and its parent.
+async fn pids(session: &Session) -> [u32; 3] {
     let who: serde_json::Value = serde_json::from_str(&text(session, "whoami").await).unwrap();
     let server = u32::try_from(who["pid"].as_u64().unwrap()).unwrap();
     assert_ne!(who["group"].as_u64().unwrap(), u64::from(server), "the server has no supervisor");
-    [server, text(session, "fork").await.parse().unwrap()]
+    [server, text(session, "fork").await.parse().unwrap(), text(session, "daemonize").await.parse().unwrap()]
 }
 
 /// The daemon: says who its children are, and does nothing until it is killed.
@@ -103,8 +109,8 @@ fn daemon() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (_tools, session) = tools("deaf");
-        let [server, grandchild] = pids(&session).await;
-        println!("{server} {grandchild}");
+        let [server, child, gone] = pids(&session).await;
+        println!("{server} {child} {gone}");
         std::future::pending::<()>().await;
     });
     ExitCode::SUCCESS
@@ -140,7 +146,7 @@ fn a_daemon_that_is_killed_takes_its_servers_along() {
     let mut line = String::new();
     BufReader::new(daemon.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let pids: Vec<u32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    assert_eq!(pids.len(), 2, "the daemon said {line:?}");
+    assert_eq!(pids.len(), 3, "the daemon said {line:?}");
     assert!(pids.iter().all(|pid| !is_gone(*pid)), "they were gone before");
     drop(daemon);
     all_end(&pids, "a server outlives its daemon");
@@ -155,5 +161,40 @@ fn a_supervised_server_is_ended_like_any_other() {
             tools.close().await;
             all_end(&pids, "a server is left after close");
         }
+    });
+}
+
+/// Those of a server that ends by itself, and those of one that is dropped with everything else.
+fn what_a_server_leaves_ends_with_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pids = runtime.block_on(async {
+        let (tools, session) = tools("well");
+        let left = pids(&session).await;
+        let died = session.call("it", "die", "{}", tokio::time::Instant::now() + PATIENCE).await;
+        assert!(died.is_err(), "{died:?}");
+        all_end(&left, "what a server left outlives it");
+        tools.close().await;
+        let (tools, session) = self::tools("well");
+        let left = pids(&session).await;
+        std::mem::forget((tools, session)); // closed by nobody
+        left
+    });
+    drop(runtime);
+    all_end(&pids, "what a server left outlives its runtime");
+}
+
+/// Otherwise they were in the table of processes for as long as the server lives.
+fn what_a_server_leaves_is_let_go_when_it_ends() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (tools, session) = tools("well");
+        let short: u32 = called(&session, "daemonize", r#"{"for": 0.01}"#).await.parse().unwrap();
+        let began = Instant::now();
+        while std::path::Path::new(&format!("/proc/{short}")).exists() {
+            assert!(began.elapsed() < PATIENCE, "a process that ended is still in the table");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        text(&session, "whoami").await;
+        tools.close().await;
     });
 }

@@ -25,6 +25,7 @@ mod backoff;
 mod call;
 mod catalogue;
 mod connection;
+mod descendants;
 mod handler;
 mod http;
 mod line;

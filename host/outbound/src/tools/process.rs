@@ -1,13 +1,15 @@
 //! A server that is a child process: started with nothing but what is configured, and ended with all that it started.
 //!
-//! It leads a process group of its own, so that its children end with it. One that leaves the group (`setsid`) escapes; only
-//! a container or a cgroup around the daemon holds that. Should the daemon be killed outright, the child's standard input ends,
-//! which is how the protocol tells a server to go; one that does not is ended by its supervisor, if it was given one.
+//! It leads a process group of its own, so that its children end with it. One that leaves the group (`setsid`) is ended by its
+//! supervisor, if it was given one, on Linux; elsewhere only a container or a cgroup around the daemon holds that. Should the
+//! daemon be killed outright, the child's standard input ends, which is how the protocol tells a server to go; one that does not
+//! is ended by its supervisor as well.
 
 use super::settings::{Program, Server};
+use super::supervisor::END;
 use super::words::{Lines, bounded, printable};
 use crate::secret::Redactor;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +25,12 @@ const LINE_BYTES: usize = 2_048;
 /// How much of one child's standard error is shown in all; the rest is read and dropped.
 const LOG_BYTES: usize = 256 << 10;
 
-/// The child. Dropping it kills the whole group.
+/// The child. Dropping it kills the whole group, or has its supervisor do so.
 pub(super) struct Process {
     child: Child,
     group: Option<Pid>,
+    /// The child is a supervisor, which ends more than a group if it lives to do so.
+    is_supervised: bool,
     stderr: JoinHandle<()>,
     last_words: Arc<Mutex<String>>,
     /// Its own empty folder, if the operator named none; goes with it.
@@ -61,7 +65,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true);
+            .kill_on_drop(program.supervisor.is_none());
         if let Some(dir) = dir {
             command.current_dir(dir);
         }
@@ -79,7 +83,8 @@ impl Process {
             last_words: last_words.clone(),
         };
         let stderr = tokio::spawn(log.follow(stderr));
-        Ok((Process { child, group, stderr, last_words, _folder: folder }, Pipes { stdin, stdout }))
+        let is_supervised = program.supervisor.is_some();
+        Ok((Process { child, group, is_supervised, stderr, last_words, _folder: folder }, Pipes { stdin, stdout }))
     }
 
     /// Waits for its end, asks for it, forces it, in this order; then ends whatever it left in its group. Its standard input
@@ -88,6 +93,9 @@ impl Process {
         let mut status = self.exit_within(GRACE).await;
         if status.is_none() {
             self.signal(Signal::TERM);
+            status = self.exit_within(GRACE).await;
+        }
+        if status.is_none() && self.tell() {
             status = self.exit_within(GRACE).await;
         }
         // The group has members even when its leader is gone. Its number cannot be another's while one of them lives.
@@ -108,6 +116,13 @@ impl Process {
         tokio::time::timeout(time, self.child.wait()).await.ok()?.ok()
     }
 
+    /// Has the supervisor end everything at once; whether there is one.
+    fn tell(&self) -> bool {
+        // There is no id once it was waited for, when the number may be another's.
+        let supervisor = self.child.id().filter(|_| self.is_supervised).and_then(|id| Pid::from_raw(id.cast_signed()));
+        supervisor.is_some_and(|supervisor| kill_process(supervisor, END).is_ok())
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
             // None left is as good as ended.
@@ -118,7 +133,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        if !self.tell() {
+            self.signal(Signal::KILL);
+        }
         self.stderr.abort();
     }
 }

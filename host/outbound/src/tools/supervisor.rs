@@ -1,8 +1,11 @@
-//! What ends a server whose daemon was killed outright, and could end nobody.
+//! What ends a server with all that it started: also when its daemon was killed outright, and could end nobody.
 //!
 //! The daemon starts its own program again, which starts the server in its process group and then only watches: whether the
-//! server lives, and whether the daemon does. [`supervise`] is its whole life.
+//! server lives, and whether the daemon does. Processes that the server left, in whatever group, are adopted ([`descendants`]) and
+//! end with it. [`supervise`] is its whole life. Not defended: a server that stops or kills its supervisor, which is a process of
+//! the same user.
 
+use super::descendants;
 use rustix::process::{Signal, getpgrp, getppid, kill_process_group};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -18,6 +21,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(2);
 /// The exit code of one that could not do its work.
 const FAILED: u8 = 125;
+/// The exit code of one that was told to end everything at once.
+const KILLED: u8 = 128 + 9;
+/// How the daemon tells it that. Nobody else sends it.
+pub(super) const END: Signal = Signal::USR1;
 
 /// How the daemon's own program is made to call [`supervise`].
 #[derive(Clone, Debug)]
@@ -28,7 +35,7 @@ pub struct Supervisor {
     pub arguments: Vec<OsString>,
 }
 
-/// Starts a server and waits for its end; when the daemon is gone, ends it and all that it started. Arguments: the daemon's
+/// Starts a server and waits for its end, and ends what it left; when the daemon is gone, ends it, too. Arguments: the daemon's
 /// process id, the server's program, and the server's arguments. Must be the leader of a process group. Answers with the
 /// process's exit code: the server's own, or 128 and the signal that ended it.
 pub fn supervise(arguments: impl Iterator<Item = OsString>) -> u8 {
@@ -45,15 +52,27 @@ async fn watch(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> 
     let program = arguments.next().ok_or_else(missing)?;
     // The group is asked to go before it is killed. The server has its time for that, so this process must outlive the asking.
     let mut asked = signal(SignalKind::terminate())?;
+    let mut told = signal(SignalKind::user_defined1())?;
+    descendants::adopt();
     let mut server = tokio::process::Command::new(program).args(arguments).spawn()?;
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            ended = server.wait() => return Ok(code(ended?)),
+            ended = server.wait() => {
+                let code = code(ended?);
+                descendants::end().await;
+                return Ok(code);
+            }
             _ = asked.recv() => {}
+            _ = told.recv() => {
+                descendants::end().await;
+                return Ok(KILLED);
+            }
             _ = look.tick() => {
+                descendants::let_go(server.id());
                 if !is_parent(daemon) {
                     let _ = tokio::time::timeout(GRACE, server.wait()).await;
+                    descendants::end().await;
                     // This process with it.
                     kill_process_group(getpgrp(), Signal::KILL)?;
                 }

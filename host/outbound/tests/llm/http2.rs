@@ -137,7 +137,9 @@ async fn an_answer_that_breaks_off_is_none_and_the_next_chat_is_answered() {
     // A stream's end leaves the connection to the others; a connection's does not.
     for (wish, connections) in [("reset", 1), ("go away", 2)] {
         match chat(&llm, wish).await {
-            Err(ChatError::Unavailable { reason }) => assert!(reason.contains("the connection broke"), "{wish}: {reason}"),
+            Err(ChatError::Unavailable { reason }) => {
+                assert!(reason.contains("the connection broke"), "{wish}: {reason}")
+            }
             other => panic!("{wish}: {other:?}"),
         }
         assert_eq!(chat(&llm, "fine").await.as_deref(), Ok("fine"));

@@ -20,7 +20,7 @@ tools = {
     "add": {"inputSchema": {"type": "object", "required": ["a", "b"],
                             "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
             "outputSchema": SUM},
-    "cancelled": {}, "count": {}, "die": {}, "echo": {"inputSchema": TEXT, "description": "Says it again.\x1b[31m"},
+    "cancelled": {}, "count": {}, "daemonize": {}, "die": {}, "echo": {"inputSchema": TEXT, "description": "Says it again.\x1b[31m"},
     "fail": {}, "flood": {}, "fork": {}, "garbage": {}, "grow": {}, "huge": {}, "image": {}, "lie": {"outputSchema": SUM},
     "long_line": {}, "meet": {}, "odd": {}, "pester": {}, "refuse": {}, "remember": {"inputSchema": TEXT}, "sample": {}, "stall": {},
     "wait": {},
@@ -149,6 +149,15 @@ def call(id, params):
         child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         child.stdout.readline()
         text(id, str(child.pid))
+    elif name == "daemonize":
+        # In a session of its own, and nobody's child: its parent ends at once.
+        program = ("import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork() and os._exit(0); os.setsid(); "
+                   "os.fork() and os._exit(0); print(os.getpid(), flush=True); os.close(1); time.sleep(float(sys.argv[1]))")
+        child = subprocess.Popen([sys.executable, "-c", program, str(arguments.get("for", 3600))],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        pid = child.stdout.readline().decode().strip()
+        child.wait()
+        text(id, pid)
     elif name == "sample":
         sampling["id"], sampling["codes"] = id, {}
         send({"id": "s", "method": "sampling/createMessage", "params": {
