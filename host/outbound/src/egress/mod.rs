@@ -21,6 +21,10 @@
 //! answer that changes is judged anew; a connection that is kept goes where it went. The guest's headers of the response are all but
 //! the connection's; a 3xx is an answer like any other.
 //!
+//! HTTP/2 is spoken where a server offers it with TLS (ALPN), since providers do and many requests then share one connection; never
+//! in plain text, where nothing is offered. A connection is for one name and port: what RFC 9113, 9.1.1 allows, to use it for
+//! another name of its certificate, is not done, so that no name goes unjudged. What is dropped ends its stream, and no more.
+//!
 //! Not defended: a server that is granted and sends back a secret in a spelling that is not looked for (compressed, say); a NAT64 prefix of the operator's own
 //! network, which is not known here (RFC 7050); a public address that the operator's own router leads inward.
 //!
