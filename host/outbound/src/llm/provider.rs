@@ -12,6 +12,7 @@ use super::retry::{self, Setback};
 use super::shape::{Reading, Shape};
 use super::types::{ChatError, ChatTrace, LlmSettingsError, ProviderKind, ProviderSettings};
 use crate::tls;
+use agentry_defence::Defence;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -68,7 +69,10 @@ impl Provider {
             idle: settings.idle,
             total: settings.total,
             retries: settings.retries,
-            places: Semaphore::new(settings.concurrency as usize),
+            places: Semaphore::new(match Defence::LlmConcurrency.stands() {
+                true => settings.concurrency as usize,
+                false => Semaphore::MAX_PERMITS,
+            }),
         })
     }
 

@@ -2,6 +2,7 @@
 //! operator's key to the guest, and to every record of the call.
 
 use super::types::ProviderSettings;
+use agentry_defence::Defence;
 use serde_json::Value;
 
 /// Shorter ones are words: what a local server is given where it wants a key and does not look at it.
@@ -35,7 +36,7 @@ impl Redactor {
             // `Bearer KEY` is a secret, and so is the key.
             secrets.extend(whole.split_whitespace().skip(1).map(str::to_owned));
         }
-        secrets.retain(|secret| secret.len() >= SHORTEST);
+        secrets.retain(|secret| secret.len() >= SHORTEST && Defence::LlmMask.stands());
         // One may be a part of another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Redactor { secrets }

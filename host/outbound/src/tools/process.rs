@@ -6,6 +6,7 @@
 
 use super::settings::{Program, Server};
 use super::words::{Lines, Redactor, bounded, printable};
+use agentry_defence::Defence;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -52,9 +53,11 @@ impl Process {
                 command
             }
         };
+        if Defence::ToolEnvironment.stands() {
+            command.env_clear();
+        }
         command
             .args(&program.args)
-            .env_clear()
             .envs(program.env.iter().map(|(name, value)| (name, value.expose())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

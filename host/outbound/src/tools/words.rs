@@ -1,5 +1,6 @@
 //! A server's words, made fit for a log, an error or a guest: without credentials, printable, of bounded length.
 
+use agentry_defence::Defence;
 use serde_json::Value;
 
 /// What stands where a credential stood.
@@ -26,7 +27,7 @@ impl Redactor {
             .into_iter()
             .flat_map(|value| std::iter::once(value).chain(value.lines()))
             .map(str::trim)
-            .filter(|value| value.len() >= SHORTEST)
+            .filter(|value| value.len() >= SHORTEST && Defence::ToolMask.stands())
             .flat_map(spellings)
             .collect();
         kept.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
