@@ -110,10 +110,20 @@ pub(super) fn all() -> Vec<Attack> {
     ]
 }
 
+/// A run by hand, the last step of which is more than it may.
+pub struct ByHand {
+    /// The limit, and the defence.
+    pub limit: &'static str,
+    /// What it is set to.
+    pub most: u64,
+    /// What it does.
+    pub steps: Vec<Value>,
+}
+
 /// What `agentry run` counts in the run alone: in a daemon the task's budget stands behind these two.
-pub fn by_hand() -> [(&'static str, Vec<(&'static str, u64)>, Vec<Value>); 2] {
+pub fn by_hand() -> [ByHand; 2] {
     [
-        ("llm_requests", vec![("llm_requests", 1)], vec![chat("first"), chat("second")]),
-        ("llm_tokens", vec![("llm_tokens", 4_000)], vec![chat("first")]),
+        ByHand { limit: "llm_requests", most: 1, steps: vec![chat("first"), chat("second")] },
+        ByHand { limit: "llm_tokens", most: 4_000, steps: vec![chat("first")] },
     ]
 }

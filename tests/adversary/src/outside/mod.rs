@@ -18,7 +18,7 @@ pub mod world;
 use e2e::outside::Server;
 use serde_json::Value;
 
-pub use amounts::by_hand;
+pub use amounts::{ByHand, by_hand};
 pub use world::World;
 
 /// One task, and what must become of it.

@@ -70,8 +70,8 @@ pub struct World {
 }
 
 impl World {
-    /// Starts it all, the daemon as `change` would have it.
-    pub async fn start(change: &dyn Fn(Setup) -> Setup) -> World {
+    /// Starts it all, the daemon as `change` would have it, with those of the [`PLUGINS`] that have such a name.
+    pub async fn start(change: &dyn Fn(Setup) -> Setup, plugins: &[&str]) -> World {
         let site = Site::new(Mode::Services).await;
         let (closed, inside) = (listens().await, listens().await);
         let (elsewhere, times) = (inside.url("/redirected"), Arc::<Mutex<Vec<Instant>>>::default());
@@ -81,7 +81,7 @@ impl World {
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
         let names = Names::start().await;
         let opened = [web.port(), closed.port(), silent.local_addr().expect("its address").port()];
-        let setup = tools(folders(settings(&site, &models, &web), site.folder()), site.folder())
+        let setup = tools(folders(settings(&site, &models, &web, plugins), site.folder()), site.folder())
             .set("http.private", opened.map(|port| format!("127.0.0.1:{port}")).to_vec())
             .set("http.nameservers", vec![names.address.to_string()]);
         let daemon = change(policies(setup, &web)).start().await;
@@ -134,9 +134,9 @@ fn model(prompt: &str, request: &Request, times: &Mutex<Vec<Instant>>) -> Play {
     }
 }
 
-fn settings(site: &Site, models: &Server, web: &Server) -> Setup {
+fn settings(site: &Site, models: &Server, web: &Server, wanted: &[&str]) -> Setup {
     let plugins = site.folder().join("plugins");
-    for (name, limits) in PLUGINS {
+    for (name, limits) in PLUGINS.into_iter().filter(|(name, _)| wanted.contains(name)) {
         install(&plugins, name, limits);
     }
     let mut setup = site.setup().plugins([plugins]).set("log.level", "info").set("worker.slots", 12);

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use adversary::outside::{self, Attack, Judged, Told, World, world};
+use adversary::outside::{self, Attack, ByHand, Judged, Told, World, world};
 use adversary::{Stage, Table, oracle};
 use e2e::outside::{Play, Server, llm, mcp};
 use e2e::{Site, Task, daemon, variables};
@@ -27,16 +27,17 @@ async fn no_grant_is_overstepped() {
     for (id, wrong) in play(&attacks, &|setup| setup).await {
         table.row(id, "", "", &wrong);
     }
-    for (name, ..) in outside::by_hand() {
-        table.row(name, "in a run by hand", "", &by_hand(name, None).await);
+    for run in outside::by_hand() {
+        table.row(run.limit, "in a run by hand", "", &by_hand(&run, None).await);
     }
     table.hold();
 }
 
 /// Plays attacks at once, and an honest task after them; answers what is wrong with each.
 pub async fn play(attacks: &[Attack], change: Change<'_>) -> Vec<(&'static str, Vec<String>)> {
-    let world = World::start(change).await;
-    let mut stage = Stage::new(&world.site, &world.daemon, "narrow");
+    let plugins: Vec<&str> = attacks.iter().map(|attack| attack.plugin).collect();
+    let world = World::start(change, &plugins).await;
+    let mut stage = Stage::new(&world.site, &world.daemon, plugins[0]);
     let watch = stage.process.watch();
     let mut ids = Vec::new();
     for attack in attacks {
@@ -59,7 +60,7 @@ pub async fn play(attacks: &[Attack], change: Change<'_>) -> Vec<(&'static str, 
         wrong.push(format!("the daemon's memory rose by {} MiB", watch.rise() >> 10));
     }
     let honest = Value::from(vec![json!({"config": "region"})]);
-    let (_, honest) = stage.run("narrow", honest, Duration::from_secs(10)).await;
+    let (_, honest) = stage.run(stage.echo, honest, Duration::from_secs(10)).await;
     if !stage.alive() || honest.is_none_or(|task| task["output"] != json!([{"ok": "north"}])) {
         wrong.push("the next honest task does not complete".to_owned());
     }
@@ -111,11 +112,11 @@ async fn told(stage: &Stage<'_>, attack: &Attack, ids: &[Uuid]) -> Told {
 }
 
 /// What is wrong when more is asked of a model than a run by hand may.
-pub async fn by_hand(name: &'static str, without: Option<&str>) -> Vec<String> {
-    let (_, limits, steps) = outside::by_hand().into_iter().find(|(known, ..)| *known == name).expect("a limit");
+pub async fn by_hand(run: &ByHand, without: Option<&str>) -> Vec<String> {
+    let steps = &run.steps;
     let site: Site = crate::scenes::site_for_settings().await;
     let (models, web) = (llm::start(|_, _| llm::says("hello")).await, Server::start(|_| Play::text(200, "here")).await);
-    let folder = world::install(&site.folder().join("plugins"), "by-hand", &limits);
+    let folder = world::install(&site.folder().join("plugins"), "by-hand", &[(run.limit, run.most)]);
     let binary = if without.is_some() { variables::faulty_binary() } else { variables::binary() };
     let mut command = Command::new(binary);
     command.env_clear().current_dir(site.folder()).stdin(Stdio::null());
