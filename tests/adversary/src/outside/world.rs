@@ -123,15 +123,21 @@ fn model(prompt: &str, request: &Request, times: &Mutex<Vec<Instant>>) -> Play {
         "break" => Play::Raw([head(100), b"{".to_vec()].concat()),
         "echo" => llm::says(&format!("{:?}", request.headers)),
         "json" => llm::says("\"aa\""),
-        "large" => llm::says(&"x".repeat(17 << 20)),
+        "large" => long(200, &llm::completion("@", "stop"), "x", 17 << 20),
         "values" => {
             let mut answer = llm::completion("hello", "stop");
-            answer["junk"] = vec![0; 1_100_000].into();
-            Play::json(200, &answer)
+            answer["junk"] = json!([0, "@"]);
+            long(200, &answer, "\",\"", 1_100_000)
         }
-        "error" => Play::json(400, &json!({"error": {"message": "x".repeat(8 << 20)}})),
+        "error" => long(400, &json!({"error": {"message": "@"}}), "x", 8 << 20),
         _ => llm::says("hello"),
     }
+}
+
+/// An answer with a text many times in the place of `@`. Put together as text: in a debug build a large JSON value takes seconds.
+fn long(status: u16, answer: &Value, text: &str, times: usize) -> Play {
+    let body = answer.to_string().replace('@', &text.repeat(times));
+    Play::Reply(status, vec![("content-type".into(), "application/json".into())], body.into_bytes())
 }
 
 fn settings(site: &Site, models: &Server, web: &Server, wanted: &[&str]) -> Setup {
