@@ -33,6 +33,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("clap", &["cli", "main"]),
     ("reqwest", &["cli"]),
+    ("agentry_defence", &["registry", "db"]),
     ("agentry_sandbox", &["registry"]),
     ("agentry_outbound", &["registry", "config", "daemon", "cli"]),
     ("wasmtime", &[]),

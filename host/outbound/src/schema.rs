@@ -2,6 +2,7 @@
 //! so that checking against it never ends or takes all of the stack, so what is accepted has a bounded cost, and nothing is
 //! fetched.
 
+use agentry_defence::Defence;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -49,19 +50,22 @@ fn read(source: Value, draft: Option<Draft>) -> Result<Schema, String> {
     if !source.is_object() {
         return Err("is no JSON object".into());
     }
-    weigh(&source)?;
+    if Defence::SchemaSize.stands() {
+        weigh(&source)?;
+    }
     let options = jsonschema::options();
-    let validator = match draft {
+    let options = match draft {
         Some(draft) => options.with_draft(draft),
         None => options,
-    }
-    .with_pattern_options(
+    };
+    let options = match Defence::SchemaPatterns.stands() {
         // Time linear in the text, unlike an expression that looks back.
-        PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES),
-    )
-    .offline()
-    .build(&source)
-    .map_err(|error| format!("is no JSON Schema: {error}"))?;
+        true => options.with_pattern_options(
+            PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES),
+        ),
+        false => options,
+    };
+    let validator = options.offline().build(&source).map_err(|error| format!("is no JSON Schema: {error}"))?;
     Ok(Schema { source: source.into(), validator: validator.into() })
 }
 

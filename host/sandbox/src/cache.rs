@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use agentry_defence::Defence;
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
 use wasmtime::component::Component;
-
-use crate::defence::Defence;
 
 /// What the end of a file looks like: the checksum of all before it, and these bytes. At the end and not at the start,
 /// because the engine maps the file, and code begins at a page.

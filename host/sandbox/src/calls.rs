@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use agentry_defence::Defence;
 use serde_json::Value;
 
 use crate::streams::{lock, visible};
@@ -75,7 +76,8 @@ impl Calls {
     pub(crate) fn begin(calls: &Arc<Mutex<Calls>>, capability: &'static str, operation: &str, target: &str) -> Begun {
         let mut guard = lock(calls);
         guard.all += 1;
-        let index = (guard.kept.len() < KEPT).then_some(guard.kept.len());
+        let room = guard.kept.len() < KEPT || !Defence::CallRecords.stands();
+        let index = room.then_some(guard.kept.len());
         if index.is_some() {
             let call = Call {
                 // Counted when the run is over: what is refused again and again is recorded once.
@@ -83,7 +85,7 @@ impl Calls {
                 at: SystemTime::now(),
                 capability,
                 operation: visible(operation, 64),
-                target: visible(target, TARGET_BYTES),
+                target: visible(target, if Defence::CallTargets.stands() { TARGET_BYTES } else { usize::MAX }),
                 duration: Duration::ZERO,
                 request_bytes: 0,
                 response_bytes: 0,
@@ -143,7 +145,8 @@ impl Begun {
         let mut calls = lock(&self.calls);
         let call = self.index.and_then(|index| calls.kept.get(index));
         let Some(what) = call.map(|call| (call.capability, call.target.clone())) else { return false };
-        let first = calls.refused.len() < DENIED && calls.refused.insert(what);
+        let room = calls.refused.len() < DENIED || !Defence::Refusals.stands();
+        let first = room && calls.refused.insert(what);
         drop(calls);
         self.over(Over { result: if first { "denied" } else { AGAIN }, ..Over::default() });
         first

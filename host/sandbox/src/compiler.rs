@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use rustix::process::{Resource, Rlimit, getppid, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +22,6 @@ use tokio::process::{Child, Command};
 use wasmtime::Engine;
 
 use crate::cache::{self, Draft};
-use crate::defence::Defence;
 use crate::engine::compiler_config;
 use crate::plugin::{LoadError, ceiling};
 use crate::streams::truncate;

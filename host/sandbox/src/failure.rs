@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use serde_json::{Value, json};
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace, WasmtimeBug};
 use wasmtime_wasi::I32Exit;
 
-use crate::defence::Defence;
 use crate::limits::{KIB, Limits, MIB, Refusal};
 use crate::streams::truncate;
 

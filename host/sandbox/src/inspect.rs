@@ -1,9 +1,9 @@
 //! Reads a plugin file without running or compiling it: what it is, what it imports and exports, what memory it starts
 //! with.
 
+use agentry_defence::Defence;
 use wasmparser::{Encoding, Parser, Payload};
 
-use crate::defence::Defence;
 use crate::plugin::LoadError;
 
 /// The most modules and components that a component may be made of, however they are nested. Of a real one there are a

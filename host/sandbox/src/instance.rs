@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,6 @@ use crate::calls::Calls;
 use crate::capability::allowance::{Allowance, Count};
 use crate::capability::context::Context;
 use crate::capability::http::Web;
-use crate::defence::Defence;
 use crate::limits::{Limits, Meter};
 use crate::streams::{Log, Output, Stream, lock, visible};
 
@@ -193,9 +193,9 @@ pub(crate) struct Counts {
 impl Counts {
     fn new(limits: &Limits) -> Counts {
         Counts {
-            llm_requests: Count::new("llm_requests", limits.llm_requests),
-            tool_calls: Count::new("tool_calls", limits.tool_calls),
-            store_calls: Count::new("store_calls", limits.store_calls),
+            llm_requests: Count::new(Defence::LlmRequests, limits.llm_requests),
+            tool_calls: Count::new(Defence::ToolCalls, limits.tool_calls),
+            store_calls: Count::new(Defence::StoreCalls, limits.store_calls),
         }
     }
 }
@@ -234,7 +234,8 @@ pub(crate) fn store(
     };
     for (name, folder) in &access.folders {
         // Opened beneath a handle (cap-std): neither `..` nor a link leads out of it.
-        wasi.preopened_dir(folder, format!("/{name}"), FsPerms::ReadOnly)
+        let perms = if Defence::FolderReadOnly.stands() { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        wasi.preopened_dir(folder, format!("/{name}"), perms)
             .map_err(|error| error.context(format!("open the folder {name} at {}", folder.display())))?;
     }
     let mut table = ResourceTable::new();

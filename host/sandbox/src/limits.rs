@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use wasmtime::ResourceLimiter;
 
 use crate::budget::Reservation;
-use crate::defence::Defence;
 use crate::instance::Halt;
 
 /// One mebibyte in bytes.

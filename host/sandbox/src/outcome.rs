@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use serde_json::json as value;
 
 use crate::budget::NoMemory;
 use crate::capability::bindings::agentry::plugin::types::Failure;
-use crate::defence::Defence;
 use crate::failure::{Fault, FaultKind, MESSAGE_BYTES};
 use crate::json::{self, DEPTH, NotJson};
 use crate::limits::Limits;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::task;
@@ -15,7 +16,6 @@ use crate::capability;
 use crate::capability::bindings::PluginPre;
 use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
 use crate::compiler::{self, Bounds, Compiler};
-use crate::defence::Defence;
 use crate::engine::{Inner, Sandbox};
 use crate::inspect::{Outline, outline};
 use crate::instance::State;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,6 @@ use crate::calls::{Call, Calls};
 use crate::capability::allowance::Allowance;
 use crate::capability::bindings::agentry::plugin::types::{Failure, Task};
 use crate::capability::context::Context;
-use crate::defence::Defence;
 use crate::failure::{Evidence, Fault};
 use crate::instance::{self, CpuMeter, Halt, Shared, State};
 use crate::limits::Limits;

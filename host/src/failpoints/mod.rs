@@ -14,7 +14,8 @@
 //! `AGENTRY_LEDGER=FILE`: the moment a guest logs for the first time in a run, one line is appended to that file by one
 //! write: the log of side effects that neither database nor broker has a part in. A guest that says nothing is not in it.
 //!
-//! `AGENTRY_WITHOUT=memory,cpu`: the sandbox without these of its defences (`agentry_sandbox::Defence`), to show that each is missed.
+//! `AGENTRY_WITHOUT=memory,http_grant`: the host without these of its defences (`agentry_defence::Defence`), to show that each is
+//! missed.
 
 mod broker;
 mod catalog;

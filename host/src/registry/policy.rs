@@ -2,6 +2,7 @@
 
 use super::GrantInfo;
 use super::limits::LimitWishes;
+use agentry_defence::Defence;
 use agentry_outbound::pattern::{PatternError, UrlPattern};
 use agentry_sandbox::Grants;
 use serde::Deserialize;
@@ -194,6 +195,7 @@ type Meet = fn(&str, &str) -> Option<String>;
 /// The same name; `*` on one side leaves it to the other.
 fn names(wish: &str, policy: &str) -> Option<String> {
     match (wish, policy) {
+        (wish, _) if !Defence::Policy.stands() => Some(wish.to_owned()),
         (wish, "*") => Some(wish.to_owned()),
         ("*", policy) => Some(policy.to_owned()),
         (wish, policy) => (wish == policy).then(|| wish.to_owned()),

@@ -5,6 +5,7 @@ use super::policy::{self, fits};
 use super::stores::{BudgetLimits, TaskStores, spending_name};
 use super::{GrantInfo, Job};
 use crate::db::{Db, StoreLimits};
+use agentry_defence::Defence;
 use agentry_outbound::egress::{Client, Egress, HttpGrant, SecretHeader};
 use agentry_outbound::llm::Llm;
 use agentry_outbound::tools::{Session, ToolGrant, Tools};
@@ -112,14 +113,15 @@ impl Reach {
 
     /// The operator's value of a granted key, or the plugin's own; a key of its own needs no grant.
     fn config(&self, granted: &[String], defaults: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let allowed = |key: &str| granted.iter().any(|name| name == key || name == "*");
+        let allowed =
+            |key: &str| granted.iter().any(|name| name == key || name == "*") || !Defence::ConfigGrant.stands();
         let operators = self.config.iter().filter(|(key, _)| allowed(key));
         defaults.iter().chain(operators).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     fn folders(&self, granted: &[String]) -> Result<BTreeMap<String, PathBuf>, Missing> {
         let known: Vec<String> = self.folders.keys().cloned().collect();
-        if granted.iter().any(|name| name == "*") {
+        if granted.iter().any(|name| name == "*") || !Defence::FolderGrant.stands() {
             return Ok((*self.folders).clone());
         }
         let folder = |name: &String| match self.folders.get(name) {

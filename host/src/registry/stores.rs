@@ -7,6 +7,7 @@ use crate::db::{
     Amount, Db, DbError, MemoryRow, Place, SpendAnswer, SpendScope, StoreAnswer, StoreLimit, StoreLimits, StoreRefusal,
     Writer,
 };
+use agentry_defence::Defence;
 use agentry_sandbox::{Buckets, BudgetError, Budgets, Memories, Remembered, Spending, StoreError};
 use async_trait::async_trait;
 use chrono::{NaiveDate, SecondsFormat};
@@ -124,7 +125,7 @@ impl TaskStores {
 
     /// Keys that can be keys, and not too many of them.
     fn check_keys<'a>(&self, keys: impl ExactSizeIterator<Item = &'a String>) -> Result<(), StoreError> {
-        if keys.len() > KEYS_AT_ONCE {
+        if keys.len() > KEYS_AT_ONCE && Defence::KeysAtOnce.stands() {
             return Err(StoreError::Invalid(format!(
                 "keyvalue: {} keys in one call, and at most {KEYS_AT_ONCE} are allowed; ask for fewer at a time",
                 keys.len()
@@ -218,8 +219,9 @@ fn remembered(row: MemoryRow) -> Remembered {
 impl TaskStores {
     /// What is counted beyond the run.
     fn amount(&self, spending: Spending, amount: u64) -> Option<Amount> {
-        let per_task = self.budgets.per_task.get(&spending).copied().filter(|_| self.writer.is_some());
-        let per_day = self.budgets.per_day.get(&spending).copied();
+        let per_task = self.budgets.per_task.get(&spending).copied();
+        let per_task = per_task.filter(|_| self.writer.is_some() && Defence::TaskBudget.stands());
+        let per_day = self.budgets.per_day.get(&spending).copied().filter(|_| Defence::DayBudget.stands());
         let counted = per_task.is_some() || per_day.is_some();
         counted.then_some(Amount { kind: spending_name(spending), amount, per_task, per_day })
     }

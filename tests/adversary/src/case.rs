@@ -64,7 +64,7 @@ pub struct Case {
     pub expect: Expect,
     /// What else must be true.
     pub checks: Vec<Check>,
-    /// Names of `agentry_sandbox::Defence` without which this case must turn red.
+    /// Names of `agentry_defence::Defence` without which this case must turn red.
     pub shows: &'static [&'static str],
 }
 

@@ -22,6 +22,7 @@ pub mod guest;
 pub mod install;
 pub mod neighbour;
 pub mod oracle;
+pub mod outside;
 pub mod process;
 pub mod stage;
 pub mod table;

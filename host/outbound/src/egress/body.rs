@@ -2,6 +2,7 @@
 
 use super::stages::later;
 use super::{HttpError, RequestBody, Stage, failure};
+use agentry_defence::Defence;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -75,11 +76,11 @@ impl Body for Outgoing {
             Err(error) => return self.invalid(format!("its body failed: {error}")),
         };
         let length = length(&frame);
-        let Some(left) = self.left.checked_sub(length) else {
+        if length > self.left && Defence::HttpRequestBody.stands() {
             let limit = self.limit;
             return self.fail(HttpError::RequestTooLarge { limit });
-        };
-        self.left = left;
+        }
+        self.left = self.left.saturating_sub(length);
         if let (Some(declared), true) = (self.declared, frame.is_data()) {
             match declared.checked_sub(length) {
                 Some(rest) => self.declared = Some(rest),
@@ -169,16 +170,13 @@ impl Body for Incoming {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
-                match self.left.checked_sub(length(&frame)) {
-                    Some(left) => {
-                        self.left = left;
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    None => {
-                        let limit = self.limit;
-                        self.fail(HttpError::ResponseTooLarge { limit })
-                    }
+                let length = length(&frame);
+                if length > self.left && Defence::HttpResponseBody.stands() {
+                    let limit = self.limit;
+                    return self.fail(HttpError::ResponseTooLarge { limit });
                 }
+                self.left = self.left.saturating_sub(length);
+                Poll::Ready(Some(Ok(frame)))
             }
         }
     }

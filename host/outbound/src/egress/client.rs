@@ -10,6 +10,7 @@ use super::{
     failure,
 };
 use crate::tls;
+use agentry_defence::Defence;
 use http::{Method, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -83,9 +84,15 @@ impl Egress {
             .dns_resolver(Guard::new(self.names.clone(), self.private.clone()))
             .connector_layer(Watched)
             // Only for attempts that nobody waits for any more; the exchange's own limit is shorter.
-            .connect_timeout(self.settings.connect.saturating_add(Duration::from_secs(1)))
+            .connect_timeout(match Defence::HttpConnectTime.stands() {
+                true => self.settings.connect.saturating_add(Duration::from_secs(1)),
+                false => self.settings.total,
+            })
             .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(match Defence::Redirects.stands() {
+                true => reqwest::redirect::Policy::none(),
+                false => reqwest::redirect::Policy::default(),
+            })
             .retry(reqwest::retry::never())
             .referer(false)
             // Also if another crate of the build turns these features on.
@@ -150,7 +157,7 @@ impl Client {
             () = sleep_until(limits.end) => return Err(limits.over()),
         };
         let answer = received(response, &method, &limits, exchange.response_bytes, host, fault)?;
-        if secrets.is_idle() {
+        if secrets.is_idle() || !Defence::HttpMask.stands() {
             return Ok(answer.map(BodyExt::boxed_unsync));
         }
         let (mut head, body) = answer.into_parts();
@@ -170,12 +177,16 @@ struct Limits {
 
 impl Limits {
     fn new(settings: &EgressSettings, exchange: &Exchange, began: Instant) -> Limits {
-        let shorter = |own: Duration, wish: Option<Duration>| wish.map_or(own, |wish| wish.min(own));
-        let total = settings.total.min(exchange.until.saturating_duration_since(began));
+        let shorter = |defence: Defence, own: Duration, wish: Option<Duration>| match defence.stands() {
+            true => wish.map_or(own, |wish| wish.min(own)),
+            false => Duration::MAX,
+        };
+        let until = exchange.until.saturating_duration_since(began);
+        let total = shorter(Defence::HttpTotalTime, settings.total, None).min(until);
         Limits {
-            connect: shorter(settings.connect, exchange.connect),
-            first_byte: shorter(settings.first_byte, exchange.first_byte),
-            idle: shorter(settings.idle, exchange.between_bytes),
+            connect: shorter(Defence::HttpConnectTime, settings.connect, exchange.connect),
+            first_byte: shorter(Defence::HttpFirstByteTime, settings.first_byte, exchange.first_byte),
+            idle: shorter(Defence::HttpIdleTime, settings.idle, exchange.between_bytes),
             total,
             end: later(began, total),
         }
@@ -209,7 +220,7 @@ fn received(
     }
     // These have the length of a body that does not come.
     let bodiless = *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !bodiless && body.size_hint().lower() > bytes {
+    if !bodiless && body.size_hint().lower() > bytes && Defence::HttpResponseBody.stands() {
         return Err(HttpError::ResponseTooLarge { limit: bytes });
     }
     let bounds = Bounds { bytes, idle: limits.idle, end: limits.end, total: limits.total };

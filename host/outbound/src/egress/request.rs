@@ -4,6 +4,7 @@ use super::address::{is_opened, is_reachable};
 use super::{EgressSettings, Exchange, HttpError, HttpGrant, SecretHeader};
 use crate::pattern;
 use crate::secret::{self, Redactor};
+use agentry_defence::Defence;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, request::Parts};
 use std::net::IpAddr;
@@ -41,27 +42,28 @@ pub(super) fn judge(
         return Err(invalid(format!("{method} is never sent for a plugin")));
     }
     let granted: Vec<_> = grant.requests.iter().filter(|pattern| pattern.allows(&method, &url)).collect();
-    if granted.is_empty() {
+    if granted.is_empty() && Defence::HttpGrant.stands() {
         return Err(HttpError::Denied { method: method.to_string(), origin: url.origin().ascii_serialization() });
     }
     let (host, port) = (url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or_default());
     let literal = literal(&url);
     let written = |address: IpAddr| granted.iter().any(|pattern| pattern.opens() == Some(address));
     // hyper asks no resolver about these, so they are judged here.
-    if literal.is_some_and(|address| !written(address) && !is_reachable(address, port, &settings.private)) {
+    let inside = |address| !written(address) && !is_reachable(address, port, &settings.private);
+    if literal.is_some_and(inside) && Defence::WrittenAddress.stands() {
         return Err(HttpError::ForbiddenAddress { host });
     }
     let mut headers = parts.headers;
     let declared = clean(&mut headers, &url, exact)?;
-    if declared.is_some_and(|bytes| bytes > exchange.request_bytes) {
+    if declared.is_some_and(|bytes| bytes > exchange.request_bytes) && Defence::HttpRequestBody.stands() {
         return Err(HttpError::RequestTooLarge { limit: exchange.request_bytes });
     }
     let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
-    if length + url.as_str().len() > MAX_HEAD {
+    if length + url.as_str().len() > MAX_HEAD && Defence::HttpHead.stands() {
         return Err(invalid(format!("its URL and headers are longer than {MAX_HEAD} bytes")));
     }
     let secrets = add_secrets(&mut headers, &method, &url, grant)?;
-    let only_opened = !secrets.is_empty() && url.scheme() == "http";
+    let only_opened = !secrets.is_empty() && url.scheme() == "http" && Defence::PlainSecret.stands();
     if only_opened && literal.is_some_and(|address| !written(address) && !is_opened(address, port, &settings.private)) {
         return Err(plain_secret(&host));
     }
@@ -90,7 +92,8 @@ fn parse(uri: &Uri) -> Result<Url, HttpError> {
     }
     let url = Url::parse(&uri.to_string()).map_err(|e| invalid(format!("its URL cannot be read: {e}")))?;
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-    if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
+    let userinfo = authority.contains('@') || !url.username().is_empty() || url.password().is_some();
+    if userinfo && Defence::Userinfo.stands() {
         return Err(invalid("its URL has a user name; credentials are sent in a header"));
     }
     match url.host() {
@@ -126,7 +129,8 @@ fn clean(headers: &mut HeaderMap, url: &Url, exact: Option<u64>) -> Result<Optio
         }
     }
     headers.remove(header::CONNECTION);
-    if let Some(name) = headers.keys().find(|name| of_the_connection(name) || **name == header::EXPECT) {
+    let ours = |name: &&HeaderName| of_the_connection(name) || **name == header::EXPECT;
+    if let Some(name) = headers.keys().find(ours).filter(|_| Defence::HttpHeaders.stands()) {
         return Err(invalid(format!("the header {name} is the host's to set; leave it out")));
     }
     let declared = declared(headers, exact)?;
@@ -163,7 +167,8 @@ fn add_secrets<'g>(
     grant: &'g HttpGrant,
 ) -> Result<Vec<&'g SecretHeader>, HttpError> {
     let mut added: Vec<&SecretHeader> = Vec::new();
-    for secret in grant.secrets.iter().filter(|secret| secret.requests.allows(method, url)) {
+    let meant = |secret: &&SecretHeader| secret.requests.allows(method, url) || !Defence::SecretOrigin.stands();
+    for secret in grant.secrets.iter().filter(meant) {
         let name = &secret.name;
         if added.iter().any(|other| other.name == *name) {
             return Err(invalid(format!("two secrets of the operator's are for its header {name}")));

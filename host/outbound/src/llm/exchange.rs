@@ -6,6 +6,7 @@ use super::provider::Provider;
 use super::retry::{self, Setback};
 use super::shape::{Class, Fault};
 use super::types::{ChatError, ChatTrace};
+use agentry_defence::Defence;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use reqwest::Response;
@@ -31,11 +32,14 @@ pub(super) async fn once(
     let free = deadlines.bound(None, provider.places.acquire()).await;
     // The semaphore is never closed, so this place is always held.
     let _held = free.map_err(|error| Setback::last(waiting(error)))?;
-    deadlines.total = Some((tokio::time::Instant::now() + provider.total, provider.total));
+    deadlines.total =
+        Defence::LlmTotalTime.stands().then(|| (tokio::time::Instant::now() + provider.total, provider.total));
     trace.tries += 1;
     trace.response_bytes = 0;
     let request = provider.client.post(url.clone()).headers(headers.clone()).body(body.clone());
-    let head = deadlines.bound(Some(("response", provider.first_byte)), request.send()).await;
+    let head = deadlines
+        .bound(Some(("response", provider.first_byte)).filter(|_| Defence::LlmFirstByteTime.stands()), request.send())
+        .await;
     let response = match head {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(Setback::passing(broken(provider, &error))),
@@ -45,7 +49,8 @@ pub(super) async fn once(
     let id = response.headers().get(provider.shape.request_id_header()).and_then(|id| id.to_str().ok());
     trace.request_id = id.map(|id| told(&provider.redactor.text(id)));
     if response.status().is_success() {
-        answer(provider, response, &deadlines, trace).await.map_err(Setback::last)
+        let setback = if Defence::LlmAskedOnce.stands() { Setback::last } else { Setback::passing };
+        answer(provider, response, &deadlines, trace).await.map_err(setback)
     } else {
         Err(refusal(provider, place, response, &deadlines, trace).await)
     }
@@ -72,15 +77,17 @@ async fn answer(
         value.map(|value| format!(", {name} {}", provider.redactor.text(&told(value)))).unwrap_or_default()
     };
     let told_of = format!("status {}{}{}", status.as_u16(), shown("content-type"), shown("content-encoding"));
-    let body = read(provider, response, MAX_ANSWER, deadlines, trace).await?;
-    if body.len() > MAX_ANSWER {
+    let most = if Defence::LlmAnswer.stands() { MAX_ANSWER } else { usize::MAX - 1 };
+    let body = read(provider, response, most, deadlines, trace).await?;
+    if body.len() > MAX_ANSWER && Defence::LlmAnswer.stands() {
         return Err(unparsable(format!("it is longer than {MAX_ANSWER} bytes")));
     }
     if body.is_empty() {
         return Err(unparsable(format!("it is empty ({told_of})")));
     }
     // Those in texts are counted as well; a text has few.
-    if body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MAX_VALUES {
+    let values = body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    if values > MAX_VALUES && Defence::LlmValues.stands() {
         return Err(unparsable(format!("it has more than {MAX_VALUES} values")));
     }
     let mut value = serde_json::from_slice(&body)
@@ -107,7 +114,8 @@ async fn refusal(
         );
         return Setback::last(ChatError::Unavailable { reason });
     }
-    let body = read(provider, response, MAX_ERROR, deadlines, trace).await.unwrap_or_default();
+    let most = if Defence::LlmError.stands() { MAX_ERROR } else { usize::MAX - 1 };
+    let body = read(provider, response, most, deadlines, trace).await.unwrap_or_default();
     let mut body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     provider.redactor.json(&mut body);
     let mut fault = provider.shape.fault(status.as_u16(), &body);
@@ -134,7 +142,9 @@ async fn read(
 ) -> Result<BytesMut, ChatError> {
     let mut body = BytesMut::new();
     while body.len() <= limit {
-        let chunk = deadlines.bound(Some(("further bytes", provider.idle)), response.chunk()).await?;
+        let chunk = deadlines
+            .bound(Some(("further bytes", provider.idle)).filter(|_| Defence::LlmIdleTime.stands()), response.chunk())
+            .await?;
         match chunk {
             Ok(Some(chunk)) => {
                 let room = (limit + 1).saturating_sub(body.len());

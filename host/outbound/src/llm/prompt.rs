@@ -4,6 +4,7 @@ use super::types::{
     Assistant, ChatError, ChatRequest, Message, ModelSettings, ResponseFormat, Tool, ToolCall, ToolChoice, ToolResult,
 };
 use crate::schema::{self, Schema};
+use agentry_defence::Defence;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -61,7 +62,10 @@ impl<'a> Prompt<'a> {
         check_options(request)?;
         Ok(Prompt {
             model: &model.model,
-            max_tokens: request.max_tokens.unwrap_or(model.max_output_tokens).min(model.max_output_tokens),
+            max_tokens: match (request.max_tokens, Defence::LlmMaxTokens.stands()) {
+                (Some(asked), true) => asked.min(model.max_output_tokens),
+                (asked, _) => asked.unwrap_or(model.max_output_tokens),
+            },
             turns: turns(&request.messages)?,
             choice: choice(request)?,
             tools,

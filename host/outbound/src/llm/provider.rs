@@ -12,6 +12,7 @@ use super::shape::{Reading, Shape};
 use super::types::{ChatError, ChatTrace, LlmSettingsError, ProviderKind, ProviderSettings};
 use crate::secret::{self, Redactor};
 use crate::tls;
+use agentry_defence::Defence;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -74,13 +75,16 @@ impl Provider {
             shape,
             client,
             root: settings.url.clone(),
-            redactor: Redactor::new(secrets(settings)),
+            redactor: Redactor::new(secrets(settings).into_iter().filter(|_| Defence::LlmMask.stands())),
             connect: settings.connect,
             first_byte: settings.first_byte,
             idle: settings.idle,
             total: settings.total,
             retries: settings.retries,
-            places: Semaphore::new(settings.concurrency as usize),
+            places: Semaphore::new(match Defence::LlmConcurrency.stands() {
+                true => settings.concurrency as usize,
+                false => Semaphore::MAX_PERMITS,
+            }),
         })
     }
 

@@ -20,6 +20,7 @@ mod path;
 #[cfg(test)]
 mod tests;
 
+use agentry_defence::Defence;
 use host::HostPattern;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -90,8 +91,7 @@ impl UrlPattern {
     pub fn allows(&self, method: &http::Method, url: &url::Url) -> bool {
         self.methods.allow(method)
             && url.scheme() == self.scheme.name()
-            && url.username().is_empty()
-            && url.password().is_none()
+            && (url.username().is_empty() && url.password().is_none() || !Defence::Userinfo.stands())
             && url.host().is_some_and(|host| self.host.allows(&host))
             && self.port.is_none_or(|port| url.port_or_known_default() == Some(port))
             && path::allows(&self.path, url.path())
@@ -160,7 +160,7 @@ impl Methods {
 
 /// `CONNECT` makes a tunnel of a connection, and `TRACE` tells the guest which headers the host added.
 pub(crate) fn forbidden(method: &str) -> bool {
-    method == "CONNECT" || method == "TRACE"
+    (method == "CONNECT" || method == "TRACE") && Defence::HttpMethods.stands()
 }
 
 impl Scheme {

@@ -1,5 +1,7 @@
 //! The path prefix of a pattern.
 
+use agentry_defence::Defence;
+
 /// As the URL Standard writes it, without a slash at its end; empty: any path.
 pub(super) fn parse(text: &str) -> Result<String, String> {
     if text.is_empty() || text == "/" {
@@ -22,7 +24,8 @@ pub(super) fn parse(text: &str) -> Result<String, String> {
 
 /// Whether a URL's path lies under a prefix.
 pub(super) fn allows(prefix: &str, path: &str) -> bool {
-    prefix.is_empty() || (is_under(prefix, path) && !ambiguous(path.as_bytes()))
+    let plain = || !ambiguous(path.as_bytes()) || !Defence::PathSpelling.stands();
+    prefix.is_empty() || (is_under(prefix, path) && plain())
 }
 
 /// The longer, if it lies under the other.

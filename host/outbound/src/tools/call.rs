@@ -3,10 +3,12 @@
 use super::catalogue::Entry;
 use super::connection::{Connection, Live, bound};
 use super::{Content, Output, ToolError, http};
+use agentry_defence::Defence;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, JsonObject};
 use rmcp::service::ServiceError;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Calls a tool that is granted and known, with arguments that fit. Never twice. Dropped, it is cancelled: rmcp tells the server.
@@ -18,7 +20,7 @@ pub(super) async fn call(
     until: Instant,
 ) -> Result<Output, ToolError> {
     let server = connection.server();
-    let (until, limit) = bound(until, server.call);
+    let (until, limit) = bound(until, if Defence::ToolTime.stands() { server.call } else { Duration::MAX });
     let late = || ToolError::TimedOut { server: server.name.clone(), limit };
     if limit.is_zero() {
         return Err(late());
@@ -45,7 +47,7 @@ fn output(connection: &Connection, entry: &Entry, result: CallToolResult) -> Res
         content.map_err(|error| connection.unavailable(&format!("its answer cannot be passed on: {error}")))?;
     let structured = result.structured_content;
     let output = Output { content, structured: structured.as_ref().map(Value::to_string), failed };
-    if output_bytes(&output) > server.output_bytes {
+    if output_bytes(&output) > server.output_bytes && Defence::ToolOutput.stands() {
         return Err(too_large(connection, entry));
     }
     entry.check(structured.as_ref(), &output, &server.redactor)?;

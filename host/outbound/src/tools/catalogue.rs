@@ -4,6 +4,7 @@ use super::words::{Lines, bounded, printable};
 use super::{Output, Tool, ToolError};
 use crate::schema;
 use crate::secret::Redactor;
+use agentry_defence::Defence;
 use rmcp::model::{JsonObject, PaginatedRequestParams};
 use rmcp::service::{Peer, RoleClient, ServiceError};
 use serde_json::Value;
@@ -49,7 +50,7 @@ impl Catalogue {
             for tool in page.tools {
                 let entry = Entry::new(server, tool);
                 bytes += entry.bytes();
-                if bytes > BYTES || tools.len() >= TOOLS {
+                if (bytes > BYTES || tools.len() >= TOOLS) && Defence::ToolCatalogue.stands() {
                     return Err(format!("it lists more than {TOOLS} tools, or more than {BYTES} bytes of them"));
                 }
                 if !nameable(&entry.tool.name) {
@@ -81,13 +82,13 @@ impl Catalogue {
 
 /// Whether a grant's names have this one.
 pub(super) fn allows(grant: &[String], tool: &str) -> bool {
-    grant.iter().any(|name| name == "*" || name == tool)
+    grant.iter().any(|name| name == "*" || name == tool) || !Defence::ToolGrant.stands()
 }
 
 /// Counts a page's cursor, so that empty pages end as well.
 fn cursor_moves(bytes: &mut usize, cursor: &str) -> bool {
     *bytes += cursor.len() + 256;
-    *bytes <= BYTES
+    *bytes <= BYTES || !Defence::ToolCatalogue.stands()
 }
 
 fn nameable(name: &str) -> bool {
@@ -141,7 +142,9 @@ impl Entry {
             server: self.tool.server.clone(),
             reason: redactor.reason(&format!("the input schema that it gives for {} {reason}", self.tool.name)),
         })?;
-        schema.check(&value).map_err(|reason| wrong(redactor.reason(&reason)))?;
+        if Defence::ToolArguments.stands() {
+            schema.check(&value).map_err(|reason| wrong(redactor.reason(&reason)))?;
+        }
         match value {
             Value::Object(members) => Ok(members),
             _ => Err(wrong("they are no JSON object".to_owned())),

@@ -1,5 +1,6 @@
 //! Lines that are whole, or too long.
 
+use agentry_defence::Defence;
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
@@ -46,7 +47,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
             let end = read.iter().position(|byte| *byte == b'\n');
             let taken = end.unwrap_or(read.len());
-            if self.line.len() + taken > self.most {
+            if self.line.len() + taken > self.most && Defence::ToolMessage.stands() {
                 return Ok(Line::TooLong { most: self.most });
             }
             self.line.extend_from_slice(&read[..taken]);

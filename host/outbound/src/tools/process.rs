@@ -9,6 +9,7 @@ use super::settings::{Program, Server};
 use super::supervisor::END;
 use super::words::{Lines, bounded, printable};
 use crate::secret::Redactor;
+use agentry_defence::Defence;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -57,9 +58,11 @@ impl Process {
                 command
             }
         };
+        if Defence::ToolEnvironment.stands() {
+            command.env_clear();
+        }
         command
             .args(&program.args)
-            .env_clear()
             .envs(program.env.iter().map(|(name, value)| (name, value.expose())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

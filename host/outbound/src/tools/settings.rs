@@ -3,6 +3,7 @@
 use super::{ServerSettings, Supervisor, ToolSettingsError, Transport, http};
 use crate::Secret;
 use crate::secret::{self, Redactor};
+use agentry_defence::Defence;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -75,7 +76,8 @@ impl Server {
         if settings.output_bytes == 0 {
             return Err(wrong("output_kib", "no output fits into 0 bytes".into()));
         }
-        let redactor = Redactor::new(credentials(&settings.transport));
+        let redactor =
+            Redactor::new(credentials(&settings.transport).into_iter().filter(|_| Defence::ToolMask.stands()));
         let reach = match settings.transport {
             Transport::Stdio { command, args, env, dir } => {
                 let program = Program::check(&command, args, env, dir).map_err(|(key, reason)| wrong(key, reason))?;

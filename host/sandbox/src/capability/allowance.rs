@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use agentry_defence::Defence;
 use serde_json::json;
 
 use crate::access::{BudgetError, Budgets, Spending};
@@ -55,21 +56,22 @@ impl Allowance {
 /// So many in one run.
 #[derive(Debug)]
 pub(crate) struct Count {
-    name: &'static str,
+    /// Its name is the limit's.
+    limit: Defence,
     most: u32,
     used: AtomicU32,
 }
 
 impl Count {
-    pub(crate) fn new(name: &'static str, most: u32) -> Count {
-        Count { name, most, used: AtomicU32::new(0) }
+    pub(crate) fn new(limit: Defence, most: u32) -> Count {
+        Count { limit, most, used: AtomicU32::new(0) }
     }
 
     /// One more; or the limit in words.
     pub(crate) fn one(&self) -> Result<(), BudgetError> {
-        match self.used.fetch_add(1, Ordering::Relaxed) < self.most {
+        match self.used.fetch_add(1, Ordering::Relaxed) < self.most || !self.limit.stands() {
             true => Ok(()),
-            false => Err(BudgetError::Exhausted(format!("{} = {} is used up", self.name, self.most))),
+            false => Err(BudgetError::Exhausted(format!("{} = {} is used up", self.limit.name(), self.most))),
         }
     }
 }

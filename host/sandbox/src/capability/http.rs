@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use agentry_defence::Defence;
 use agentry_outbound::egress::{Client, Exchange, HttpError, RequestBody, ResponseBody, Stage};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -52,9 +53,12 @@ impl Web {
         Web(Sending {
             client,
             shared,
-            places: Arc::new(Semaphore::new(limits.http_in_flight as usize)),
+            places: Arc::new(Semaphore::new(match Defence::HttpInFlight.stands() {
+                true => limits.http_in_flight as usize,
+                false => Semaphore::MAX_PERMITS,
+            })),
             in_flight: limits.http_in_flight,
-            requests: Arc::new(Count::new("http_requests", limits.http_requests)),
+            requests: Arc::new(Count::new(Defence::HttpRequests, limits.http_requests)),
             allowance,
             request_bytes: limits.http_request_bytes,
             response_bytes: limits.http_response_bytes,

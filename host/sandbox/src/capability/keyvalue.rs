@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agentry_defence::Defence;
 use wasmtime::component::Resource;
 
 use super::bindings::capabilities::keyvalue::{atomics, batch, store};
@@ -34,7 +35,9 @@ type Answer<T> = wasmtime::Result<Result<T, store::Error>>;
 
 impl store::Host for State {
     async fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
-        let granted = self.access.bucket_names.contains(&identifier) || self.access.bucket_names.contains("*");
+        let granted = self.access.bucket_names.contains(&identifier)
+            || self.access.bucket_names.contains("*")
+            || !Defence::BucketGrant.stands();
         let Some(buckets) = self.access.buckets.clone().filter(|_| granted) else {
             let words = format!(
                 "the bucket {identifier:?} is not granted; ask for it in plugin.toml under [capabilities]: \

@@ -1,5 +1,6 @@
 //! `agentry:llm`: chats with models that were granted, by the operator's names for them.
 
+use agentry_defence::Defence;
 use agentry_outbound::llm::{self as outside, ChatError, ChatFailure, ChatReply};
 use serde_json::{Value, json};
 
@@ -21,7 +22,8 @@ impl chat::Host for State {
 impl State {
     async fn ask(&mut self, request: chat::Request) -> Result<chat::Reply, chat::Error> {
         let model = request.model.clone();
-        let granted = self.access.models.contains(&model) || self.access.models.contains("*");
+        let granted =
+            self.access.models.contains(&model) || self.access.models.contains("*") || !Defence::ModelGrant.stands();
         let Some(llm) = self.access.llm.clone().filter(|_| granted) else {
             let words = format!(
                 "the model {model:?} is not granted; ask for it in plugin.toml under [capabilities]: llm = [{model:?}]"
@@ -64,7 +66,7 @@ impl State {
     /// Whether a request that may cost so many tokens is within what this run, this task and this plugin may spend.
     async fn may_ask(&mut self, estimate: u64) -> Result<(), BudgetError> {
         let used = lock(&self.allowance.calls).llm_tokens;
-        if used + estimate > self.llm_tokens {
+        if used + estimate > self.llm_tokens && Defence::LlmTokens.stands() {
             return Err(BudgetError::Exhausted(format!(
                 "llm_tokens = {} is used up ({used} used, and this request may take {estimate} more)",
                 self.llm_tokens

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use agentry_defence::Defence;
+
 use super::bindings::capabilities::memory::memory;
 use crate::access::{Memories, Remembered, StoreError};
 use crate::calls::{Calls, Over};
@@ -48,7 +50,8 @@ impl State {
     async fn search_in(&mut self, memory: &str, query: &str, limit: u32) -> Result<Vec<memory::Entry>, memory::Error> {
         let memories = self.may_remember("search", memory)?;
         let begun = Calls::begin(&self.allowance.calls, NAME, "search", memory);
-        let answer = memories.search(memory, query, limit.min(MOST)).await;
+        let answer =
+            memories.search(memory, query, if Defence::MemoryMatches.stands() { limit.min(MOST) } else { limit }).await;
         let size = |found: &Vec<Remembered>| found.iter().map(|e| e.text.len() + e.metadata.len()).sum();
         begun.over(over(&answer, query.len(), answer.as_ref().map_or(0, size)));
         let entry = |Remembered { id, text, metadata, score, at }| memory::Entry { id, text, metadata, score, at };
@@ -64,7 +67,9 @@ impl State {
     }
 
     fn may_remember(&mut self, operation: &str, memory: &str) -> Result<Arc<dyn Memories>, memory::Error> {
-        let granted = self.access.memory_names.contains(memory) || self.access.memory_names.contains("*");
+        let granted = self.access.memory_names.contains(memory)
+            || self.access.memory_names.contains("*")
+            || !Defence::MemoryGrant.stands();
         let Some(memories) = self.access.memories.clone().filter(|_| granted) else {
             let words = format!(
                 "the memory {memory:?} is not granted; ask for it in plugin.toml under [capabilities]: \

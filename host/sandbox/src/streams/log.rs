@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::{Level, LogLine, LogSink, Stream};
-use crate::defence::Defence;
+use agentry_defence::Defence;
+
 use crate::limits::Limits;
 
 /// The logger's name of the host's own remarks in a guest's log.

@@ -3,6 +3,7 @@
 use super::super::{
     Amount, Place, SpendAnswer, SpendScope, StoreAnswer, StoreLimit, StoreLimits, StoreRefusal, storable,
 };
+use agentry_defence::Defence;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use unicode_normalization::UnicodeNormalization;
@@ -25,11 +26,28 @@ pub(in crate::db) struct Held {
 
 /// Refuses what is above a maximum.
 fn within(limit: StoreLimit, wanted: u64, allowed: u64) -> StoreAnswer<()> {
-    if wanted > allowed { Err(StoreRefusal::Limit { limit, wanted, allowed }) } else { Ok(()) }
+    if wanted > allowed && limit.defence().stands() {
+        Err(StoreRefusal::Limit { limit, wanted, allowed })
+    } else {
+        Ok(())
+    }
 }
 
 fn without_nul(text: &str) -> StoreAnswer<()> {
     if text.contains('\0') { Err(StoreRefusal::Nul) } else { Ok(()) }
+}
+
+impl StoreLimit {
+    fn defence(self) -> Defence {
+        match self {
+            StoreLimit::KeyBytes => Defence::KeyBytes,
+            StoreLimit::ValueBytes => Defence::ValueBytes,
+            StoreLimit::Keys => Defence::BucketKeys,
+            StoreLimit::Bytes => Defence::BucketBytes,
+            StoreLimit::TextBytes | StoreLimit::MetadataBytes => Defence::MemoryText,
+            StoreLimit::Memories => Defence::MemoryEntries,
+        }
+    }
 }
 
 impl StoreLimits {

@@ -5,6 +5,7 @@ use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Held};
 use super::super::{KeyRow, Place, StoreLimits, StoreRefusal, Writer, rows};
+use agentry_defence::Defence;
 use sqlx::{Connection, PgConnection, query};
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,6 +38,7 @@ pub(super) async fn enter(connection: &mut PgConnection, plugin: &str, writer: W
     let row = query(LOCK).bind(plugin).fetch_one(&mut *connection).await?;
     if let Some((task, fence)) = writer
         && query(OWN).bind(task).bind(fence).fetch_optional(connection).await?.is_none()
+        && Defence::WriteFence.stands()
     {
         return Err(StoreRefusal::Fenced.into());
     }

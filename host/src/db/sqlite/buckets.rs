@@ -5,6 +5,7 @@ use super::super::fault::Fault;
 use super::super::plan::{self, Held};
 use super::super::{KeyRow, Place, StoreLimits, StoreRefusal, Writer, rows};
 use super::transition::begin;
+use agentry_defence::Defence;
 use chrono::{DateTime, Utc};
 use sqlx::{SqliteConnection, query};
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub(super) struct Kept {
 pub(super) async fn enter(connection: &mut SqliteConnection, plugin: &str, writer: Writer) -> Result<Kept, Fault> {
     if let Some((task, fence)) = writer
         && query(OWN).bind(task.hyphenated()).bind(fence).fetch_optional(&mut *connection).await?.is_none()
+        && Defence::WriteFence.stands()
     {
         return Err(StoreRefusal::Fenced.into());
     }

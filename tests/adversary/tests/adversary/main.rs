@@ -5,6 +5,7 @@
 mod attacks;
 mod bomb;
 mod files;
+mod granted;
 mod messages;
 mod must_show;
 mod scenes;

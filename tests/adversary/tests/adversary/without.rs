@@ -3,11 +3,14 @@
 //!
 //! In `--full` only. The names come from the daemon itself, so that none is forgotten. A daemon without a defence is bounded
 //! from outside: by lower ceilings, and in what memory it may have.
+//!
+//! `AGENTRY_TEST_DEFENCES=cpu,yield` takes away only these.
 
 use std::net::TcpListener;
 use std::process::Stdio;
 
 use adversary::cases::files::{self, CEILINGS, Refused};
+use adversary::outside::{self, Attack};
 use adversary::{Case, Stage, Table, cases, guest, install, oracle};
 use e2e::{Mode, Setup, Site, daemon, plugin, variables};
 
@@ -15,10 +18,13 @@ use crate::attacks::{ECHO, served, setup};
 use crate::{bomb, scenes};
 
 /// Defences that another stands before, so that nothing changes when they alone are gone.
-const BEHIND: &[(&str, &str)] = &[(
-    "component_size",
-    "the registry reads no more of a file than component_mib before the sandbox sees it; shown in the sandbox's own tests",
-)];
+const BEHIND: &[(&str, &str)] = &[
+    (
+        "component_size",
+        "the registry reads no more of a file than component_mib before the sandbox sees it; shown in the sandbox's own tests",
+    ),
+    ("memory_matches", "the database answers with no more than 100 entries either"),
+];
 
 #[tokio::test]
 #[ignore = "one daemon for each defence"]
@@ -29,7 +35,8 @@ async fn no_defence_is_missed_by_nobody() {
     let cases: Vec<Case> = cases::all().into_iter().chain([cases::network(port)]).collect();
     let files = files::all(b"\x7fELF".to_vec());
     let mut table = Table::new("without each defence");
-    for defence in known().await {
+    let granted = outside::all();
+    for defence in known().await.into_iter().filter(|name| asked(name)) {
         let name = defence.as_str();
         let change = |setup: Setup| setup.faulty().variable("AGENTRY_WITHOUT", name);
         let mut shown = 0;
@@ -43,6 +50,18 @@ async fn no_defence_is_missed_by_nobody() {
         }
         for refused in files.iter().filter(|refused| refused.shows.contains(&name)) {
             add(refused.id, loaded(refused, name).await);
+        }
+        let through: Vec<Attack> = granted.iter().filter(|attack| attack.shows.contains(&name)).cloned().collect();
+        if !through.is_empty() {
+            for (id, red) in crate::granted::play(&through, &change).await {
+                // Whether the next one completes is told, and no attack of its own.
+                if through.iter().any(|attack| attack.id == id) {
+                    add(id, red);
+                }
+            }
+        }
+        for run in outside::by_hand().iter().filter(|run| run.limit == name) {
+            add("a run by hand", crate::granted::by_hand(run, Some(name)).await);
         }
         match name {
             "yield" => add("a crowd that computes", scenes::crowd(&change).await),
@@ -63,6 +82,14 @@ async fn no_defence_is_missed_by_nobody() {
         }
     }
     table.hold();
+}
+
+/// Whether a defence is to be taken away: every one, unless `AGENTRY_TEST_DEFENCES` names some.
+fn asked(name: &str) -> bool {
+    match std::env::var("AGENTRY_TEST_DEFENCES") {
+        Ok(names) if !names.is_empty() => names.split(',').any(|asked| asked.trim() == name),
+        _ => true,
+    }
 }
 
 /// Every defence, as the daemon with faults on demand names them.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +24,10 @@ pub enum Play {
     Hang,
     /// These bytes, and the end of the connection.
     Raw(Vec<u8>),
+    /// These bytes, and nothing more until the client goes away.
+    Stall(Vec<u8>),
+    /// These bytes, and a space every so often for as long as the client stays.
+    Drip(Vec<u8>, Duration),
 }
 
 impl Play {
@@ -157,6 +162,19 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>, script: Script) {
             Play::Reply(status, headers, body) => answer(status, &headers, &body),
             Play::Raw(bytes) => {
                 let _ = stream.write_all(&bytes).await; // the client may be gone
+                return;
+            }
+            Play::Stall(bytes) => {
+                if stream.write_all(&bytes).await.is_ok() {
+                    silence(&mut stream).await;
+                }
+                return;
+            }
+            Play::Drip(mut bytes, pause) => {
+                while stream.write_all(&bytes).await.is_ok() {
+                    bytes = b" ".to_vec();
+                    tokio::time::sleep(pause).await; // that is what it is to drip
+                }
                 return;
             }
             Play::Behind(..) | Play::Hang => {

@@ -3,7 +3,7 @@
 use e2e::variables;
 
 /// What only the build for tests of faults has: its variables, and the name of a point.
-const MARKS: [&str; 3] = ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER", "s7.acknowledged"];
+const MARKS: [&str; 4] = ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER", "AGENTRY_WITHOUT", "s7.acknowledged"];
 
 #[test]
 fn the_shipping_binary_has_no_fail_points() {
@@ -20,7 +20,7 @@ fn the_shipping_binary_has_no_fail_points() {
 async fn the_shipping_binary_does_not_know_their_variables() {
     let site = e2e::Site::new(e2e::Mode::Embedded).await;
     let setup = |name| site.setup().variable(name, "s6.settled=abort");
-    for name in ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER"] {
+    for name in ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER", "AGENTRY_WITHOUT"] {
         setup(name).run_to_end().await.expect(2, &[name, "unknown variable"]);
     }
 }

@@ -38,8 +38,12 @@ fn act(task: &Task, step: Step) -> Result<Value, Failure> {
             Ok(json!({"status": response.status, "headers": response.headers, "body": response.text()}))
         }
         Step::RawHttp { tls, authority, path } => raw::send(tls.unwrap_or(false), &authority, path.as_deref()),
-        Step::Chat { model, prompt, max_tokens } => {
-            let request = llm::Request { max_tokens, ..llm::Request::new(model).user(prompt) };
+        Step::Hold { authority, path, count, ms } => raw::hold(&authority, &path, count, Duration::from_millis(ms)),
+        Step::Chat { model, prompt, max_tokens, schema } => {
+            let mut request = llm::Request { max_tokens, ..llm::Request::new(model).user(prompt) };
+            if let Some(schema) = schema {
+                request = request.json_schema("answer", &schema);
+            }
             let reply = llm::chat(&request)?;
             let usage = (reply.usage.input_tokens, reply.usage.output_tokens);
             Ok(json!({"text": reply.text(), "model": reply.model, "usage": usage}))
@@ -55,6 +59,11 @@ fn act(task: &Task, step: Step) -> Result<Value, Failure> {
         }
         Step::Get { bucket, key } => {
             Ok(open(bucket)?.get(&key)?.map_or(Value::Null, |value| String::from_utf8_lossy(&value).into()))
+        }
+        Step::GetMany { bucket, keys } => {
+            let keys: Vec<String> = (0..keys).map(|n| n.to_string()).collect();
+            let values = open(bucket)?.get_many(&keys.iter().map(String::as_str).collect::<Vec<_>>())?;
+            Ok(json!(values.iter().flatten().count()))
         }
         Step::Increment { bucket, key, delta } => Ok(json!(open(bucket)?.increment(&key, delta.unwrap_or(1))?)),
         Step::Remember { memory, text } => Ok(json!(notes(memory).remember(&text, &json!({}))?)),
@@ -82,6 +91,7 @@ fn act(task: &Task, step: Step) -> Result<Value, Failure> {
             Err(Failure::retry(format!("attempt {} of {n}", task.attempt)))
         }
         Step::RetryUntilAttempt(_) => Ok(json!(task.attempt)),
+        Step::Repeat { times, step } => Ok(json!((0..times).filter(|_| act(task, (*step).clone()).is_ok()).count())),
         Step::Must(step) => act(task, *step),
         Step::Tell {} => Ok(Value::Null), // done by `handle`, which alone can
     }

@@ -22,6 +22,30 @@ pub fn send(tls: bool, authority: &str, path: Option<&str>) -> Result<Value, Fai
     Ok(response.status().into())
 }
 
+/// Several at once, which are begun, kept and never read. Gives back how many there were.
+#[cfg(target_family = "wasm")]
+pub fn hold(authority: &str, path: &str, count: usize, time: std::time::Duration) -> Result<Value, Failure> {
+    use agentry_sdk::glue::bindings::wasi::http::outgoing_handler;
+    use agentry_sdk::glue::bindings::wasi::http::types::{Fields, OutgoingRequest, Scheme};
+
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let invalid = |()| Failure::permanent("the request").with_code("invalid_request");
+        let request = OutgoingRequest::new(Fields::new());
+        request.set_scheme(Some(&Scheme::Http)).map_err(invalid)?;
+        request.set_authority(Some(authority)).map_err(invalid)?;
+        request.set_path_with_query(Some(path)).map_err(invalid)?;
+        held.extend(outgoing_handler::handle(request, None));
+    }
+    std::thread::sleep(time);
+    Ok(held.len().into())
+}
+
+#[cfg(not(target_family = "wasm"))]
+pub fn hold(_: &str, _: &str, _: usize, _: std::time::Duration) -> Result<Value, Failure> {
+    Err(Failure::permanent("outside a component there is no host"))
+}
+
 #[cfg(not(target_family = "wasm"))]
 pub fn send(_: bool, _: &str, _: Option<&str>) -> Result<Value, Failure> {
     Err(Failure::permanent("outside a component there is no host"))

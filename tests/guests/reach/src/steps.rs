@@ -17,8 +17,10 @@ pub enum Step {
     },
     /// The same with an authority that the SDK would refuse before the host saw it. Gives back the status.
     RawHttp { tls: Option<bool>, authority: String, path: Option<String> },
-    /// Ask a model and give back its text and what it cost.
-    Chat { model: String, prompt: String, max_tokens: Option<u32> },
+    /// Begin so many requests at once, keep them for a while and read nothing.
+    Hold { authority: String, path: String, count: usize, ms: u64 },
+    /// Ask a model and give back its text and what it cost. The text has to fit `schema`, if there is one.
+    Chat { model: String, prompt: String, max_tokens: Option<u32>, schema: Option<Value> },
     /// Which tools there are.
     Tools {},
     /// Call a tool and give back its text.
@@ -27,6 +29,8 @@ pub enum Step {
     Set { bucket: Option<String>, key: String, value: String },
     /// The value of a key.
     Get { bucket: Option<String>, key: String },
+    /// How many of so many keys have a value, asked in one call.
+    GetMany { bucket: Option<String>, keys: usize },
     /// Add to a number (1).
     Increment { bucket: Option<String>, key: String, delta: Option<u64> },
     /// Remember a text (in `notes`).
@@ -49,6 +53,8 @@ pub enum Step {
     RetryUntilAttempt(u32),
     /// Log what the earlier steps gave, on the log and on both streams.
     Tell {},
+    /// Take a step so many times, and give back how often it went well.
+    Repeat { times: u32, step: Box<Step> },
     /// An error of this step is the task's failure.
     Must(Box<Step>),
 }
