@@ -1,13 +1,11 @@
 //! A task as JSON: the one shape that every answer has, input and output byte for byte. And a call of one, with its bodies.
 
 use crate::db::{CallRow, Fields, TaskRow};
+use crate::task::settle::BodyText;
 use crate::task::{Failure, HostId, State, TaskId, Waiting};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The contract's fields, in its order. `input` and `output` are left out where they were not asked for: `null` would be
@@ -86,43 +84,23 @@ pub(super) struct CallJson<'a> {
     #[serde(flatten)]
     row: &'a CallRow,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_body: Option<Option<BodyJson<'a>>>,
+    request_body: Option<Option<BodyText<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    response_body: Option<Option<BodyJson<'a>>>,
-}
-
-/// What is kept of a body: text where it is text, and otherwise bytes as text.
-#[derive(Debug, PartialEq, Serialize)]
-struct BodyJson<'a> {
-    /// `utf-8` or `base64`.
-    encoding: &'static str,
-    content: Cow<'a, str>,
-    /// How long it was, in bytes.
-    bytes: i64,
-    /// `content` is only its beginning.
-    cut: bool,
+    response_body: Option<Option<BodyText<'a>>>,
 }
 
 impl<'a> CallJson<'a> {
     pub fn new(row: &'a CallRow, bodies: bool) -> CallJson<'a> {
-        let body = |body: &'a Option<Vec<u8>>, bytes: Option<i64>| {
-            bodies.then(|| Some(BodyJson::new(body.as_deref()?, bytes.unwrap_or_default())))
+        let body = |kept: &'a Option<Vec<u8>>, size: Option<i64>| {
+            // The database holds no negative length.
+            let size = size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+            bodies.then(|| kept.as_deref().map(|kept| BodyText::new(kept, size)))
         };
         CallJson {
             row,
             request_body: body(&row.request_body, row.request_body_bytes),
             response_body: body(&row.response_body, row.response_body_bytes),
         }
-    }
-}
-
-impl<'a> BodyJson<'a> {
-    fn new(kept: &'a [u8], bytes: i64) -> BodyJson<'a> {
-        let (encoding, content) = match std::str::from_utf8(kept) {
-            Ok(text) => ("utf-8", text.into()),
-            Err(_) => ("base64", BASE64_STANDARD.encode(kept).into()),
-        };
-        BodyJson { encoding, content, bytes, cut: (kept.len() as i64) < bytes }
     }
 }
 
@@ -175,16 +153,6 @@ mod tests {
     fn input_is_embedded_byte_for_byte() {
         let text = serde_json::to_string(&TaskJson::new(&row(), Fields::ALL)).unwrap();
         assert!(text.contains(r#""input":{"b":1.00,"a":"é","a2":1e400},"output":null"#), "{text}");
-    }
-
-    #[test]
-    fn a_body_is_text_where_it_is_text_and_says_what_it_is_and_whether_it_is_whole() {
-        let body = |kept: &'static [u8], bytes| serde_json::to_value(BodyJson::new(kept, bytes)).unwrap();
-        let expected = serde_json::json!({"encoding": "utf-8", "content": "a\u{0}é", "bytes": 4, "cut": false});
-        assert_eq!(body("a\0é".as_bytes(), 4), expected);
-        let expected = serde_json::json!({"encoding": "base64", "content": "/wA=", "bytes": 9, "cut": true});
-        assert_eq!(body(b"\xff\0", 9), expected);
-        assert_eq!(body(b"", 9)["cut"], true);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 mod body;
 
-pub use body::Body;
+pub use body::{Body, BodyText};
 
 /// What came out of one run of a guest.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
