@@ -204,6 +204,8 @@ mod tests {
             response_bytes: 1,
             result: "ok".into(),
             detail: serde_json::Value::Null,
+            request_body: None,
+            response_body: None,
         };
         metrics.attempt("p", Event::Completed, None, &usage, &[call.clone(), call]);
         metrics.attempt("p", Event::Retrying, Some(FailureKind::Trap), &usage, &[]);

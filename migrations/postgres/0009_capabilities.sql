@@ -20,6 +20,23 @@ CREATE TABLE task_calls (
     CONSTRAINT call_counts_fit CHECK (duration_us >= 0 AND request_bytes >= 0 AND response_bytes >= 0)
 );
 
+-- What calls sent and were answered, where the operator asked for it (`calls.bodies`). A table of its own, so that lists of
+-- calls stay small; bytes, since a body may hold any.
+CREATE TABLE task_call_bodies (
+    task_id             uuid   NOT NULL,
+    fence               bigint NOT NULL,
+    seq                 bigint NOT NULL,   -- the call
+    request_body_bytes  bigint,            -- how long it was; null: there is none
+    response_body_bytes bigint,
+    request_body        bytea,             -- its beginning, or all of it
+    response_body       bytea,
+    PRIMARY KEY (task_id, fence, seq),
+    CONSTRAINT body_has_a_length CHECK ((request_body IS NULL) = (request_body_bytes IS NULL)
+        AND (response_body IS NULL) = (response_body_bytes IS NULL)),
+    CONSTRAINT body_is_no_longer_than_it_was CHECK (octet_length(request_body) <= request_body_bytes
+        AND octet_length(response_body) <= response_body_bytes)
+);
+
 -- How much a plugin keeps, counted with every write: whoever writes locks this row first, so that limits are exact.
 CREATE TABLE stores (
     plugin   text   NOT NULL PRIMARY KEY,

@@ -20,6 +20,23 @@ CREATE TABLE task_calls (
     CONSTRAINT call_counts_fit CHECK (duration_us >= 0 AND request_bytes >= 0 AND response_bytes >= 0)
 ) STRICT, WITHOUT ROWID;
 
+-- What calls sent and were answered, where the operator asked for it (`calls.bodies`). A table of its own, so that lists of
+-- calls stay small; with row ids, since large rows have no place in an index.
+CREATE TABLE task_call_bodies (
+    task_id             text    NOT NULL,
+    fence               integer NOT NULL,
+    seq                 integer NOT NULL,   -- the call
+    request_body_bytes  integer,            -- how long it was; null: there is none
+    response_body_bytes integer,
+    request_body        blob,               -- its beginning, or all of it
+    response_body       blob,
+    PRIMARY KEY (task_id, fence, seq),
+    CONSTRAINT body_has_a_length CHECK ((request_body IS NULL) = (request_body_bytes IS NULL)
+        AND (response_body IS NULL) = (response_body_bytes IS NULL)),
+    CONSTRAINT body_is_no_longer_than_it_was CHECK (length(request_body) <= request_body_bytes
+        AND length(response_body) <= response_body_bytes)
+) STRICT;
+
 -- How much a plugin keeps, counted with every write.
 CREATE TABLE stores (
     plugin   text    NOT NULL PRIMARY KEY,

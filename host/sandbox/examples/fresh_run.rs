@@ -81,5 +81,6 @@ fn invocation(input: &Arc<str>) -> Invocation {
         stop: CancellationToken::new(),
         on_log: None,
         access: agentry_sandbox::Access::default(),
+        bodies: agentry_sandbox::Bodies::default(),
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use agentry_defence::Defence;
 use serde_json::Value;
 
+use crate::bodies::{Bodies, Body, Copied, Copies};
 use crate::streams::{lock, visible};
 
 /// The most calls of one attempt that are kept; beyond, they are counted.
@@ -18,7 +19,7 @@ const DENIED: usize = 16;
 /// The mark of a refusal that is recorded already.
 const AGAIN: &str = "denied again";
 
-/// One call of a capability. Holds no secret and no body.
+/// One call of a capability. Holds no secret of the host's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// From 1.
@@ -41,6 +42,10 @@ pub struct Call {
     pub result: &'static str,
     /// What else is known.
     pub detail: Value,
+    /// What the guest sent; `None`: nothing, or nobody asked for it.
+    pub request_body: Option<Body>,
+    /// What the guest was answered; as the above.
+    pub response_body: Option<Body>,
 }
 
 /// What is said of a call when it is over.
@@ -56,11 +61,21 @@ pub(crate) struct Over {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     kept: Vec<Call>,
+    copies: Copies,
+    /// Copies of bodies, by the place of their call in `kept`.
+    copied: Vec<(usize, Side, Copied)>,
     all: u64,
     refused: BTreeSet<(&'static str, String)>,
     /// Which allowance was used up first, in words.
     exhausted: Option<String>,
     pub(crate) llm_tokens: u64,
+}
+
+/// Which of a call's two bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
 }
 
 /// A call that has begun. Dropped before it is over, it stays `unfinished`, with the time until then.
@@ -72,6 +87,11 @@ pub(crate) struct Begun {
 }
 
 impl Calls {
+    /// None yet; of those that come these bodies are kept.
+    pub(crate) fn keeping(bodies: Bodies) -> Arc<Mutex<Calls>> {
+        Arc::new(Mutex::new(Calls { copies: Copies::new(bodies), ..Calls::default() }))
+    }
+
     /// A call begins.
     pub(crate) fn begin(calls: &Arc<Mutex<Calls>>, capability: &'static str, operation: &str, target: &str) -> Begun {
         let mut guard = lock(calls);
@@ -91,6 +111,8 @@ impl Calls {
                 response_bytes: 0,
                 result: "unfinished",
                 detail: Value::Null,
+                request_body: None,
+                response_body: None,
             };
             guard.kept.push(call);
         }
@@ -125,6 +147,15 @@ impl Calls {
     /// The records and the number of all calls.
     pub(crate) fn finish(&mut self) -> (Vec<Call>, u64) {
         let mut kept = std::mem::take(&mut self.kept);
+        for (index, side, copied) in self.copied.drain(..) {
+            if let Some(call) = kept.get_mut(index) {
+                let body = match side {
+                    Side::Request => &mut call.request_body,
+                    Side::Response => &mut call.response_body,
+                };
+                *body = copied.take();
+            }
+        }
         kept.retain(|call| call.result != AGAIN);
         for (call, seq) in kept.iter_mut().zip(1..) {
             call.seq = seq;
@@ -134,6 +165,24 @@ impl Calls {
 }
 
 impl Begun {
+    /// Where a copy of what the guest sends goes, if it is to be kept.
+    pub(crate) fn request_body(&self) -> Option<Copied> {
+        self.copy(Side::Request)
+    }
+
+    /// Where a copy of what the guest is answered goes, if it is to be kept.
+    pub(crate) fn response_body(&self) -> Option<Copied> {
+        self.copy(Side::Response)
+    }
+
+    fn copy(&self, side: Side) -> Option<Copied> {
+        let index = self.index?;
+        let mut calls = lock(&self.calls);
+        let copied = calls.copies.of(calls.kept.get(index)?.capability)?;
+        calls.copied.push((index, side, copied.clone()));
+        Some(copied)
+    }
+
     /// It is over; the last word counts.
     pub(crate) fn over(self, over: Over) {
         self.note(over);
@@ -147,6 +196,14 @@ impl Begun {
         let Some(what) = call.map(|call| (call.capability, call.target.clone())) else { return false };
         let room = calls.refused.len() < DENIED || !Defence::Refusals.stands();
         let first = room && calls.refused.insert(what);
+        // Nobody was asked anything.
+        calls.copied.retain(|(at, _, copied)| {
+            let other = Some(*at) != self.index;
+            if !other {
+                copied.forget();
+            }
+            other
+        });
         drop(calls);
         self.over(Over { result: if first { "denied" } else { AGAIN }, ..Over::default() });
         first
@@ -204,6 +261,47 @@ mod tests {
         drop(Calls::begin(&calls, "llm", "chat", "default"));
         assert_eq!(lock(&calls).unfinished().as_deref(), Some("llm chat default"));
         assert_eq!(lock(&calls).finish().0[0].result, "unfinished");
+    }
+
+    fn bodies_of(calls: &Arc<Mutex<Calls>>) -> Vec<[Option<String>; 2]> {
+        let text = |body: &Option<Body>| body.as_ref().map(|body| String::from_utf8(body.bytes.clone()).unwrap());
+        let kept = lock(calls).finish().0;
+        kept.iter().map(|call| [text(&call.request_body), text(&call.response_body)]).collect()
+    }
+
+    #[test]
+    fn a_call_keeps_what_passed_until_it_was_dropped() {
+        let calls = Calls::keeping(Bodies { http: true, body_bytes: 9, run_bytes: 9, ..Bodies::default() });
+        let begun = Calls::begin(&calls, "http", "POST", "a");
+        let (request, response) = (begun.request_body().unwrap(), begun.response_body().unwrap());
+        request.pass(b"sent");
+        drop(begun);
+        response.pass(b"read");
+        assert!(Calls::begin(&calls, "keyvalue", "set", "b").request_body().is_none());
+        assert_eq!(bodies_of(&calls), [[Some("sent".into()), Some("read".into())], [None, None]]);
+    }
+
+    #[test]
+    fn a_refused_call_keeps_no_body_and_takes_no_room_from_others() {
+        let calls = Calls::keeping(Bodies { tools: true, body_bytes: 4, run_bytes: 4, ..Bodies::default() });
+        for _ in 0..2 {
+            let begun = Calls::begin(&calls, "tools", "call", "a");
+            begun.request_body().unwrap().pass(b"lots");
+            begun.denied();
+        }
+        let begun = Calls::begin(&calls, "tools", "call", "b");
+        begun.request_body().unwrap().pass(b"some");
+        begun.over(Over::default());
+        assert_eq!(bodies_of(&calls), [[None, None], [Some("some".into()), None]]);
+    }
+
+    #[test]
+    fn calls_beyond_what_is_kept_have_no_bodies_either() {
+        let calls = Calls::keeping(Bodies { llm: true, body_bytes: 4, run_bytes: 4, ..Bodies::default() });
+        for _ in 0..KEPT {
+            Calls::begin(&calls, "llm", "chat", "a").over(Over::default());
+        }
+        assert!(Calls::begin(&calls, "llm", "chat", "a").request_body().is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics is a test that failed"))]
 
 mod access;
+mod bodies;
 mod budget;
 mod cache;
 mod calls;
@@ -30,6 +31,7 @@ mod run;
 mod streams;
 
 pub use access::{Access, Buckets, BudgetError, Budgets, Memories, Remembered, Spending, StoreError};
+pub use bodies::{Bodies, Body};
 pub use budget::{MemoryBudget, NoMemory, Reservation};
 pub use cache::CacheError;
 pub use calls::Call;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
 use crate::access::Access;
+use crate::bodies::Bodies;
 use crate::budget::Reservation;
 use crate::calls::{Call, Calls};
 use crate::capability::allowance::Allowance;
@@ -56,6 +57,8 @@ pub struct Invocation {
     pub on_log: Option<LogSink>,
     /// What it may reach outside.
     pub access: Access,
+    /// Which bodies of its calls are kept.
+    pub bodies: Bodies,
 }
 
 /// What a run came to.
@@ -146,7 +149,7 @@ impl Plugin {
         labels.sort();
         let context =
             Context { plugin_name: invocation.plugin_name, plugin_version: invocation.plugin_version, labels };
-        let calls: Arc<Mutex<Calls>> = Arc::default();
+        let calls = Calls::keeping(invocation.bodies);
         let allowance = Allowance::new(calls.clone(), invocation.access.budgets.clone());
         let engine = &plugin.sandbox.engine;
         let store =

@@ -1,6 +1,7 @@
-//! A task as JSON: the one shape that every answer has, input and output byte for byte.
+//! A task as JSON: the one shape that every answer has, input and output byte for byte. And a call of one, with its bodies.
 
-use crate::db::{Fields, TaskRow};
+use crate::db::{CallRow, Fields, TaskRow};
+use crate::task::settle::BodyText;
 use crate::task::{Failure, HostId, State, TaskId, Waiting};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
@@ -73,6 +74,32 @@ impl<'a> TaskJson<'a> {
             retry_of: row.retry_of,
             traceparent: row.traceparent.as_deref(),
             erased_at: row.erased_at,
+        }
+    }
+}
+
+/// A call. Its bodies are left out where they were not asked for: `null` says that nothing of it is kept.
+#[derive(Serialize)]
+pub(super) struct CallJson<'a> {
+    #[serde(flatten)]
+    row: &'a CallRow,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_body: Option<Option<BodyText<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_body: Option<Option<BodyText<'a>>>,
+}
+
+impl<'a> CallJson<'a> {
+    pub fn new(row: &'a CallRow, bodies: bool) -> CallJson<'a> {
+        let body = |kept: &'a Option<Vec<u8>>, size: Option<i64>| {
+            // The database holds no negative length.
+            let size = size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+            bodies.then(|| kept.as_deref().map(|kept| BodyText::new(kept, size)))
+        };
+        CallJson {
+            row,
+            request_body: body(&row.request_body, row.request_body_bytes),
+            response_body: body(&row.response_body, row.response_body_bytes),
         }
     }
 }

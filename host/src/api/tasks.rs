@@ -2,7 +2,7 @@
 
 use super::params::{OfTask, Params};
 use super::problem::Problem;
-use super::render::TaskJson;
+use super::render::{CallJson, TaskJson};
 use super::{ApiState, follow, respond, task_response};
 use crate::db::{CallCursor, CancelAnswer, Fields, TaskFilter, TaskRow};
 use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId, span};
@@ -19,6 +19,8 @@ pub(super) const PAGE: u32 = 50;
 pub(super) const LONGEST_PAGE: u32 = 500;
 /// Lines or events of an answer at most; the next begin after `next_after`.
 const LINES: u32 = 1_000;
+/// Calls of an answer with their bodies at most: each may have twice `calls.body_kib`.
+const WITH_BODIES: u32 = 50;
 
 pub(super) fn no_such_task(id: TaskId) -> Problem {
     Problem::not_found(format!("there is no task {id}"))
@@ -163,19 +165,27 @@ pub(super) async fn attempts(
     Ok(respond(StatusCode::OK, &json!({"attempts": rows})))
 }
 
-/// `GET /v1/tasks/{id}/calls?after=FENCE.SEQ&limit=`: what its ended attempts called.
+/// `GET /v1/tasks/{id}/calls?after=FENCE.SEQ&limit=&bodies=true`: what its ended attempts called, and with what.
 pub(super) async fn calls(
     State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
-    let params = params.only(&["after", "limit"])?;
+    let params = params.only(&["after", "limit", "bodies"])?;
     let after = params.read("after", "the next_after of another page", CallCursor::parse)?.unwrap_or_default();
-    let limit = params.number("limit", 1..=LINES)?.unwrap_or(LINES);
+    let bodies = params.read("bodies", "true or false", |text| text.parse().ok())?.unwrap_or(false);
+    let most = if bodies { WITH_BODIES } else { LINES };
+    let limit = params.number("limit", 1..=LINES)?.unwrap_or(most).min(most);
     find(&state, id, Fields::default()).await?;
-    let rows = state.db(move |db| async move { db.calls(id, after, limit).await }).await?;
+    let rows = state.db(move |db| async move { db.calls(id, after, limit, bodies).await }).await?;
     let next_after = rows.last().filter(|_| rows.len() == limit as usize).map(|row| CallCursor::from(row).to_string());
-    Ok(respond(StatusCode::OK, &json!({"calls": rows, "next_after": next_after})))
+    #[derive(serde::Serialize)]
+    struct Page<'a> {
+        calls: Vec<CallJson<'a>>,
+        next_after: Option<String>,
+    }
+    let calls = rows.iter().map(|row| CallJson::new(row, bodies)).collect();
+    Ok(respond(StatusCode::OK, &Page { calls, next_after }))
 }
 
 /// `POST /v1/tasks/{id}/cancel`

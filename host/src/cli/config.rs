@@ -26,6 +26,7 @@ impl Config {
             Config::Check => {
                 daemon::check(&settings).map_err(Failed::usage)?;
                 let file = settings.file.as_ref().map_or("no file".into(), |f| f.display().to_string());
+                settings.recorded_bodies().iter().for_each(|line| output::say(line));
                 output::data(&format!("settings are good ({file}, digest {})", settings.digest()))
             }
             Config::Show { json: true } => {

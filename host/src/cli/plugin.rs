@@ -92,6 +92,9 @@ fn inspect(plugin: &Value) -> String {
                 field(grant, "granted")
             );
         }
+        if rows(version, "recorded_bodies").iter().any(Value::is_string) {
+            text += &format!("  bodies       {} are recorded with its calls\n", field(version, "recorded_bodies"));
+        }
         for (name, limit) in version["limits"].as_object().into_iter().flatten() {
             text += &format!(
                 "  limit        {name} = {} (from {}, at most {})\n",

@@ -3,11 +3,11 @@
 mod local;
 
 use self::local::Local;
-use super::{Failed, escape, input, output, settings};
+use super::{Failed, bodies, escape, input, output, settings, timeline};
 use crate::daemon;
-use crate::registry::Job;
-use crate::task::settle::{LogLine, Verdict};
-use serde_json::Value;
+use crate::registry::{BODIES, Job};
+use crate::task::settle::{Body, BodyText, Call, LogLine, Verdict};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ pub struct Run {
     /// `key=value`; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// When it has ended, print what it called, and what was sent and answered, to standard error.
+    #[arg(long)]
+    calls: bool,
     #[command(flatten, next_help_heading = "What it may reach")]
     local: Local,
 }
@@ -36,6 +39,10 @@ impl Run {
         let mut settings = settings(file, Vec::new())?;
         let wishes = crate::registry::wishes_of(&self.plugin);
         self.local.apply(&mut settings, &wishes.llm)?;
+        if self.calls {
+            settings.plugins.rules.iter_mut().for_each(|rule| rule.calls.bodies = None);
+            settings.calls.bodies = Some(BODIES.map(str::to_owned).to_vec());
+        }
         let input = input::read(&self.input)?;
         let mut labels = std::collections::BTreeMap::new();
         for label in &self.labels {
@@ -69,6 +76,10 @@ impl Run {
             report = runner.run(job) => report,
             () = interrupt => return Err(Failed::task("interrupted")),
         };
+        if self.calls {
+            let calls: Vec<Value> = report.calls.iter().map(called).collect();
+            output::say(&format!("{}{}", timeline::calls(&calls), bodies::bodies(&calls)));
+        }
         match report.verdict {
             Verdict::Output(output) => output::data(&output),
             Verdict::Failed { failure, .. } => {
@@ -103,6 +114,16 @@ fn detail(mut detail: Value) -> String {
         Value::Null => text,
         rest => format!("\n  {}{text}", escape::line(&rest.to_string())),
     }
+}
+
+/// A call as the API would show it.
+fn called(call: &Call) -> Value {
+    let body = |body: &Option<Body>| body.as_ref().map(|body| json!(BodyText::new(&body.bytes, body.size)));
+    let mut row = json!(call);
+    row["fence"] = json!(1);
+    row["request_body"] = json!(body(&call.request_body));
+    row["response_body"] = json!(body(&call.response_body));
+    row
 }
 
 /// A line as it arrives.

@@ -2,7 +2,7 @@
 
 use super::bulk::{Bulk, Verb};
 use super::client::{Client, encode, rows};
-use super::{Failed, Server, output, submit, timeline};
+use super::{Failed, Server, bodies, output, submit, timeline};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub enum Task {
     /// What its guests logged, by attempt.
     Logs(One),
     /// What its guests called: which capability, how long, how large, with what result.
-    Calls(One),
+    Calls(Calls),
     /// Until it has ended; exit code 1 if it did not complete.
     Wait(Wait),
     /// Call tasks off; a running guest stops within a second.
@@ -36,6 +36,16 @@ pub struct One {
     id: String,
     #[command(flatten)]
     server: Server,
+}
+
+/// What one task called.
+#[derive(clap::Args)]
+pub struct Calls {
+    #[command(flatten)]
+    one: One,
+    /// And what was sent and answered, as far as it was recorded (calls.bodies).
+    #[arg(long)]
+    bodies: bool,
 }
 
 /// Which tasks.
@@ -97,9 +107,16 @@ impl Task {
                 let answer = one.get("/logs").await?;
                 one.print(&answer, |answer| rows(answer, "logs").iter().map(timeline::log).collect())
             }
-            Task::Calls(one) => {
-                let calls = one.calls().await?;
-                one.print(&json!({"calls": calls}), |answer| timeline::calls(rows(answer, "calls")))
+            Task::Calls(Calls { one, bodies }) => {
+                let calls = one.calls(bodies).await?;
+                one.print(&json!({"calls": calls}), |answer| {
+                    let calls = rows(answer, "calls");
+                    let mut text = timeline::calls(calls);
+                    if bodies {
+                        text += &bodies::bodies(calls);
+                    }
+                    text
+                })
             }
             Task::Cancel(bulk) => bulk.run(Verb::Cancel).await,
             Task::Retry(bulk) => bulk.run(Verb::Retry).await,
@@ -129,15 +146,16 @@ impl One {
     }
 
     /// All calls, page by page.
-    async fn calls(&self) -> Result<Vec<Value>, Failed> {
-        let (mut calls, mut part) = (Vec::new(), "/calls".to_owned());
+    async fn calls(&self, bodies: bool) -> Result<Vec<Value>, Failed> {
+        let all = format!("/calls?bodies={bodies}");
+        let (mut calls, mut part) = (Vec::new(), all.clone());
         loop {
             let mut page = self.get(&part).await?;
             if let Some(rows) = page["calls"].as_array_mut() {
                 calls.append(rows);
             }
             match page["next_after"].as_str() {
-                Some(after) => part = format!("/calls?after={}", encode(after)),
+                Some(after) => part = format!("{all}&after={}", encode(after)),
                 None => return Ok(calls),
             }
         }

@@ -7,7 +7,7 @@ use super::origin::{ConfigError, Origin, Problem};
 use super::reader::{Effective, Reader};
 use super::{
     Ack, Api, Broker, Data, Database, Lease, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
-    Shutdown, Worker, outside, plugins,
+    Shutdown, Worker, calls, outside, plugins,
 };
 use crate::db::Retention;
 use crate::task::RetryPolicy;
@@ -33,6 +33,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
         within_consumer_timeout(&read, &broker, &limits, &queues)?;
     }
     let dirs = read.paths("plugins.dir")?;
+    let calls = calls::read(&mut read)?;
     let outside = outside::read(&mut read, &layers, &limits)?;
     let mut settings = Settings {
         data: Data { dir: read.path("data.dir")?.unwrap_or_default() },
@@ -40,7 +41,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             dirs,
             mutable: read.flag("plugins.mutable")?,
             unknown_grace: read.seconds("plugins.unknown_grace_seconds", 0..=86_400)?,
-            rules: plugins::rules(&layers.tables_of(Section::Plugins), &limits.max)?,
+            rules: plugins::rules(&layers.tables_of(Section::Plugins), &limits.max, &calls)?,
         },
         api: api(&mut read)?,
         worker: worker(&mut read, machine, &limits)?,
@@ -59,6 +60,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             format: read.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
         },
         queues,
+        calls,
         outside,
         file: layers.file.clone(),
         warnings: Vec::new(),

@@ -4,6 +4,7 @@
 //! do. An error is one line that names the setting, where it stands, and the remedy; secrets are in none of them.
 
 mod assemble;
+mod calls;
 mod environment;
 mod expand;
 mod file;
@@ -26,6 +27,7 @@ pub use reader::Effective;
 pub use secret::SecretUrl;
 
 use crate::db::Retention;
+use crate::registry::CallsPolicy;
 use crate::task::{RetryPolicy, limits::MessageLimits};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub log: Log,
     /// `[queues.NAME]`, for those that have one.
     pub queues: BTreeMap<String, Queue>,
+    /// `[calls]`; every key says something.
+    pub calls: CallsPolicy,
     /// What plugins may reach outside, once it is granted.
     pub outside: Outside,
     /// The settings file that was read.
@@ -326,6 +330,7 @@ impl Settings {
         let dirs: Vec<String> = self.plugins.dirs.iter().map(|d| d.display().to_string()).collect();
         line("plugins", dirs.join(", "), "plugins.dir");
         line("address", format!("http://{}", self.api.listen), "api.listen");
+        lines.extend(self.recorded_bodies());
         let file = self.file.as_ref().map_or("no file".to_owned(), |f| f.display().to_string());
         lines.push(format!("{:<9} {file}, digest {}", "settings", self.digest()));
         if let Services::Embedded = self.services() {

@@ -1,8 +1,10 @@
 //! `[plugins."PATTERN"]`: the operator's half of every grant.
 
+use super::calls;
 use super::file::Table;
 use super::origin::Problem;
 use super::{LimitSet, Origin};
+use crate::registry::CallsPolicy;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -28,6 +30,8 @@ pub struct PluginRule {
     pub limits: BTreeMap<String, u64>,
     /// Budget (`llm_tokens_per_day` and so on) → value.
     pub budgets: BTreeMap<String, u64>,
+    /// What is recorded of calls, instead of `[calls]`.
+    pub calls: CallsPolicy,
 }
 
 /// Whether this may be a plugin's name, or a pattern of such names.
@@ -52,6 +56,7 @@ impl PluginRule {
             capabilities: BTreeMap::new(),
             limits: BTreeMap::new(),
             budgets: BTreeMap::new(),
+            calls: CallsPolicy::default(),
         }
     }
 
@@ -62,13 +67,13 @@ impl PluginRule {
 }
 
 /// Read every such table, the most specific first.
-pub(super) fn rules(tables: &[&Table], max: &LimitSet) -> Result<Vec<PluginRule>, Problem> {
-    let mut rules = tables.iter().map(|table| rule(table, max)).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn rules(tables: &[&Table], max: &LimitSet, calls: &CallsPolicy) -> Result<Vec<PluginRule>, Problem> {
+    let mut rules = tables.iter().map(|table| rule(table, max, calls)).collect::<Result<Vec<_>, _>>()?;
     rules.sort_by(|a, b| b.specificity().cmp(&a.specificity()).then_with(|| a.pattern.cmp(&b.pattern)));
     Ok(rules)
 }
 
-fn rule(table: &Table, max: &LimitSet) -> Result<PluginRule, Problem> {
+fn rule(table: &Table, max: &LimitSet, calls: &CallsPolicy) -> Result<PluginRule, Problem> {
     if !is_pattern(&table.name) {
         return Err(Problem(format!(
             "{}: {} is no plugin name or pattern; it takes lower-case letters, digits, - and *",
@@ -76,9 +81,10 @@ fn rule(table: &Table, max: &LimitSet) -> Result<PluginRule, Problem> {
             table.title()
         )));
     }
-    table.only(&["enabled", "concurrency", "capabilities.*", "limits.*", "budgets.*"])?;
+    table.only(&["enabled", "concurrency", "capabilities.*", "limits.*", "budgets.*", "calls.*"])?;
     let mut rule = PluginRule {
         concurrency: table.number("concurrency", 1..=100_000)?.and_then(|n| u32::try_from(n).ok()),
+        calls: calls::of_rule(table, calls)?,
         ..PluginRule::of(&table.name)
     };
     for (key, (value, origin)) in &table.values {
@@ -95,6 +101,10 @@ fn rule(table: &Table, max: &LimitSet) -> Result<PluginRule, Problem> {
                 return Err(unknown(table, key, origin, &BUDGETS));
             }
             rule.budgets.extend(table.number(key, 1..=1_000_000_000_000)?.map(|n| (name.to_owned(), n)));
+        } else if let Some(name) = key.strip_prefix("calls.") {
+            if !calls::KEYS.contains(&name) {
+                return Err(unknown(table, key, origin, &calls::KEYS));
+            }
         } else if let Some(name) = key.strip_prefix("limits.") {
             let ceilings = max.numbers();
             let Some((_, ceiling)) = ceilings.iter().find(|(limit, _)| *limit == name) else {

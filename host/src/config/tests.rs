@@ -4,6 +4,7 @@ use super::*;
 use std::ffi::OsString;
 use std::path::Path;
 
+mod calls;
 mod outside;
 
 const MACHINE: Machine = Machine { cores: 4, memory_mib: 8_192 };

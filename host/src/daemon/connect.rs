@@ -101,6 +101,7 @@ pub fn registry(
         max,
         retry: settings.retry.policy.clone(),
         policies: policies(settings)?,
+        calls: settings.calls.clone(),
         reach,
     })
 }

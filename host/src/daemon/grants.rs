@@ -21,6 +21,7 @@ fn policy(rule: &PluginRule) -> Result<PluginPolicy, DaemonError> {
         enabled: rule.enabled,
         concurrency: rule.concurrency,
         budgets: rule.budgets.clone(),
+        calls: rule.calls.clone(),
         ..PluginPolicy::default()
     };
     for (limit, value) in &rule.limits {

@@ -158,8 +158,8 @@ pub trait Db: Send + Sync + 'static {
     async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError>;
     /// A task's logs after `seq` (of the task, over all attempts), oldest first.
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError>;
-    /// The calls of a task's ended attempts after a cursor, in the order in which they began.
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError>;
+    /// The calls of a task's ended attempts after a cursor, in the order in which they began. Bodies are read only if asked.
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError>;
     /// A task's ended attempts, oldest first.
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
     /// Dead letters, newest first, below the cursor.

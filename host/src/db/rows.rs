@@ -221,6 +221,10 @@ pub(super) fn call(row: &impl Cells) -> Result<CallRow, Fault> {
         response_bytes: need(row.int("response_bytes")?, "response_bytes")?,
         result: need(row.text("result")?, "result")?,
         detail: value(row.text("detail")?),
+        request_body_bytes: row.int("request_body_bytes")?,
+        response_body_bytes: row.int("response_body_bytes")?,
+        request_body: row.bytes("request_body")?,
+        response_body: row.bytes("response_body")?,
     })
 }
 

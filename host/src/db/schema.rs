@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 /// The tables of the schema, in addition to [`VERSION_TABLE`]: what must be there after migrating, and what in an
 /// otherwise unknown schema belongs to somebody else.
-pub(super) const TABLES: [&str; 13] = [
+pub(super) const TABLES: [&str; 14] = [
     "tasks",
     "task_events",
     "task_attempts",
@@ -15,6 +15,7 @@ pub(super) const TABLES: [&str; 13] = [
     "hosts",
     "dead_letters",
     "task_calls",
+    "task_call_bodies",
     "stores",
     "buckets",
     "memories",

@@ -169,8 +169,8 @@ impl Db for Faulty {
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.0.logs(id, after, limit).await
     }
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
-        self.0.calls(id, after, limit).await
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError> {
+        self.0.calls(id, after, limit, bodies).await
     }
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
         self.0.attempts(id).await

@@ -51,6 +51,8 @@ pub struct VersionInfo {
     pub imports: Vec<String>,
     /// By capability.
     pub grants: BTreeMap<String, GrantInfo>,
+    /// Capabilities whose calls are recorded with their bodies; only the operator says so.
+    pub recorded_bodies: Vec<String>,
     /// By name of the limit, the unit in the name.
     pub limits: BTreeMap<String, LimitInfo>,
     /// Its folder, absolute.

@@ -2,6 +2,7 @@
 
 use super::limits::ResolvedLimits;
 use super::reach::Granted;
+use super::recording::CallsPolicy;
 use super::report::{log_line, report};
 use super::{GrantInfo, Job, Runner};
 use crate::task::RetryPolicy;
@@ -31,6 +32,7 @@ pub struct Installed {
     pub(super) memory_reserve: u64,
     pub(super) grants: BTreeMap<String, GrantInfo>,
     pub(super) granted: Granted,
+    pub(super) calls: CallsPolicy,
     pub(super) path: PathBuf,
     pub(super) loaded_at: DateTime<Utc>,
     pub(super) plugin: Plugin,
@@ -143,6 +145,7 @@ impl Runner for Installed {
             stop: job.stop,
             on_log,
             access,
+            bodies: self.calls.to_sandbox(),
         };
         report(self.plugin.run(invocation).await, &self.retry)
     }

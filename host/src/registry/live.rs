@@ -6,6 +6,7 @@ use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::load::{Known, Terms};
 use super::policy::Policies;
 use super::reach::Reach;
+use super::recording::CallsPolicy;
 use super::scan::{self, Scan};
 use super::snapshot::{Snapshot, ready};
 
@@ -51,6 +52,8 @@ pub struct RegistryConfig {
     pub retry: RetryPolicy,
     /// `[plugins."…"]`.
     pub policies: Policies,
+    /// `[calls]`.
+    pub calls: CallsPolicy,
     /// What is behind the grants.
     pub reach: Reach,
 }
@@ -221,8 +224,8 @@ impl Catalog for Registry {
 }
 
 fn terms(config: RegistryConfig) -> Terms {
-    let RegistryConfig { dirs: _, mutable, sandbox, defaults, max, retry, policies, reach } = config;
-    Terms { sandbox, defaults, max, retry, policies, reach, mutable }
+    let RegistryConfig { dirs: _, mutable, sandbox, defaults, max, retry, policies, calls, reach } = config;
+    Terms { sandbox, defaults, max, retry, policies, calls, reach, mutable }
 }
 
 impl Shared {

@@ -5,6 +5,7 @@ use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::manifest::{self, Manifest};
 use super::policy::{self, CapabilityWishes, Policies};
 use super::reach::{self, Reach};
+use super::recording::CallsPolicy;
 use super::scan::{self, FileError, Folder, Stamp};
 use super::{GrantInfo, LimitInfo, Origin};
 use crate::task::{PluginRef, RetryPolicy};
@@ -31,6 +32,7 @@ pub(super) struct Terms {
     pub(super) max: Ceilings,
     pub(super) retry: RetryPolicy,
     pub(super) policies: Policies,
+    pub(super) calls: CallsPolicy,
     pub(super) reach: Reach,
     pub(super) mutable: bool,
 }
@@ -270,6 +272,7 @@ impl Terms {
             limits,
             grants,
             granted,
+            calls: policy.calls.or(&self.calls),
             path: path.to_owned(),
             loaded_at: Utc::now(),
             plugin,

@@ -232,3 +232,11 @@ fn a_manifest_nested_without_end_is_refused_and_harms_nobody() {
         assert_eq!(gist(&deep), (None, None));
     }
 }
+
+#[test]
+fn a_plugin_cannot_have_its_own_calls_recorded_with_their_bodies() {
+    for more in ["[calls]\nbodies = [\"llm\"]", "calls.bodies = [\"llm\"]"] {
+        let told = parse(&with(more)).unwrap_err().to_string();
+        assert!(told.contains("calls"), "{told}");
+    }
+}

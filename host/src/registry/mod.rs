@@ -22,6 +22,7 @@ mod manifest;
 pub mod policy;
 mod reach;
 mod reader;
+mod recording;
 mod report;
 mod scan;
 mod snapshot;
@@ -40,6 +41,7 @@ pub use manifest::{Manifest, RetryWishes};
 pub use policy::{CapabilityPolicy, CapabilityWishes, PluginPolicy, Policies, PolicyError};
 pub use reach::Reach;
 pub use reader::ManifestError;
+pub use recording::{BODIES, CallsPolicy};
 pub use stores::{BudgetLimits, TaskStores, spending_name};
 
 use crate::task::settle::{LogLine, Report, Verdict};

@@ -2,6 +2,7 @@
 
 use super::GrantInfo;
 use super::limits::LimitWishes;
+use super::recording::CallsPolicy;
 use agentry_defence::Defence;
 use agentry_outbound::pattern::{PatternError, UrlPattern};
 use agentry_sandbox::Grants;
@@ -24,6 +25,8 @@ pub struct PluginPolicy {
     /// What they may use in a day, each for itself, all hosts together: `llm_requests_per_day`, `llm_tokens_per_day`,
     /// `http_requests_per_day`, `tool_calls_per_day`.
     pub budgets: BTreeMap<String, u64>,
+    /// What is recorded of their calls, instead of `[calls]`.
+    pub calls: CallsPolicy,
 }
 
 /// What may be granted; `None`: nothing is said, which allows nothing.
@@ -127,10 +130,11 @@ impl Policies {
     pub fn of(&self, name: &str) -> PluginPolicy {
         let mut merged = PluginPolicy::default();
         for (_, policy) in self.0.iter().filter(|(pattern, _)| fits(pattern, name)) {
-            let PluginPolicy { enabled, concurrency, capabilities: c, limits, budgets } = policy;
+            let PluginPolicy { enabled, concurrency, capabilities: c, limits, budgets, calls } = policy;
             merged.enabled = merged.enabled.or(*enabled);
             merged.concurrency = merged.concurrency.or(*concurrency);
             merged.limits = merged.limits.or(limits);
+            merged.calls = merged.calls.or(calls);
             for (name, most) in budgets {
                 merged.budgets.entry(name.clone()).or_insert(*most);
             }
@@ -280,12 +284,15 @@ mod tests {
             enabled = false
             concurrency = 1
             limits.memory_mib = 64
+            calls.bodies = ["http"]
+            calls.body_kib = 4
             ["fetch-*"]
             enabled = true
             concurrency = 8
             capabilities.http = ["GET https://a.example"]
             [fetch-web]
             concurrency = 2
+            calls.bodies = ["llm"]
             "#,
         )
         .unwrap();
@@ -294,6 +301,7 @@ mod tests {
         assert_eq!(policy.concurrency, Some(2));
         assert_eq!(policy.limits.memory_mib, Some(64));
         assert_eq!(policy.capabilities.http.as_deref(), Some(&["GET https://a.example".to_owned()][..]));
+        assert_eq!((policy.calls.bodies(), policy.calls.body_kib), (&["llm".to_owned()][..], Some(4)));
         assert!(!policies.of("word-count").is_enabled());
     }
 

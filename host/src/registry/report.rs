@@ -1,6 +1,6 @@
 //! What became of a run, in the words of the rest of the host.
 
-use crate::task::settle::{Call, LogLine, Report, Usage, Verdict};
+use crate::task::settle::{Body, Call, LogLine, Report, Usage, Verdict};
 use crate::task::{Failure, FailureKind, RetryPolicy};
 use agentry_sandbox::{Fault, FaultKind, Level, Outcome, Ran, Stream};
 use serde_json::{Value, json};
@@ -89,7 +89,13 @@ fn call(call: agentry_sandbox::Call) -> Call {
         response_bytes: call.response_bytes,
         result: call.result.to_owned(),
         detail: call.detail,
+        request_body: call.request_body.map(body),
+        response_body: call.response_body.map(body),
     }
+}
+
+fn body(body: agentry_sandbox::Body) -> Body {
+    Body { bytes: body.bytes, size: body.size }
 }
 
 /// `{code, data}`: the data as the JSON that it is.

@@ -221,6 +221,7 @@ pub(super) fn ready(build: &Installed) -> VersionInfo {
         max_attempts: Some(build.retry().max_attempts),
         imports: build.imports().to_vec(),
         grants: build.grants.clone(),
+        recorded_bodies: build.calls.bodies().to_vec(),
         limits: build.limits.info.clone(),
         loaded_at: Some(build.loaded_at),
         ..blank(PluginState::Ready, &build.path)
@@ -238,6 +239,7 @@ fn blank(state: PluginState, path: &Path) -> VersionInfo {
         max_attempts: None,
         imports: Vec::new(),
         grants: BTreeMap::new(),
+        recorded_bodies: Vec::new(),
         limits: BTreeMap::new(),
         path: path.display().to_string(),
         loaded_at: None,

@@ -60,6 +60,7 @@ impl Dir {
             max: Ceilings::default(),
             retry: RetryPolicy::default(),
             policies: Policies::default(),
+            calls: CallsPolicy::default(),
             reach: Reach::default(),
         }
     }

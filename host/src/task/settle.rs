@@ -6,6 +6,10 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod body;
+
+pub use body::{Body, BodyText};
+
 /// What came out of one run of a guest.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Report {
@@ -82,7 +86,7 @@ pub struct Usage {
     pub llm_tokens: u64,
 }
 
-/// One call of a capability. Never holds a secret, and no body.
+/// One call of a capability. Never holds a secret of the host's, and bodies only where the operator asked for them.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Call {
     /// From 1 within its attempt.
@@ -105,6 +109,12 @@ pub struct Call {
     pub result: String,
     /// What else is known, by capability: `status`; `model`, `provider`, `input_tokens`, `output_tokens`, `tries`; `reason`.
     pub detail: serde_json::Value,
+    /// What the guest sent; `None`: nothing, or it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<Body>,
+    /// What the guest was answered; as the above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_body: Option<Body>,
 }
 
 /// One of a few known words. (An alias: serde takes a reference that it sees for one that borrows from what is read.)
@@ -258,6 +268,19 @@ pub struct Settlement {
     /// What it called.
     #[serde(default)]
     pub calls: Vec<Call>,
+}
+
+impl Settlement {
+    /// About how many bytes it takes to say it: what a batch is bounded by.
+    pub fn weight(&self) -> usize {
+        /// Of the columns that are short.
+        const ROW: usize = 256;
+        let output = if let Ended::Completed { output } = &self.ended { output.len() } else { 0 };
+        let logs: usize = self.logs.iter().map(|line| ROW + line.message.len()).sum();
+        let body = |body: &Option<Body>| body.as_ref().map_or(0, |body| body.bytes.len());
+        let calls = self.calls.iter().map(|call| ROW + body(&call.request_body) + body(&call.response_body));
+        ROW + output + logs + calls.sum::<usize>()
+    }
 }
 
 /// Where an attempt stands among its task's.

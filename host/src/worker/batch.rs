@@ -14,6 +14,23 @@ pub async fn next<T>(from: &mut mpsc::Receiver<T>) -> Option<Vec<T>> {
     (from.recv_many(&mut batch, MOST).await > 0).then_some(batch)
 }
 
+/// The same in parts that weigh no more than `most` each, but for a single one that does, in their order.
+pub fn parts<T>(batch: Vec<T>, most: usize, weight: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let (mut parts, mut left) = (Vec::<Vec<T>>::new(), 0);
+    for one in batch {
+        let weight = weight(&one);
+        match parts.last_mut() {
+            Some(part) if weight <= left => part.push(one),
+            _ => {
+                parts.push(vec![one]);
+                left = most;
+            }
+        }
+        left = left.saturating_sub(weight);
+    }
+    parts
+}
+
 /// Call the database until it answers, with growing pauses. `None`: a shutdown could not wait any longer.
 ///
 /// Nothing is lost meanwhile: deliveries stay unacknowledged, ends stay in memory. Readiness tells why.
@@ -61,5 +78,18 @@ pub fn told<T>(shared: &Shared, what: &'static str, result: Result<T, DbError>) 
             });
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_cut_where_it_becomes_too_heavy_and_nothing_is_lost() {
+        let cut = |batch: &[usize]| parts(batch.to_vec(), 10, |weight| *weight);
+        assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(cut(&[4, 6, 1]), [vec![4, 6], vec![1]]);
+        assert_eq!(cut(&[5, 6, 20, 1, 9, 1]), [vec![5], vec![6], vec![20], vec![1, 9], vec![1]]);
     }
 }

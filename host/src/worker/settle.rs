@@ -17,6 +17,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+/// About how many bytes one statement may take: outputs, logs and bodies of calls have limits of their own, and a whole batch of
+/// the largest would neither be sent within `database.timeout_seconds` nor, past a gigabyte, be taken at all.
+const STATEMENT_BYTES: usize = 16 << 20;
+
 /// An attempt that has ended and is not recorded yet.
 pub struct End {
     /// What is to be recorded.
@@ -58,15 +62,20 @@ enum Waiting {
 /// Record until nobody sends any more.
 pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc::Sender<Done>, mut spool: Spool) {
     while let Some(batch) = batch::next(&mut ends).await {
-        let settlements = settlements(batch);
-        if !record(&shared, &settlements, &acks).await {
-            outlast(&shared, settlements, &mut ends, &acks, &mut spool).await;
+        let mut parts = VecDeque::from(settlements(batch));
+        while let Some(part) = parts.pop_front() {
+            if !record(&shared, &part, &acks).await {
+                parts.push_front(part);
+                outlast(&shared, std::mem::take(&mut parts), &mut ends, &acks, &mut spool).await;
+            }
         }
     }
 }
 
-fn settlements(batch: Vec<End>) -> Vec<Settlement> {
-    batch.into_iter().map(|end| end.settlement).collect()
+/// What is to be recorded, a statement each.
+fn settlements(batch: Vec<End>) -> Vec<Vec<Settlement>> {
+    let settlements = batch.into_iter().map(|end| end.settlement).collect();
+    batch::parts(settlements, STATEMENT_BYTES, Settlement::weight)
 }
 
 /// Record a batch, if this host may and the database answers.
@@ -111,12 +120,15 @@ async fn record(shared: &Shared, settlements: &[Settlement], acks: &mpsc::Sender
 /// Until everything is recorded, or a shutdown cannot wait: then it is on disk, and unacknowledged at the broker as well.
 async fn outlast(
     shared: &Shared,
-    first: Vec<Settlement>,
+    first: VecDeque<Vec<Settlement>>,
     ends: &mut mpsc::Receiver<End>,
     acks: &mpsc::Sender<Done>,
     spool: &mut Spool,
 ) {
-    let mut waiting = VecDeque::from([keep(spool, first).await]);
+    let mut waiting = VecDeque::with_capacity(first.len());
+    for part in first {
+        waiting.push_back(keep(spool, part).await);
+    }
     let mut pause = Duration::from_millis(50);
     let after = |pause: Duration| Instant::now() + pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
     let mut at = after(pause);
@@ -140,7 +152,11 @@ async fn outlast(
                 pause = (pause * 2).min(Duration::from_secs(2));
                 at = after(pause);
             }
-            Next::Ends(Some(batch)) => waiting.push_back(keep(spool, settlements(batch)).await),
+            Next::Ends(Some(batch)) => {
+                for part in settlements(batch) {
+                    waiting.push_back(keep(spool, part).await);
+                }
+            }
             Next::Ends(None) => more = false,
             Next::Hurry => return,
         }

@@ -163,7 +163,7 @@ fn read(file: &Path) -> io::Result<(HostId, Vec<Settlement>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::settle::{Ended, LogLine, Usage};
+    use crate::task::settle::{Body, Call, Ended, LogLine, Usage};
     use crate::task::{Failure, FailureKind};
     use std::time::Duration;
 
@@ -178,6 +178,20 @@ mod tests {
             message: "\u{1F600}\0".into(),
             cut: true,
         };
+        let call = Call {
+            seq: 1,
+            at,
+            capability: "http".into(),
+            operation: "GET".into(),
+            target: "https://a.example/".into(),
+            duration_us: 1,
+            request_bytes: 0,
+            response_bytes: 9,
+            result: "ok".into(),
+            detail: serde_json::Value::Null,
+            request_body: None,
+            response_body: Some(Body { bytes: b"\0\xff".to_vec(), size: 9 }),
+        };
         Settlement {
             id: uuid::Uuid::now_v7(),
             fence: 3,
@@ -187,7 +201,7 @@ mod tests {
             digest: "sha256:0".into(),
             usage: Usage { wall_us: 5, ..Usage::default() },
             logs: vec![line],
-            calls: Vec::new(),
+            calls: vec![call],
         }
     }
 

@@ -20,6 +20,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtxView, WasiH
 
 use super::allowance::{Allowance, Count};
 use crate::access::{BudgetError, Spending};
+use crate::bodies::Copied;
 use crate::calls::{Begun, Calls, Over};
 use crate::instance::{Shared, State};
 use crate::limits::Limits;
@@ -106,7 +107,10 @@ impl Sending {
         };
         let sent = Arc::new(AtomicU64::new(0));
         let answer = match &self.client {
-            Some(client) => client.send(counted(request, sent.clone()), self.exchange(options)).await,
+            Some(client) => {
+                let request = counted(request, sent.clone(), begun.request_body());
+                client.send(request, self.exchange(options)).await
+            }
             None => Err(HttpError::Denied { method, origin: target }),
         };
         match answer {
@@ -149,12 +153,15 @@ impl Sending {
     }
 }
 
-/// The same request, its body counted while it passes.
-fn counted(request: Request<WasiBody>, sent: Arc<AtomicU64>) -> Request<RequestBody> {
+/// The same request, its body counted, and copied if it is to be kept, while it passes.
+fn counted(request: Request<WasiBody>, sent: Arc<AtomicU64>, copied: Option<Copied>) -> Request<RequestBody> {
     request.map(|body| {
         let counted = body.map_frame(move |frame| {
             let length = frame.data_ref().map_or(0, Bytes::len);
             sent.fetch_add(length as u64, Ordering::Relaxed);
+            if let (Some(copied), Some(data)) = (&copied, frame.data_ref()) {
+                copied.pass(data);
+            }
             frame
         });
         counted.map_err(|error| error.to_string().into()).boxed_unsync()
@@ -208,9 +215,10 @@ fn to_guest(error: HttpError) -> Error {
     }
 }
 
-/// A response's body, counted while it passes. Its record is over when it is, or when the guest lets go of it.
+/// A response's body, counted and copied as the guest sees it, while it passes: what was secret has been covered. Its record is over when it is, or when the guest lets go of it.
 struct Recorded {
     body: ResponseBody,
+    copied: Option<Copied>,
     begun: Option<Begun>,
     sent: Arc<AtomicU64>,
     received: u64,
@@ -226,7 +234,7 @@ impl Recorded {
         status: u16,
         place: OwnedSemaphorePermit,
     ) -> Recorded {
-        Recorded { body, begun: Some(begun), sent, received: 0, status, _place: place }
+        Recorded { body, copied: begun.response_body(), begun: Some(begun), sent, received: 0, status, _place: place }
     }
 
     fn over(&mut self, result: &'static str, reason: Option<String>) {
@@ -260,6 +268,9 @@ impl Body for Recorded {
             }
             Some(Ok(frame)) => {
                 self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let (Some(copied), Some(data)) = (&self.copied, frame.data_ref()) {
+                    copied.pass(data);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {

@@ -1,5 +1,9 @@
 //! `agentry:llm`: chats with models that were granted, by the operator's names for them.
 
+mod body;
+
+pub(super) use body::Json;
+
 use agentry_defence::Defence;
 use agentry_outbound::llm::{self as outside, ChatError, ChatFailure, ChatReply};
 use serde_json::{Value, json};
@@ -40,6 +44,9 @@ impl State {
             });
         }
         let begun = Calls::begin(&self.allowance.calls, NAME, "chat", &model);
+        if let Some(to) = begun.request_body() {
+            body::request(&request, to);
+        }
         let answer = llm.chat(&request, self.shared.end).await;
         let (usage, trace) = match &answer {
             Ok(ChatReply { usage, trace, .. }) | Err(ChatFailure { usage, trace, .. }) => (*usage, trace),
@@ -52,12 +59,11 @@ impl State {
         if let Err(failure) = &answer {
             detail["reason"] = Value::String(failure.error.to_string());
         }
-        begun.over(Over {
-            result: answer.as_ref().map_or_else(|failure| word(&failure.error), |_| "ok"),
-            request_bytes: trace.request_bytes,
-            response_bytes: trace.response_bytes,
-            detail,
-        });
+        let result = answer.as_ref().map_or_else(|failure| word(&failure.error), |_| "ok");
+        if let Some(to) = begun.response_body() {
+            body::response(&answer, result, to);
+        }
+        begun.over(Over { result, request_bytes: trace.request_bytes, response_bytes: trace.response_bytes, detail });
         lock(&self.allowance.calls).llm_tokens += tokens;
         self.allowance.correct(Spending::LlmTokens, estimate, tokens).await;
         answer.map(from_outside).map_err(|ChatFailure { error, usage, .. }| refusal(error, usage))

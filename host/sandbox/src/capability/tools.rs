@@ -1,10 +1,13 @@
 //! `agentry:tools`: tools of Model Context Protocol servers, as far as they were granted.
 
 use agentry_outbound::tools::{Content, Output, Tool, ToolError};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::bindings::capabilities::tools::tools;
+use super::llm::Json;
 use crate::access::{BudgetError, Spending};
+use crate::bodies::Copied;
 use crate::calls::{Calls, Over};
 use crate::instance::State;
 
@@ -57,6 +60,9 @@ impl State {
             return Err(self.spent("call", &target, why));
         }
         let begun = Calls::begin(&self.allowance.calls, NAME, "call", &target);
+        if let Some(to) = begun.request_body() {
+            to.pass(arguments.as_bytes());
+        }
         let answer = session.call(server, name, arguments, self.shared.end).await;
         if let Err(ToolError::Denied { .. }) = answer {
             if begun.denied() {
@@ -64,12 +70,16 @@ impl State {
             }
             return Err(tools::Error::Denied(denied.to_string()));
         }
+        let result = match &answer {
+            Ok(output) if output.failed => "tool_failed",
+            Ok(_) => "ok",
+            Err(error) => word(error),
+        };
+        if let Some(to) = begun.response_body() {
+            record(&answer, result, to);
+        }
         begun.over(Over {
-            result: match &answer {
-                Ok(output) if output.failed => "tool_failed",
-                Ok(_) => "ok",
-                Err(error) => word(error),
-            },
+            result,
             request_bytes: arguments.len() as u64,
             response_bytes: answer.as_ref().map_or(0, size),
             detail: reason(&answer),
@@ -89,6 +99,41 @@ impl State {
             BudgetError::Unavailable(words) => tools::Error::Unavailable(words),
         }
     }
+}
+
+/// Writes what the guest is answered, as JSON; `code` is the stable word of an error.
+fn record(answer: &Result<Output, ToolError>, code: &str, to: Copied) {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        content: Vec<Piece<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        structured: Option<Json<'a>>,
+        failed: bool,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Piece<'a> {
+        Text(&'a str),
+        Other(Json<'a>),
+    }
+    fn piece(content: &Content) -> Piece<'_> {
+        match content {
+            Content::Text(text) => Piece::Text(text),
+            Content::Other(block) => Piece::Other(Json::of(block)),
+        }
+    }
+    // Neither the copy nor texts can fail.
+    let _ = match answer {
+        Ok(Output { content, structured, failed }) => serde_json::to_writer(
+            to,
+            &Answer {
+                content: content.iter().map(piece).collect(),
+                structured: structured.as_deref().map(Json::of),
+                failed: *failed,
+            },
+        ),
+        Err(error) => serde_json::to_writer(to, &json!({"error": {"code": code, "message": error.to_string()}})),
+    };
 }
 
 fn reason<T>(answer: &Result<T, ToolError>) -> Value {
@@ -137,5 +182,29 @@ fn from_outside(output: Output) -> tools::Output {
         content: output.content.into_iter().map(content).collect(),
         structured: output.structured,
         failed: output.failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bodies::{Bodies, Copies};
+
+    #[test]
+    fn an_output_is_recorded_in_its_pieces_and_an_error_with_its_words() {
+        let written = |answer: Result<Output, ToolError>, code: &str| -> Value {
+            let all = Bodies { tools: true, body_bytes: 999, run_bytes: 999, ..Bodies::default() };
+            let copied = Copies::new(all).of(NAME).unwrap();
+            record(&answer, code, copied.clone());
+            serde_json::from_slice(&copied.take().unwrap().bytes).unwrap()
+        };
+        let content = vec![Content::Text("a".into()), Content::Other("{\"type\": \"image\"}".into())];
+        let output = Output { content, structured: Some("[1]".into()), failed: true };
+        let expected =
+            json!({"content": [{"text": "a"}, {"other": {"type": "image"}}], "structured": [1], "failed": true});
+        assert_eq!(written(Ok(output), "tool_failed"), expected);
+        let error = ToolError::Unknown { server: "s".into(), tool: "t".into() };
+        let expected = json!({"error": {"code": "unknown", "message": "there is no tool s.t"}});
+        assert_eq!(written(Err(error), "unknown"), expected);
     }
 }

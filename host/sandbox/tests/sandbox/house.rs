@@ -43,6 +43,7 @@ pub fn invocation(input: &str) -> Invocation {
         stop: CancellationToken::new(),
         on_log: None,
         access: agentry_sandbox::Access::default(),
+        bodies: agentry_sandbox::Bodies::default(),
     }
 }
 

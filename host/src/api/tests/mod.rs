@@ -6,7 +6,7 @@ mod site;
 use super::*;
 use crate::db::HostRecord;
 use crate::metrics::MEDIA_TYPE;
-use crate::task::settle::{Call, Usage};
+use crate::task::settle::{Body, Call, Usage};
 use crate::task::{Event, FailureKind};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -155,12 +155,8 @@ async fn a_followed_history_ends_with_the_terminal_event_and_resumes_where_it_wa
     assert!(rest.contains("id: 3") && !rest.contains("id: 2"), "{rest}");
 }
 
-#[tokio::test]
-async fn calls_are_read_page_by_page_and_counted_with_their_attempt() {
-    let site = Site::new().await;
-    let id = site.submit().await;
-    let claimed = site.claim(id).await;
-    let call = |seq: u32| Call {
+fn bare_call(seq: u32) -> Call {
+    Call {
         seq,
         at: "2030-01-01T00:00:00Z".parse().unwrap(),
         capability: "http".into(),
@@ -171,15 +167,24 @@ async fn calls_are_read_page_by_page_and_counted_with_their_attempt() {
         response_bytes: 2,
         result: "ok".into(),
         detail: json!({"status": 200}),
-    };
+        request_body: None,
+        response_body: None,
+    }
+}
+
+#[tokio::test]
+async fn calls_are_read_page_by_page_and_counted_with_their_attempt() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let claimed = site.claim(id).await;
     let usage = Usage { calls: 5, llm_tokens: 70, ..Usage::default() };
-    site.complete_with(id, claimed.fence, usage, (1..=3).map(call).collect()).await;
+    site.complete_with(id, claimed.fence, usage, (1..=3).map(bare_call).collect()).await;
     let (status, page) = site.get(&format!("/v1/tasks/{id}/calls?limit=2")).await;
     assert_eq!((status, &page["next_after"]), (200, &json!("1.2")), "{page}");
     let first = json!({
         "fence": 1, "seq": 1, "at": "2030-01-01T00:00:00Z", "attempt": 1, "capability": "http", "operation": "GET",
         "target": "https://example.com/1", "duration_us": 1_000, "request_bytes": 1, "response_bytes": 2, "result": "ok",
-        "detail": {"status": 200},
+        "detail": {"status": 200}, "request_body_bytes": null, "response_body_bytes": null,
     });
     assert_eq!(page["calls"][0], first);
     let (_, rest) = site.get(&format!("/v1/tasks/{id}/calls?after=1.2")).await;
@@ -191,12 +196,41 @@ async fn calls_are_read_page_by_page_and_counted_with_their_attempt() {
     for (query, status, part) in [
         ("?after=2", 400, "it takes the next_after of another page"),
         ("?limit=1001", 400, "it takes a number from 1 to 1000"),
-        ("?seq=1", 400, "known here: after, limit"),
+        ("?bodies=yes", 400, "it takes true or false"),
+        ("?seq=1", 400, "known here: after, limit, bodies"),
     ] {
         let (got, problem) = site.get(&format!("/v1/tasks/{id}/calls{query}")).await;
         assert!(got == status && problem["detail"].as_str().unwrap().contains(part), "{query}: {problem}");
     }
     assert_eq!(site.get(&format!("/v1/tasks/{}/calls", TaskId::now_v7())).await.0, 404);
+}
+
+#[tokio::test]
+async fn bodies_of_calls_are_read_by_whoever_asks_for_them_in_shorter_pages() {
+    let site = Site::new().await;
+    let id = site.submit().await;
+    let claimed = site.claim(id).await;
+    let body = |bytes: &[u8]| Some(Body { bytes: bytes.to_vec(), size: 5 });
+    let call = |seq: u32| Call {
+        request_body: body(b"hello"),
+        response_body: if seq == 1 { body(b"\xff") } else { None },
+        ..bare_call(seq)
+    };
+    site.complete_with(id, claimed.fence, Usage::default(), (1..=60).map(call).collect()).await;
+    let (_, plain) = site.get(&format!("/v1/tasks/{id}/calls")).await;
+    assert_eq!(plain["calls"].as_array().unwrap().len(), 60);
+    let first = &plain["calls"][0];
+    assert_eq!((&first["request_body_bytes"], first.get("request_body")), (&json!(5), None), "{first}");
+    let (_, page) = site.get(&format!("/v1/tasks/{id}/calls?bodies=true&limit=1000")).await;
+    assert_eq!((page["calls"].as_array().unwrap().len(), &page["next_after"]), (50, &json!("1.50")));
+    let first = &page["calls"][0];
+    let request = json!({"encoding": "utf-8", "content": "hello", "bytes": 5, "cut": false});
+    let response = json!({"encoding": "base64", "content": "/w==", "bytes": 5, "cut": true});
+    assert_eq!((&first["request_body"], &first["response_body"]), (&request, &response), "{first}");
+    assert_eq!(page["calls"][1]["response_body"], Value::Null);
+    assert!(page["calls"][1].get("response_body").is_some(), "that nothing is kept is said");
+    let (_, rest) = site.get(&format!("/v1/tasks/{id}/calls?bodies=true&after=1.50")).await;
+    assert_eq!((rest["calls"].as_array().unwrap().len(), &rest["next_after"]), (10, &Value::Null));
 }
 
 #[tokio::test]

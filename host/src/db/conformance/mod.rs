@@ -1,6 +1,7 @@
 //! What every database must do, written once and run against each. A behaviour takes a [`Subject`]: a fresh, migrated database
 //! behind the trait, and a back door to it for what no operation can bring about (time passing, a foreign table).
 
+mod bodies;
 mod buckets;
 mod calls;
 mod claims;
@@ -86,6 +87,11 @@ behaviours! { {
         a_fenced_settlement_leaves_no_calls
         calls_are_read_from_where_the_reader_was
         an_erased_task_keeps_the_counts_of_its_calls_and_none_of_their_words;
+    bodies:
+        bodies_are_kept_with_their_calls_and_read_only_if_asked_for
+        bodies_go_with_a_settlement_that_is_fenced_or_refused_and_no_other
+        bodies_are_erased_with_their_task_and_forgotten_with_it
+        a_batch_of_large_bodies_is_settled_in_one_call;
     buckets:
         what_was_set_is_read_until_it_is_deleted
         buckets_and_plugins_do_not_meet

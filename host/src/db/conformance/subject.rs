@@ -233,6 +233,8 @@ pub fn call(seq: u32, target: &str) -> Call {
         response_bytes: 20,
         result: "ok".into(),
         detail: serde_json::json!({"input_tokens": 7}),
+        request_body: None,
+        response_body: None,
     }
 }
 

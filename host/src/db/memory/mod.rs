@@ -179,8 +179,8 @@ impl Db for MemoryDb {
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.logs_after(id, after, limit)))
     }
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
-        self.at_once(|tables, _| Ok(tables.calls_after(id, after, limit)))
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError> {
+        self.at_once(|tables, _| Ok(tables.calls_after(id, after, limit, bodies)))
     }
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.attempts_of(id)))

@@ -2,7 +2,7 @@
 
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, redrive_id};
-use super::super::{AskedTask, EraseAnswer, NewTask, Redrive, RedriveAnswer, RetryAnswer, TableSize};
+use super::super::{AskedTask, CallRow, EraseAnswer, NewTask, Redrive, RedriveAnswer, RetryAnswer, TableSize};
 use super::tables::Tables;
 use crate::task::{Failure, TaskId};
 use chrono::{DateTime, Utc};
@@ -56,11 +56,11 @@ impl Tables {
         }
         self.events.entry(id).or_default().iter_mut().for_each(|event| event.detail = Value::Null);
         self.logs.remove(&id);
-        self.calls
-            .entry(id)
-            .or_default()
-            .iter_mut()
-            .for_each(|call| (call.target, call.detail) = ("erased".into(), Value::Null));
+        for call in self.calls.entry(id).or_default() {
+            (call.target, call.detail) = ("erased".into(), Value::Null);
+            (call.request_body_bytes, call.response_body_bytes) = (None, None);
+            (call.request_body, call.response_body) = (None, None);
+        }
         let its = |row: &&mut super::tables::Letter| row.letter.task_id == Some(id) || row.redriven_as == Some(id);
         for row in self.dead.values_mut().filter(its) {
             (row.letter.body, row.letter.properties) = (Vec::new().into(), json!({}));
@@ -109,6 +109,7 @@ impl Tables {
             ("hosts", self.hosts.len()),
             ("dead_letters", self.dead.len()),
             ("task_calls", inner(self.calls.values().map(Vec::len).collect())),
+            ("task_call_bodies", self.calls.values().flatten().filter(|call| has_body(call)).count()),
             ("stores", self.stores.len()),
             ("buckets", self.buckets.len()),
             ("memories", self.memories.len()),
@@ -126,4 +127,8 @@ impl Tables {
         sizes.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.table.cmp(&b.table)));
         sizes
     }
+}
+
+fn has_body(call: &CallRow) -> bool {
+    call.request_body.is_some() || call.response_body.is_some()
 }

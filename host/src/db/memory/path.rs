@@ -209,5 +209,9 @@ fn called(call: &Call, fence: Fence, seq: i64, attempt: u32) -> CallRow {
         response_bytes: plan::counted(call.response_bytes),
         result: text(&call.result),
         detail: super::tables::value(plan::call_detail(call).as_deref()),
+        request_body_bytes: plan::body_bytes(&call.request_body),
+        response_body_bytes: plan::body_bytes(&call.response_body),
+        request_body: plan::body(&call.request_body).map(<[u8]>::to_vec),
+        response_body: plan::body(&call.response_body).map(<[u8]>::to_vec),
     }
 }

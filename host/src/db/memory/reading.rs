@@ -104,10 +104,14 @@ impl Tables {
         lines.filter(|line| line.seq > after).take(limit as usize).cloned().collect()
     }
 
-    pub(super) fn calls_after(&self, id: TaskId, after: CallCursor, limit: u32) -> Vec<CallRow> {
+    pub(super) fn calls_after(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Vec<CallRow> {
         let calls = self.calls.get(&id).into_iter().flatten();
         let after = |call: &&CallRow| (call.fence, call.seq) > (after.fence, after.seq);
-        calls.filter(after).take(limit as usize).cloned().collect()
+        let mut read: Vec<CallRow> = calls.filter(after).take(limit as usize).cloned().collect();
+        for row in read.iter_mut().filter(|_| !bodies) {
+            (row.request_body, row.response_body) = (None, None);
+        }
+        read
     }
 
     pub(super) fn attempts_of(&self, id: TaskId) -> Vec<AttemptRow> {

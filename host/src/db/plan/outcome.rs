@@ -5,7 +5,7 @@ use super::super::storable;
 use super::birth::stored;
 use super::bounded;
 use crate::task::{
-    Event, Failure, FailureKind, Fence, Settlement, State, TaskId, WaitCode, settle::Call, settle::Ended,
+    Event, Failure, FailureKind, Fence, Settlement, State, TaskId, WaitCode, settle::Body, settle::Call, settle::Ended,
     settle::LogLine,
 };
 use chrono::TimeDelta;
@@ -105,6 +105,21 @@ pub(in crate::db) fn counted(number: u64) -> i64 {
 /// What else is known of a call, as JSON text; `None`: nothing.
 pub(in crate::db) fn call_detail(call: &Call) -> Option<String> {
     (!call.detail.is_null()).then(|| storable::json(&call.detail))
+}
+
+/// Whether a call has a row among the bodies.
+pub(in crate::db) fn has_body(call: &Call) -> bool {
+    call.request_body.is_some() || call.response_body.is_some()
+}
+
+/// How long a body was.
+pub(in crate::db) fn body_bytes(body: &Option<Body>) -> Option<i64> {
+    body.as_ref().map(|body| counted(body.size))
+}
+
+/// What was kept of a body.
+pub(in crate::db) fn body(body: &Option<Body>) -> Option<&[u8]> {
+    body.as_ref().map(|body| body.bytes.as_slice())
 }
 
 /// What is recorded in place of a settlement that the database refuses: the task ends, says why, and its logs and calls are

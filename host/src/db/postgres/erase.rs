@@ -17,6 +17,7 @@ statements! {
     ERASE_LOGS = "DELETE FROM task_logs WHERE task_id = $1";
     /// Addresses and what was answered may hold the producer's words; that there was a call, and how large, does not.
     ERASE_CALLS = "UPDATE task_calls SET target = 'erased', detail = NULL WHERE task_id = $1";
+    ERASE_BODIES = "DELETE FROM task_call_bodies WHERE task_id = $1";
     /// The letter of a rejected task, and the one that a redriven task was made of.
     ERASE_LETTERS = "UPDATE dead_letters SET body = '', properties = '{}', detail = 'erased', erased_at = statement_timestamp()
         WHERE task_id = $1 OR redriven_as = $1";
@@ -39,7 +40,7 @@ pub(super) async fn erase(connection: &mut PgConnection, id: TaskId) -> Result<E
         let fence = need(attempt.int("fence")?, "fence")?;
         query(ERASE_ATTEMPT).bind(id).bind(fence).bind(failure).execute(&mut *tx).await?;
     }
-    for statement in [ERASE_EVENTS, ERASE_LOGS, ERASE_CALLS, ERASE_LETTERS] {
+    for statement in [ERASE_EVENTS, ERASE_LOGS, ERASE_CALLS, ERASE_BODIES, ERASE_LETTERS] {
         query(statement).bind(id).execute(&mut *tx).await?;
     }
     let failure = row.text("failure")?.map(|text| plan::erased(&text)).transpose()?;

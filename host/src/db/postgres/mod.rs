@@ -283,8 +283,8 @@ impl Db for PostgresDb {
         self.run("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
     }
 
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
-        self.run("read calls", move |c| Box::pin(read::calls(c, id, after, limit))).await
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError> {
+        self.run("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
     }
 
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {

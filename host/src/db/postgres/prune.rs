@@ -23,6 +23,7 @@ statements! {
         attempts AS (DELETE FROM task_attempts WHERE task_id = ANY($1)),
         logs AS (DELETE FROM task_logs WHERE task_id = ANY($1)),
         calls AS (DELETE FROM task_calls WHERE task_id = ANY($1)),
+        bodies AS (DELETE FROM task_call_bodies WHERE task_id = ANY($1)),
         spent AS (DELETE FROM task_spending WHERE task_id = ANY($1)),
         queued AS (DELETE FROM outbox WHERE task_id = ANY($1))
         DELETE FROM tasks WHERE id = ANY($1)";

@@ -3,7 +3,7 @@
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan::{Outcome, call_detail, counted, unstorable};
+use super::super::plan::{self, Outcome, call_detail, counted, unstorable};
 use super::super::{SettleAnswer, storable};
 use super::transition::column;
 use crate::task::{Fence, HostId, Settlement, TaskId, WaitCode, settle::Call, settle::LogLine};
@@ -11,7 +11,7 @@ use sqlx::{PgConnection, query};
 use std::collections::HashSet;
 
 statements! {
-    /// State, event, attempt, logs, calls and outbox row of attempts that ended, each only while its task runs under its fence.
+    /// State, event, attempt, logs, calls, their bodies and outbox row of attempts that ended, each only while its task runs under its fence.
     /// State and owner are compared in a way that no index serves: rows are to be found by id, not by a walk through all
     /// that this owner runs and ran.
     SETTLE = "WITH i AS (
@@ -69,6 +69,13 @@ statements! {
             $35::text[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[], $40::text[])
             AS l(id, fence, seq, at, capability, operation, target, duration_us, request_bytes, response_bytes, result,
             detail) USING (id, fence)
+    ), kept AS (
+        INSERT INTO task_call_bodies (task_id, fence, seq, request_body_bytes, response_body_bytes, request_body,
+            response_body)
+        SELECT c.id, c.fence, b.seq, b.request_body_bytes, b.response_body_bytes, b.request_body, b.response_body
+        FROM changed c JOIN unnest($41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[], $46::bytea[],
+            $47::bytea[])
+            AS b(id, fence, seq, request_body_bytes, response_body_bytes, request_body, response_body) USING (id, fence)
     )
     SELECT id, fence FROM changed";
     /// Attempts that this host has settled: the proof that an earlier call went through, whatever happened since.
@@ -131,6 +138,7 @@ async fn settle_sorted(
     let outcomes: Vec<Outcome<'_>> =
         batch.iter().filter(|s| first.insert((s.id, s.fence))).map(|s| Outcome::of(s)).collect::<Result<_, _>>()?;
     let calls: Vec<Line<'_, Call>> = lines(&outcomes, |o| o.calls);
+    let bodies: Vec<&Line<'_, Call>> = calls.iter().filter(|c| plan::has_body(c.line)).collect();
     let lines: Vec<Line<'_, LogLine>> = lines(&outcomes, |o| o.logs);
     let rows = query(SETTLE)
         .bind(host)
@@ -173,6 +181,13 @@ async fn settle_sorted(
         .bind(column(&calls, |c| counted(c.line.response_bytes)))
         .bind(column(&calls, |c| storable::text(&c.line.result)))
         .bind(column(&calls, |c| call_detail(c.line)))
+        .bind(column(&bodies, |c| c.id))
+        .bind(column(&bodies, |c| c.fence))
+        .bind(column(&bodies, |c| c.position))
+        .bind(column(&bodies, |c| plan::body_bytes(&c.line.request_body)))
+        .bind(column(&bodies, |c| plan::body_bytes(&c.line.response_body)))
+        .bind(column(&bodies, |c| plan::body(&c.line.request_body)))
+        .bind(column(&bodies, |c| plan::body(&c.line.response_body)))
         .fetch_all(&mut *connection)
         .await?;
     let mut settled = HashSet::new();

@@ -18,6 +18,7 @@ statements! {
     ERASE_LOGS = "DELETE FROM task_logs WHERE task_id = ?1";
     /// Addresses and what was answered may hold the producer's words; that there was a call, and how large, does not.
     ERASE_CALLS = "UPDATE task_calls SET target = 'erased', detail = NULL WHERE task_id = ?1";
+    ERASE_BODIES = "DELETE FROM task_call_bodies WHERE task_id = ?1";
     /// The letter of a rejected task, and the one that a redriven task was made of.
     ERASE_LETTERS = "UPDATE dead_letters SET body = x'', properties = '{}', detail = 'erased', erased_at = ?2
         WHERE task_id = ?1 OR redriven_as = ?1";
@@ -41,7 +42,7 @@ pub(super) async fn erase(connection: &mut SqliteConnection, id: TaskId) -> Resu
         let fence = need(attempt.int("fence")?, "fence")?;
         query(ERASE_ATTEMPT).bind(task).bind(fence).bind(failure).execute(&mut *tx).await?;
     }
-    for statement in [ERASE_EVENTS, ERASE_LOGS, ERASE_CALLS] {
+    for statement in [ERASE_EVENTS, ERASE_LOGS, ERASE_CALLS, ERASE_BODIES] {
         query(statement).bind(task).execute(&mut *tx).await?;
     }
     query(ERASE_LETTERS).bind(task).bind(stamp(now)).execute(&mut *tx).await?;

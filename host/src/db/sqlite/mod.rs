@@ -315,8 +315,8 @@ impl Db for SqliteDb {
         self.read("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
     }
 
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32) -> Result<Vec<CallRow>, DbError> {
-        self.read("read calls", move |c| Box::pin(read::calls(c, id, after, limit))).await
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError> {
+        self.read("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
     }
 
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {

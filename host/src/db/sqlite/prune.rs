@@ -19,6 +19,7 @@ statements! {
     ATTEMPTS = "DELETE FROM task_attempts WHERE task_id = ?1";
     LOGS = "DELETE FROM task_logs WHERE task_id = ?1";
     CALLS = "DELETE FROM task_calls WHERE task_id = ?1";
+    BODIES = "DELETE FROM task_call_bodies WHERE task_id = ?1";
     SPENT = "DELETE FROM task_spending WHERE task_id = ?1";
     OUTBOX = "DELETE FROM outbox WHERE task_id = ?1";
     TASK = "DELETE FROM tasks WHERE id = ?1";
@@ -45,7 +46,7 @@ pub(super) async fn prune(connection: &mut SqliteConnection, keep: Retention, li
         left -= rows.len() as i64;
     }
     for id in &ids {
-        for statement in [EVENTS, ATTEMPTS, LOGS, CALLS, SPENT, OUTBOX, TASK] {
+        for statement in [EVENTS, ATTEMPTS, LOGS, CALLS, BODIES, SPENT, OUTBOX, TASK] {
             query(statement).bind(id.hyphenated()).execute(&mut *tx).await?;
         }
     }

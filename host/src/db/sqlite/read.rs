@@ -39,9 +39,12 @@ statements! {
         WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
     LOGS = "SELECT seq, at, attempt, stream, level, logger, message, cut FROM task_logs
         WHERE task_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-    CALLS = "SELECT fence, seq, at, attempt, capability, operation, target, duration_us, request_bytes, response_bytes,
-            result, detail FROM task_calls
-        WHERE task_id = ?1 AND (fence, seq) > (?2, ?3) ORDER BY fence, seq LIMIT ?4";
+    CALLS = "SELECT c.fence, c.seq, c.at, c.attempt, c.capability, c.operation, c.target, c.duration_us, c.request_bytes,
+            c.response_bytes, c.result, c.detail, b.request_body_bytes, b.response_body_bytes,
+            CASE WHEN ?5 THEN b.request_body END AS request_body,
+            CASE WHEN ?5 THEN b.response_body END AS response_body
+        FROM task_calls c LEFT JOIN task_call_bodies b ON b.task_id = c.task_id AND b.fence = c.fence AND b.seq = c.seq
+        WHERE c.task_id = ?1 AND (c.fence, c.seq) > (?2, ?3) ORDER BY c.fence, c.seq LIMIT ?4";
     ATTEMPTS = "SELECT a.attempt, a.fence, a.host, a.build, a.version, a.digest, a.started_at, a.finished_at, a.ended,
             a.failure, a.usage, (SELECT CAST(sum(c.duration_us) AS bigint) FROM task_calls c
                 WHERE c.task_id = a.task_id AND c.fence = a.fence) AS called_us
@@ -124,9 +127,16 @@ pub(super) async fn calls(
     id: TaskId,
     after: CallCursor,
     limit: u32,
+    bodies: bool,
 ) -> Result<Vec<CallRow>, Fault> {
-    let rows =
-        query(CALLS).bind(id.hyphenated()).bind(after.fence).bind(after.seq).bind(limit).fetch_all(connection).await?;
+    let rows = query(CALLS)
+        .bind(id.hyphenated())
+        .bind(after.fence)
+        .bind(after.seq)
+        .bind(limit)
+        .bind(bodies)
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(rows::call).collect()
 }
 

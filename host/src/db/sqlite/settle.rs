@@ -3,7 +3,7 @@
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::{Outcome, call_detail, counted, unstorable};
+use super::super::plan::{self, Outcome, call_detail, counted, unstorable};
 use super::super::{SettleAnswer, storable};
 use super::transition::{EVENT, begin, enqueue};
 use crate::task::{HostId, Settlement, WaitCode, settle::Call};
@@ -35,6 +35,9 @@ statements! {
         SELECT ?1, ?2, c.key + 1, c.value ->> 0, ?3, c.value ->> 1, c.value ->> 2, c.value ->> 3, c.value ->> 4,
             c.value ->> 5, c.value ->> 6, c.value ->> 7, c.value ->> 8
         FROM json_each(?4) c";
+    BODIES = "INSERT INTO task_call_bodies (task_id, fence, seq, request_body_bytes, response_body_bytes, request_body,
+            response_body)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     /// An attempt that this host has settled: the proof that an earlier call went through, whatever happened since.
     SETTLED = "SELECT fence FROM task_attempts WHERE task_id = ?1 AND fence = ?2 AND host = ?3 AND ended <> 'host_lost'";
 }
@@ -154,6 +157,19 @@ async fn settle_one(
             .bind(outcome.fence)
             .bind(attempt)
             .bind(calls(outcome.calls)?)
+            .execute(&mut *connection)
+            .await?;
+    }
+    // JSON holds no bytes, so these go one by one.
+    for (call, seq) in outcome.calls.iter().zip(1i64..).filter(|(call, _)| plan::has_body(call)) {
+        query(BODIES)
+            .bind(id)
+            .bind(outcome.fence)
+            .bind(seq)
+            .bind(plan::body_bytes(&call.request_body))
+            .bind(plan::body_bytes(&call.response_body))
+            .bind(plan::body(&call.request_body))
+            .bind(plan::body(&call.response_body))
             .execute(&mut *connection)
             .await?;
     }

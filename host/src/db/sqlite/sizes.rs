@@ -13,6 +13,7 @@ statements! {
         UNION ALL SELECT 'task_attempts', count(*) FROM task_attempts UNION ALL SELECT 'task_logs', count(*) FROM task_logs
         UNION ALL SELECT 'outbox', count(*) FROM outbox UNION ALL SELECT 'hosts', count(*) FROM hosts
         UNION ALL SELECT 'dead_letters', count(*) FROM dead_letters UNION ALL SELECT 'task_calls', count(*) FROM task_calls
+        UNION ALL SELECT 'task_call_bodies', count(*) FROM task_call_bodies
         UNION ALL SELECT 'stores', count(*) FROM stores UNION ALL SELECT 'buckets', count(*) FROM buckets
         UNION ALL SELECT 'memories', count(*) FROM memories UNION ALL SELECT 'spending', count(*) FROM spending
         UNION ALL SELECT 'task_spending', count(*) FROM task_spending

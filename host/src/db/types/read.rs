@@ -193,6 +193,16 @@ pub struct CallRow {
     pub result: String,
     /// What else is known, by capability.
     pub detail: Value,
+    /// How long the body was that the guest sent; `None`: nothing of it is kept.
+    pub request_body_bytes: Option<i64>,
+    /// The same of what the guest was answered.
+    pub response_body_bytes: Option<i64>,
+    /// What is kept of the one, if it was asked for: its beginning, or all of it.
+    #[serde(skip)]
+    pub request_body: Option<Vec<u8>>,
+    /// The same of the other.
+    #[serde(skip)]
+    pub response_body: Option<Vec<u8>>,
 }
 
 /// Where a reader of calls is: behind this one. Written `FENCE.SEQ`; the default is before the first.

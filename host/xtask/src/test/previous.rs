@@ -29,7 +29,8 @@ pub fn build(workspace: &Workspace) -> anyhow::Result<Option<PathBuf>> {
 }
 
 fn commit() -> Option<String> {
-    let changed = git(&["log", "-1", "--format=%H", "--", "migrations"])?;
+    // A migration that was released never changes; one that was not yet may, and is no version's.
+    let changed = git(&["log", "-1", "--format=%H", "--diff-filter=A", "--", "migrations/*/*.sql"])?;
     git(&["rev-parse", "--verify", "--quiet", &format!("{changed}^")])
 }
 

@@ -117,6 +117,20 @@ async fn a_run_by_hand_remembers_in_its_file_and_nowhere_else() {
 }
 
 #[tokio::test]
+async fn a_run_by_hand_shows_what_was_sent_and_answered() {
+    let world = World::start().await;
+    let (steps, flags) = ([chat("how are you?"), get(world.web.url("/open/a"))], world.flags());
+    let ended = by_hand(world.folder.path(), &steps, &[&flags[..], &["--calls".into()]].concat()).await;
+    output(&ended);
+    for part in ["1.1 llm chat default ok\n  request (", "content: how are you?\n", "1.2 http GET", "    a page\n"] {
+        assert!(ended.stderr.contains(part), "{part:?} is not in\n{}", ended.stderr);
+    }
+    let ended = by_hand(world.folder.path(), &steps, &flags).await;
+    output(&ended);
+    assert!(!ended.stderr.contains("how are you?"), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn a_key_of_a_run_by_hand_is_heard_by_the_model_and_by_nobody_else() {
     const KEY: &str = "canary-by-hand-83d1f0";
     let folder = tempfile::Builder::new().prefix("agentry-e2e-").tempdir().unwrap();

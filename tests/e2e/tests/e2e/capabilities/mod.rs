@@ -1,6 +1,7 @@
 //! What agents reach by grant, through the real daemon: HTTP, language models, tools, stores, settings and folders.
 
 mod addresses;
+mod bodies;
 mod budgets;
 mod by_hand;
 mod cancellation;
