@@ -36,7 +36,7 @@ pub struct ProviderSettings {
     /// The key. api.openai.com, openrouter.ai, and Anthropic's and Google's APIs want one unless they are local, or a header
     /// carries it.
     pub key: Option<Secret>,
-    /// Headers in addition. Their values are taken for secrets, except those of headers that everybody may know, such as `X-Title`.
+    /// Headers in addition; `anthropic-version` holds instead of the host's own. Their values are taken for secrets, except those of headers that everybody may know, such as `X-Title`.
     pub headers: BTreeMap<String, Secret>,
     /// Certificate authorities in addition to the system's: a PEM file.
     pub ca_file: Option<std::path::PathBuf>,

@@ -2,6 +2,7 @@
 
 use super::server::{Server, reply};
 use super::site::*;
+use agentry_outbound::Secret;
 use agentry_outbound::llm::ProviderKind::Anthropic;
 use agentry_outbound::llm::*;
 use serde_json::{Value, json};
@@ -63,6 +64,15 @@ async fn the_longest_answer_is_always_said_and_nothing_else_that_was_not_asked_f
     assert_eq!(recorded.headers["anthropic-version"], "2026-10-21");
     let messages = json!([{"role": "user", "content": [{"type": "text", "text": "What is the weather in Oslo?"}]}]);
     assert_eq!(recorded.body, json!({"model": "model-1", "max_tokens": 100, "messages": messages}));
+}
+
+#[tokio::test]
+async fn the_operators_version_of_the_api_holds() {
+    let server = Server::new([]).await;
+    let headers = [("Anthropic-Version".to_owned(), Secret::new("2024-10-22"))].into();
+    let settings = ProviderSettings { headers, ..provider(Anthropic, server.address) };
+    llm(settings).chat(&conversation(), soon()).await.unwrap_err();
+    assert_eq!(server.only().headers["anthropic-version"], "2024-10-22");
 }
 
 #[tokio::test]

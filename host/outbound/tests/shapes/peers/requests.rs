@@ -167,6 +167,13 @@ async fn what_is_not_published_is_refused() {
         };
         let (status, said) = sent(path, &headers, &body).await;
         assert_eq!(status, 200, "{}: {said}", kind.1);
+        if kind.0 == OpenAi {
+            // Its name at OpenAI's own addresses, which no test has.
+            let mut newer = body.clone();
+            newer["max_completion_tokens"] = newer["max_tokens"].take();
+            newer.as_object_mut().unwrap().remove("max_tokens");
+            assert_eq!(sent(path, &headers, &newer).await.0, 200);
+        }
         for (place, value) in wrong(kind.0) {
             let mut body = body.clone();
             let (parent, member) = place.rsplit_once('/').unwrap();
