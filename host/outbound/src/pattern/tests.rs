@@ -246,7 +246,7 @@ fn the_meet_of_two_allows_exactly_what_both_allow() {
     let (mut met, mut allowed) = (0_u64, 0_u64);
     // A number of cases and not a time: a machine under load would see too few of them.
     bolero::check!()
-        .with_iterations(50_000)
+        .with_iterations(20_000)
         .with_type::<(Numbers, Numbers, Numbers)>()
         .cloned()
         .for_each(|(a, b, request)| {
