@@ -97,11 +97,7 @@ impl Settings {
             (format!("{:?}", rule.pattern), rule.calls.or(&self.calls), key)
         });
         let all = ("every plugin".to_owned(), self.calls.clone(), "calls.bodies".to_owned());
-        let told: Vec<_> = rules.chain([all]).collect();
-        if told.iter().all(|(_, calls, _)| calls.bodies().is_empty()) {
-            return Vec::new();
-        }
-        let shown = told.iter().filter(|(_, calls, key)| !calls.bodies().is_empty() || key != "calls.bodies");
-        shown.map(|(whose, calls, key)| line(whose, calls, key)).collect()
+        let all = Some(all).filter(|(_, calls, _)| !calls.bodies().is_empty());
+        rules.chain(all).map(|(whose, calls, key)| line(&whose, &calls, &key)).collect()
     }
 }
