@@ -245,11 +245,8 @@ fn request_of([method, scheme, host, port, path]: Numbers) -> (Method, Url) {
 fn the_meet_of_two_allows_exactly_what_both_allow() {
     let (mut met, mut allowed) = (0_u64, 0_u64);
     // A number of cases and not a time: a machine under load would see too few of them.
-    bolero::check!()
-        .with_iterations(20_000)
-        .with_type::<(Numbers, Numbers, Numbers)>()
-        .cloned()
-        .for_each(|(a, b, request)| {
+    bolero::check!().with_iterations(20_000).with_type::<(Numbers, Numbers, Numbers)>().cloned().for_each(
+        |(a, b, request)| {
             let (a, b, (method, url)) = (pattern_of(a), pattern_of(b), request_of(request));
             let both = a.allows(&method, &url) && b.allows(&method, &url);
             let meet = a.meet(&b);
@@ -261,7 +258,8 @@ fn the_meet_of_two_allows_exactly_what_both_allow() {
             }
             met += u64::from(meet.is_some());
             allowed += u64::from(both);
-        });
+        },
+    );
     assert!(met > 100 && allowed > 10, "too few cases had anything in common: {met}, {allowed}");
 }
 
