@@ -278,17 +278,3 @@ pub(super) fn bound(until: Instant, most: Duration) -> (Instant, Duration) {
     let limit = until.saturating_duration_since(now).min(most);
     (now + limit, limit)
 }
-
-/// An error with what caused it.
-pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        cause = error.source();
-    }
-    words
-}

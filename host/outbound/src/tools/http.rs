@@ -1,7 +1,7 @@
 //! The protocol over streamable HTTP: rmcp's transport over a client of ours, which goes nowhere but to the configured address.
 
-use super::connection::causes;
 use super::link::{Link, is_answer, redact};
+use super::words::causes;
 use crate::{Secret, tls};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;

@@ -12,6 +12,20 @@ impl Redactor {
     }
 }
 
+/// An error with what caused it.
+pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = error.source();
+    }
+    words
+}
+
 /// Whether a text may have lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lines {
