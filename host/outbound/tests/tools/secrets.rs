@@ -4,7 +4,7 @@ use crate::http::at;
 use crate::http_server::HttpServer;
 use crate::*;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// Has letters that JSON escapes.
 const CANARY: &str = "canary-\"7f3a\"\\9d1e";
@@ -34,8 +34,14 @@ impl Write for Everything {
     }
 }
 
+/// While there is one subscriber alone, tracing asks the thread that comes to a line first whether anybody listens: another
+/// test's, where nobody does, would silence the line for good. Of two it asks both.
+static SECOND: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
+
 /// Logs what the rest of a test does, at the finest level, on this thread.
 fn log() -> (Everything, tracing::subscriber::DefaultGuard) {
+    LazyLock::force(&SECOND);
     let log = Everything::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
