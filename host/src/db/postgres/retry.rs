@@ -25,8 +25,19 @@ pub(super) async fn asked(connection: &mut PgConnection, id: TaskId) -> Result<O
 }
 
 pub(super) async fn retry(connection: &mut PgConnection, task: &NewTask, once: bool) -> Result<RetryAnswer, Fault> {
-    let of = need(task.retry_of, "retry_of")?;
     let mut tx = connection.begin().await?;
+    let answer = repeat(&mut tx, task, once).await?;
+    // Ended before it is answered, either way: one that is only dropped holds its lock on the old task for a moment more, and
+    // whoever sweeps then passes that task over.
+    match answer {
+        RetryAnswer::Created => tx.commit().await?,
+        _ => tx.rollback().await?,
+    }
+    Ok(answer)
+}
+
+async fn repeat(tx: &mut PgConnection, task: &NewTask, once: bool) -> Result<RetryAnswer, Fault> {
+    let of = need(task.retry_of, "retry_of")?;
     let Some(old) = query(OLD).bind(of).fetch_optional(&mut *tx).await? else {
         return Ok(RetryAnswer::Unknown);
     };
@@ -47,12 +58,11 @@ pub(super) async fn retry(connection: &mut PgConnection, task: &NewTask, once: b
     if old.flag("is_empty")? {
         return Ok(RetryAnswer::Erased);
     }
-    let now = hosts::clock(&mut tx).await?;
-    let born = give_birth(&mut tx, &[Birth::of_submission(task, now)?]).await?;
+    let now = hosts::clock(tx).await?;
+    let born = give_birth(tx, &[Birth::of_submission(task, now)?]).await?;
     if born.is_empty() {
         // Somebody else has taken the id since.
         return Ok(RetryAnswer::Conflict);
     }
-    tx.commit().await?;
     Ok(RetryAnswer::Created)
 }
