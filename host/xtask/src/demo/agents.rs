@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -21,11 +21,20 @@ const WORDS: [&str; 4] = ["sandbox", "lease", "broker", "grant"];
 pub struct Model {
     /// A server whose model the agents think with, in place of the demo's own that plays its part: openai, anthropic or
     /// gemini, and its address, such as openai=http://127.0.0.1:11434/v1. Its key, if it wants one, is in the variable LLM_KEY.
-    #[arg(long, value_name = "KIND=URL", requires = "model")]
-    llm: Option<String>,
+    #[arg(long, value_name = "KIND=URL", requires = "model", value_parser = kind_and_url)]
+    llm: Option<(String, String)>,
     /// What that server calls the model.
     #[arg(long, value_name = "MODEL", requires = "llm")]
     model: Option<String>,
+}
+
+/// Read before anything is built: a mistake is not to be told minutes later.
+fn kind_and_url(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((kind @ ("openai" | "anthropic" | "gemini"), url)) if !url.is_empty() => Ok((kind.into(), url.into())),
+        Some((kind, url)) if !url.is_empty() => Err(format!("the kind is openai, anthropic or gemini, not {kind:?}")),
+        _ => Err("it takes KIND=URL, such as openai=http://127.0.0.1:11434/v1".into()),
+    }
 }
 
 /// What the agents reach.
@@ -48,11 +57,7 @@ impl World {
     pub fn start(model: &Model) -> anyhow::Result<Self> {
         let stand_in = StandIn::start(documents::own())?;
         let provider = match (&model.llm, &model.model) {
-            (Some(llm), Some(model)) => {
-                let (kind, url) =
-                    llm.split_once('=').context("--llm takes KIND=URL, such as openai=http://127.0.0.1:11434/v1")?;
-                Provider { kind: kind.into(), url: url.into(), model: model.clone() }
-            }
+            (Some((kind, url)), Some(model)) => Provider { kind: kind.clone(), url: url.clone(), model: model.clone() },
             _ => Provider { kind: "openai".into(), url: stand_in.url("/v1"), model: "stand-in".into() },
         };
         Ok(Self { stand_in, provider, real: model.llm.is_some() })
@@ -144,4 +149,19 @@ pub fn told(entry: &Entry<'_>) -> String {
         },
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind_and_url;
+
+    #[test]
+    fn a_model_is_a_kind_and_an_address() {
+        let read = kind_and_url("openai=http://127.0.0.1:1/v1?a=b").unwrap();
+        assert_eq!(read, ("openai".to_owned(), "http://127.0.0.1:1/v1?a=b".to_owned()));
+        assert!(kind_and_url("ollama=http://127.0.0.1").unwrap_err().contains("openai, anthropic or gemini"));
+        for wrong in ["openai", "openai=", ""] {
+            assert!(kind_and_url(wrong).unwrap_err().contains("KIND=URL"), "{wrong}");
+        }
+    }
 }

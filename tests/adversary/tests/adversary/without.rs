@@ -36,7 +36,7 @@ async fn no_defence_is_missed_by_nobody() {
     let files = files::all(b"\x7fELF".to_vec());
     let mut table = Table::new("without each defence");
     let granted = outside::all();
-    for defence in known().await.into_iter().filter(|name| asked(name)) {
+    for defence in asked(known().await) {
         let name = defence.as_str();
         let change = |setup: Setup| setup.faulty().variable("AGENTRY_WITHOUT", name);
         let mut shown = 0;
@@ -84,12 +84,17 @@ async fn no_defence_is_missed_by_nobody() {
     table.hold();
 }
 
-/// Whether a defence is to be taken away: every one, unless `AGENTRY_TEST_DEFENCES` names some.
-fn asked(name: &str) -> bool {
-    match std::env::var("AGENTRY_TEST_DEFENCES") {
-        Ok(names) if !names.is_empty() => names.split(',').any(|asked| asked.trim() == name),
-        _ => true,
+/// Those that are to be taken away: every one, unless `AGENTRY_TEST_DEFENCES` names some.
+fn asked(known: Vec<String>) -> Vec<String> {
+    let names = std::env::var("AGENTRY_TEST_DEFENCES").unwrap_or_default();
+    if names.is_empty() {
+        return known;
     }
+    let asked: Vec<String> = names.split(',').map(|name| name.trim().to_owned()).collect();
+    // Of a name that is none nothing would be shown, and that would read as passed.
+    let none = asked.iter().find(|name| !known.contains(name));
+    assert_eq!(none, None, "AGENTRY_TEST_DEFENCES names what is no defence; known are {}", known.join(", "));
+    asked
 }
 
 /// Every defence, as the daemon with faults on demand names them.
