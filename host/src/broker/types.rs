@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Why a broker operation did not happen.
@@ -48,6 +49,10 @@ impl Source {
         }
     }
 }
+
+/// Header of a message that a relay published: the fence of its task's row at that time. A hint for the claim; a producer has
+/// no use for it.
+pub const FENCE: &str = "agentry-fence";
 
 /// A message's body and properties, as AMQP 0-9-1 has them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,6 +115,8 @@ pub struct Delivery {
     pub redelivered: bool,
     /// What acknowledges it.
     pub receipt: Receipt,
+    /// When it arrived in this process.
+    pub arrived: Instant,
 }
 
 /// The right to acknowledge one delivery, on the channel incarnation it came from. Dropped without use, the delivery

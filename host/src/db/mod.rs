@@ -70,6 +70,10 @@ pub trait Db: Send + Sync + 'static {
     /// Record how attempts ended, each only while its task is running under its fence: state, event, attempt, logs, calls
     /// and (for an interrupted one) its outbox row, in one transaction. Answers in the same order.
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError>;
+    /// Record first attempts that ran without a claim, each only if its task has no row, or one that was submitted and waits
+    /// for its first attempt: the row, its `running` event, how it ended, attempt and logs, in one transaction. Answers in the
+    /// same order. Called again after a lost answer it returns [`RecordAnswer::Exists`], and the claim finds the end.
+    async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError>;
     /// Record an unusable message: once per message, also when it is delivered again before it was acknowledged. With an id
     /// that has no row, it is a `failed(rejected)` task too.
     async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError>;

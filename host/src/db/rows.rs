@@ -70,6 +70,7 @@ pub(super) fn outbox(row: &impl Cells) -> Result<OutboxRow, Fault> {
     Ok(OutboxRow {
         id: need(row.id("id")?, "id")?,
         queue: need(row.text("queue")?, "queue")?,
+        fence: need(row.int("fence")?, "fence")?,
         message: message(row)?,
         deferred: row.count("deferred")?,
     })

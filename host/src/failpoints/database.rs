@@ -50,6 +50,12 @@ impl Db for Faulty {
         let subject = names(batch, |settlement, text| id_of(&settlement.id, text));
         between(("s5.settle", "s6.settled"), subject, self.0.settle(host, batch)).await
     }
+    async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
+        let subject = names(batch, |recording, text| {
+            let _ = write!(text, "{} {}", recording.settlement.id, recording.arrival.message.plugin.name);
+        });
+        between(("s5.record", "s6.recorded"), subject, self.0.record(host, batch)).await
+    }
     async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
         between(("dead.record", "dead.recorded"), letter.reason.clone(), self.0.record_dead(letter)).await
     }

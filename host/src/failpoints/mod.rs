@@ -36,7 +36,7 @@ use std::time::Duration;
 pub const VARIABLES: [&str; 3] = ["AGENTRY_FAILPOINTS", "AGENTRY_LEDGER", "AGENTRY_WITHOUT"];
 
 /// Every point there is, in the order of a task's way.
-pub const POINTS: [&str; 34] = [
+pub const POINTS: [&str; 36] = [
     "s0.received",
     "s1.decoded",
     "s2.claim",
@@ -45,6 +45,8 @@ pub const POINTS: [&str; 34] = [
     "s4.ended",
     "s5.settle",
     "s6.settled",
+    "s5.record",
+    "s6.recorded",
     "s7.acknowledge",
     "s7.acknowledged",
     "submit.before",

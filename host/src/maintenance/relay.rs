@@ -2,7 +2,7 @@
 //! what was confirmed. A relay that dies between publishing and deleting publishes twice; the claim recognises it.
 
 use super::Parts;
-use crate::broker::{Message, Publication, PublishError, Target};
+use crate::broker::{FENCE, Message, Publication, PublishError, Target};
 use crate::db::{DbError, OutboxReason, OutboxRow};
 use serde_json::Value;
 use std::time::Duration;
@@ -100,6 +100,7 @@ fn publication(row: &OutboxRow) -> Publication {
         reply_to: task.reply_to.clone(),
         ..Message::default()
     };
+    message.headers.insert(FENCE.into(), Value::String(row.fence.to_string()));
     if let Some(traceparent) = &task.traceparent {
         message.headers.insert("traceparent".into(), Value::String(traceparent.clone()));
     }

@@ -18,6 +18,16 @@ pub struct Arrival {
     pub queue: Arc<str>,
     /// Whether this host can run it now.
     pub runnable: Runnable,
+    /// The fence of its row when a relay published the message: the row exists. `None`: a producer published it, or the
+    /// message does not tell. A hint, which decides where the database looks first.
+    pub relayed: Option<Fence>,
+}
+
+impl Arrival {
+    /// Whether the task has certainly not been claimed before, as far as its message tells.
+    pub fn is_first(&self) -> bool {
+        self.relayed.unwrap_or(0) == 0
+    }
 }
 
 /// Whether this host can run a task now.

@@ -26,7 +26,7 @@ fn elsewhere() -> Runnable {
 
 fn arrival_with(options: Options, runnable: Runnable) -> Arrival {
     let message = TaskMessage::assemble(Some(Uuid::from_u128(7)), "a", "1", options, &Default::default()).unwrap();
-    Arrival { message: Arc::new(message), queue: "default".into(), runnable }
+    Arrival { message: Arc::new(message), queue: "default".into(), runnable, relayed: None }
 }
 
 fn arrival(runnable: Runnable) -> Arrival {

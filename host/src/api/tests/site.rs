@@ -149,7 +149,7 @@ impl Site {
             allowed: Duration::from_secs(600),
             lane: true,
         };
-        let arrival = Arrival { message: Arc::new(message.unwrap()), queue: "default".into(), runnable };
+        let arrival = Arrival { message: Arc::new(message.unwrap()), queue: "default".into(), runnable, relayed: None };
         match self.db.claim(crate::db::Claimant { host: self.host, steady: true }, &[arrival]).await.unwrap().remove(0)
         {
             ClaimAnswer::Run(claimed) => claimed,
@@ -245,6 +245,9 @@ impl Runner for WordCount {
     }
     fn concurrency(&self) -> Option<u32> {
         None
+    }
+    fn has_effects(&self) -> bool {
+        true
     }
     fn timeout(&self) -> Duration {
         Duration::from_secs(1)

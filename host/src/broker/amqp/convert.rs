@@ -40,6 +40,7 @@ pub(super) fn delivery(source: &Source, channel: u64, from: lapin::message::Deli
         body: from.data.into(),
     };
     Delivery {
+        arrived: tokio::time::Instant::now(),
         source: source.clone(),
         message,
         redelivered: from.redelivered,

@@ -188,6 +188,7 @@ impl Feed {
             message: from_row(&message.properties, message.body),
             redelivered,
             receipt: Receipt::new(self.id, id as u64),
+            arrived: tokio::time::Instant::now(),
         };
         *unread = Some((id, Arc::downgrade(&delivery.receipt.alive)));
         if self.deliveries.try_send(delivery).is_err() {

@@ -105,6 +105,7 @@ impl Feed {
                     message: stored.message,
                     redelivered: stored.redelivered,
                     receipt: Receipt::new(channel, tag),
+                    arrived: tokio::time::Instant::now(),
                 };
                 unread = Some((tag, Arc::downgrade(&delivery.receipt.alive)));
                 // There is room whenever `unread` is empty; otherwise the reader is gone, which is heard below.

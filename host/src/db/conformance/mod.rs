@@ -11,6 +11,7 @@ mod letters;
 mod memories;
 mod outbox;
 mod reading;
+mod recording;
 mod schema;
 mod settling;
 mod shapes;
@@ -81,6 +82,15 @@ behaviours! { {
         an_outcome_that_the_database_refuses_becomes_a_failure_and_its_neighbours_are_settled
         logs_go_on_over_all_attempts_and_are_made_storable
         a_large_batch_is_settled_in_one_call;
+    recording:
+        a_first_attempt_is_recorded_from_its_birth_to_its_end
+        a_submitted_task_is_recorded_in_its_row
+        a_recorded_attempt_is_followed_by_the_next
+        an_attempt_is_recorded_once
+        nothing_is_recorded_over_a_row_that_does_not_await_its_first_attempt
+        a_batch_of_records_is_answered_in_its_order
+        a_record_that_the_database_rejects_fails_alone
+        of_a_record_and_a_claim_of_one_task_one_wins;
     calls:
         calls_are_stored_with_their_attempts_settlement
         calls_are_made_storable_and_go_with_an_outcome_that_is_not

@@ -159,7 +159,7 @@ pub fn elsewhere(code: WaitCode) -> Runnable {
 
 /// The arrival of a message.
 pub fn arrival_of(message: TaskMessage, runnable: Runnable) -> Arrival {
-    Arrival { message: Arc::new(message), queue: "default".into(), runnable }
+    Arrival { message: Arc::new(message), queue: "default".into(), runnable, relayed: None }
 }
 
 /// The arrival of a usual task that runs here.

@@ -83,6 +83,9 @@ impl Db for MemoryDb {
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
         self.at_once(|tables, now| batch.iter().map(|settlement| tables.settle(host, settlement, now)).collect())
     }
+    async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
+        self.at_once(|tables, now| batch.iter().map(|recording| tables.record(host, recording, now)).collect())
+    }
     async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
         self.at_once(|tables, now| tables.record_dead(letter, now))
     }

@@ -1,10 +1,10 @@
 //! Claiming, settling, submitting, cancelling.
 
 use super::super::fault::Fault;
-use super::super::plan::{self, Birth, Outcome, Submission, Write, content_hash, unstorable};
+use super::super::plan::{self, Birth, Outcome, Recorded, Submission, Write, content_hash, unstorable};
 use super::super::{
-    AttemptRow, CallRow, CancelAnswer, ClaimAnswer, Claimant, DeadLetter, DeadRecorded, LogRow, NewTask, SettleAnswer,
-    Submitted, storable,
+    AttemptRow, CallRow, CancelAnswer, ClaimAnswer, Claimant, DeadLetter, DeadRecorded, LogRow, NewTask, RecordAnswer,
+    Recording, SettleAnswer, Submitted, storable,
 };
 use super::tables::{Letter, Tables};
 use crate::task::settle::Call;
@@ -120,6 +120,40 @@ impl Tables {
             self.enqueue(outcome.id, now);
         }
         Ok(SettleAnswer::Settled)
+    }
+
+    pub(super) fn record(
+        &mut self,
+        host: HostId,
+        recording: &Recording,
+        now: DateTime<Utc>,
+    ) -> Result<RecordAnswer, Fault> {
+        match self.try_record(host, recording, now) {
+            Err(fault) if fault.is_about_data() => Ok(RecordAnswer::Refused(fault.reason())),
+            other => other,
+        }
+    }
+
+    fn try_record(&mut self, host: HostId, recording: &Recording, now: DateTime<Utc>) -> Result<RecordAnswer, Fault> {
+        let Recording { arrival, settlement, ran } = recording;
+        let row = Recorded::of(recording, host)?;
+        if row.outcome.logs.iter().any(|line| self.refused.contains(&line.logger)) {
+            return Err(Fault::Data("refused".into()));
+        }
+        let began = now - plan::bounded(*ran);
+        match self.locked(settlement.id, now) {
+            None => drop(self.give_birth(&row.birth, began)?),
+            Some(locked) if plan::awaits_first_attempt(&locked, arrival, now) => {
+                let decision = decide(Some(&locked.row), arrival, host, now);
+                let Some(change) = Write::of_decision(&locked, &decision, arrival, host)? else {
+                    return Ok(RecordAnswer::Exists);
+                };
+                self.write(&change, began)?;
+            }
+            Some(_) => return Ok(RecordAnswer::Exists),
+        }
+        self.try_settle(host, settlement, now)?;
+        Ok(RecordAnswer::Recorded)
     }
 
     pub(super) fn submit(&mut self, batch: &[NewTask], now: DateTime<Utc>) -> Result<Vec<Submitted>, Fault> {

@@ -46,7 +46,7 @@ async fn claim_sorted(
     arrivals: &[&Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
     let mut answers: Vec<Option<ClaimAnswer>> = vec![None; arrivals.len()];
-    let mut fruitless = 0;
+    let (mut fruitless, mut first) = (0, true);
     loop {
         let mut seen = HashSet::new();
         let open = |index: &usize| answers[*index].is_none();
@@ -56,8 +56,16 @@ async fn claim_sorted(
             return Ok(answers.into_iter().flatten().collect());
         }
         let before = round.len();
-        let rest = insert(connection, me, arrivals, round, &mut answers).await?;
-        let left = change(connection, me, arrivals, rest, &mut answers).await?;
+        // A relay published it, so it has a row: its payload need not be sent in vain. Should the row be gone, the next round
+        // inserts it.
+        let (rest, round): (Vec<usize>, Vec<usize>) =
+            round.into_iter().partition(|&i| first && arrivals[i].relayed.is_some());
+        let mut left = change(connection, me, arrivals, rest, &mut answers).await?;
+        if !round.is_empty() {
+            let rest = insert(connection, me, arrivals, round, &mut answers).await?;
+            left += change(connection, me, arrivals, rest, &mut answers).await?;
+        }
+        first = false;
         fruitless = if left < before { 0 } else { fruitless + 1 };
         if fruitless > 3 {
             return Err(Fault::Busy("rows came and went while they were claimed".into()));

@@ -19,7 +19,7 @@ statements! {
         UPDATE outbox o SET token = $2, due_at = clock_timestamp() + $3::interval FROM due WHERE o.task_id = due.task_id
         RETURNING o.task_id, o.created_at, o.deferred
     )
-    SELECT k.task_id, k.deferred, t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id,
+    SELECT k.task_id, k.deferred, t.id, t.queue, t.fence, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id,
         t.traceparent
     FROM taken k LEFT JOIN tasks t
         ON t.id = k.task_id AND t.state NOT IN ('completed', 'failed', 'cancelled') AND t.fingerprint IS NOT NULL

@@ -114,6 +114,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("outbox", outbox::ALL),
         ("prune", prune::ALL),
         ("read", read::ALL),
+        ("record", record::ALL),
         ("redrive", redrive::ALL),
         ("retry", retry::ALL),
         ("settle", settle::ALL),

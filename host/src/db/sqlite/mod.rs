@@ -10,6 +10,7 @@ mod memories;
 mod outbox;
 mod prune;
 mod read;
+mod record;
 mod redrive;
 mod retry;
 mod settle;
@@ -157,6 +158,15 @@ impl Db for SqliteDb {
         self.write("settle", move |c| {
             let batch = batch.clone();
             Box::pin(async move { settle::settle(c, host, &batch).await })
+        })
+        .await
+    }
+
+    async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
+        let batch: Arc<[Recording]> = batch.into();
+        self.write("record", move |c| {
+            let batch = batch.clone();
+            Box::pin(async move { record::record(c, host, &batch).await })
         })
         .await
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 statements! {
     /// What is due, oldest first. A row whose task has ended, or is gone, comes without a message.
-    DUE = "SELECT o.task_id, o.deferred, t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to,
+    DUE = "SELECT o.task_id, o.deferred, t.id, t.queue, t.fence, t.plugin, t.input, t.options, t.fingerprint, t.reply_to,
             t.correlation_id, t.traceparent
         FROM (SELECT * FROM outbox WHERE due_at <= ?1 ORDER BY due_at, task_id LIMIT ?2) o LEFT JOIN tasks t
             ON t.id = o.task_id AND t.state NOT IN ('completed', 'failed', 'cancelled') AND t.fingerprint IS NOT NULL

@@ -76,7 +76,7 @@ async fn settle_all(
     Ok(answers)
 }
 
-async fn settle_one(
+pub(super) async fn settle_one(
     connection: &mut SqliteConnection,
     host: HostId,
     settlement: &Settlement,

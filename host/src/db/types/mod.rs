@@ -9,7 +9,7 @@ pub use stores::*;
 pub use verbs::*;
 
 use crate::task::settle::Standing;
-use crate::task::{Decision, Fence, HostId, State, TaskId, TaskMessage};
+use crate::task::{Arrival, Decision, Fence, HostId, Settlement, State, TaskId, TaskMessage};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::sync::Arc;
@@ -144,6 +144,28 @@ pub enum SettleAnswer {
     Fenced,
     /// The database refuses this row, and only this; it was recorded as `failed(internal)` instead.
     Refused,
+}
+
+/// The first attempt of a task that was not claimed before it ran: its birth, its run and its end, to be written at once.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// What was asked, and what ran it.
+    pub arrival: Arrival,
+    /// How it ended, under the first fence.
+    pub settlement: Settlement,
+    /// How long ago the attempt began.
+    pub ran: Duration,
+}
+
+/// Result of a [`Recording`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordAnswer {
+    /// Written.
+    Recorded,
+    /// Nothing is written: the task has a row that does not wait for its first attempt. The claim table decides.
+    Exists,
+    /// Nothing is written: the database rejects this row, and only this one.
+    Refused(String),
 }
 
 /// An unusable message.
@@ -286,6 +308,8 @@ pub struct OutboxRow {
     pub id: TaskId,
     /// Its queue.
     pub queue: String,
+    /// The last claim's number; 0: it was never claimed.
+    pub fence: Fence,
     /// What is asked; `encode` gives the body.
     pub message: TaskMessage,
     /// Times it was deferred before.

@@ -31,7 +31,7 @@ async fn running(db: &dyn Db) -> TaskId {
         allowed: Duration::from_secs(60),
         lane: true,
     };
-    let arrival = Arrival { message: Arc::new(message), queue: "default".into(), runnable };
+    let arrival = Arrival { message: Arc::new(message), queue: "default".into(), runnable, relayed: None };
     let me = Claimant { host: Uuid::new_v4(), steady: true };
     let answers = db.claim(me, &[arrival]).await.unwrap();
     assert!(matches!(answers[0], ClaimAnswer::Run(_)), "{answers:?}");
