@@ -12,7 +12,7 @@ use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +24,45 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 /// Bounds of peak memory, in bytes.
 const PEAKS: [f64; 6] = [MIB, 4.0 * MIB, 16.0 * MIB, 64.0 * MIB, 256.0 * MIB, 1_024.0 * MIB];
 const MIB: f64 = 1_048_576.0;
+
+/// The upper bound of the first bucket of a leg, in seconds; each further one is 1.5 times as far, up to 14 s.
+const LEAST_LEG: f64 = 0.000_05;
+const LEG_BUCKETS: u16 = 32;
+
+/// A part of a task's way through this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// From its delivery to the beginning of its run, or of its claim where that comes first.
+    Wait,
+    /// Until its claim is committed.
+    Claim,
+    /// Until its guest has ended.
+    Run,
+    /// Until its end is committed.
+    Settle,
+    /// Until its acknowledgement is written to the broker's connection.
+    Acknowledge,
+}
+
+impl Leg {
+    /// Every leg, in the order of a task's way.
+    pub const ALL: [Leg; 5] = [Leg::Wait, Leg::Claim, Leg::Run, Leg::Settle, Leg::Acknowledge];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Leg::Wait => "wait",
+            Leg::Claim => "claim",
+            Leg::Run => "run",
+            Leg::Settle => "settle",
+            Leg::Acknowledge => "acknowledge",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLeg {
+    leg: &'static str,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
@@ -63,6 +102,7 @@ pub struct Metrics {
     llm_tokens: Family<Of, Counter>,
     peak_memory: Family<Of, Histogram, fn() -> Histogram>,
     memory_interruptions: Counter,
+    legs: [Histogram; Leg::ALL.len()],
     slots_busy: Level,
     memory_reserved: Level,
     memory_waiting: Level,
@@ -74,6 +114,8 @@ impl Metrics {
     /// Everything at zero. `busy` and `memory` are read when somebody asks.
     pub fn new(slots: u32, busy: Arc<AtomicU32>, memory: MemoryBudget) -> Metrics {
         let peaks: fn() -> Histogram = || Histogram::new(PEAKS);
+        let legs: Family<OfLeg, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(LEAST_LEG, 1.5, LEG_BUCKETS)));
         let mut metrics = Metrics {
             registry: Registry::with_prefix("agentry"),
             attempts: Family::default(),
@@ -86,6 +128,7 @@ impl Metrics {
             llm_tokens: Family::default(),
             peak_memory: Family::new_with_constructor(peaks),
             memory_interruptions: Counter::default(),
+            legs: Leg::ALL.map(|leg| legs.get_or_create(&OfLeg { leg: leg.as_str() }).clone()),
             slots_busy: Level::default(),
             memory_reserved: Level::default(),
             memory_waiting: Level::default(),
@@ -93,6 +136,8 @@ impl Metrics {
             memory,
         };
         metrics.register(slots);
+        let help = "Parts of a task's way through this host: wait, claim, run, settle, acknowledge";
+        metrics.registry.register_with_unit("task_leg", help, Unit::Seconds, legs);
         metrics
     }
 
@@ -148,6 +193,11 @@ impl Metrics {
             self.capability_calls.get_or_create(&called).inc();
             self.capability_wall.get_or_create(&called).inc_by(call.duration_us as f64 / 1e6);
         }
+    }
+
+    /// A task has come a part of its way.
+    pub fn leg(&self, leg: Leg, took: std::time::Duration) {
+        self.legs[leg as usize].observe(took.as_secs_f64());
     }
 
     /// There was no memory for a task that grew.
