@@ -27,7 +27,7 @@ use crate::registry::{Catalog, MemoryBudget, Registry};
 use crate::shutdown::Requests;
 use crate::telemetry;
 use crate::worker::lease::{Keeper, Lease};
-use crate::worker::{self, Drained, Remote, Worker, WorkerConfig};
+use crate::worker::{self, Drained, Remote, WindowConfig, Worker, WorkerConfig};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -177,8 +177,10 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             .map(|(name, _)| name.clone())
             .collect(),
         spool: Some(folder.path().join("spool")),
+        window: WindowConfig::of(settings.worker.slots.min(32)),
         lanes: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         message_limits: settings.message_limits(),
+        claim_after: settings.worker.claim_after,
         max_snoozes: settings.retry.max_snoozes,
         grace: settings.shutdown.grace,
         settled,

@@ -179,7 +179,8 @@ fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker
     let automatic = (u64::from(machine.cores) * SLOTS_PER_CORE).min(memory_mib / MIB_PER_SLOT).clamp(1, 10_000);
     // Clamped to 10,000 in the line above.
     let automatic = u32::try_from(automatic).unwrap_or(10_000);
-    Ok(Worker { slots: read.number_or_auto("worker.slots", 1..=10_000u32, automatic)?, memory_mib })
+    let claim_after = Duration::from_millis(read.number("worker.claim_after_ms", 0..=10_000u64)?);
+    Ok(Worker { slots: read.number_or_auto("worker.slots", 1..=10_000u32, automatic)?, memory_mib, claim_after })
 }
 
 fn retry(read: &mut Reader) -> Result<Retry, Problem> {

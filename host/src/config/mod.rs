@@ -157,6 +157,8 @@ pub struct Worker {
     pub slots: u32,
     /// Memory for all guests together, in MiB; at least the ceiling of one.
     pub memory_mib: u64,
+    /// How long a first attempt without effects may run before it is claimed; zero: every task is claimed before it runs.
+    pub claim_after: Duration,
 }
 
 /// `[lease]`.

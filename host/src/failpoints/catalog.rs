@@ -83,6 +83,9 @@ impl Runner for FaultyRunner {
     fn concurrency(&self) -> Option<u32> {
         self.0.concurrency()
     }
+    fn has_effects(&self) -> bool {
+        self.0.has_effects()
+    }
     fn timeout(&self) -> Duration {
         self.0.timeout()
     }

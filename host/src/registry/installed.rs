@@ -111,6 +111,10 @@ impl Runner for Installed {
         self.concurrency
     }
 
+    fn has_effects(&self) -> bool {
+        self.granted.has_effects()
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_secs(self.limits.values.timeout_seconds)
     }

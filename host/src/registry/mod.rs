@@ -123,6 +123,9 @@ pub trait Runner: Send + Sync + 'static {
     fn retry(&self) -> &RetryPolicy;
     /// Most attempts at once on this host, over all versions of the name; `None`: as many as there are slots.
     fn concurrency(&self) -> Option<u32>;
+    /// Whether a run may change or spend something outside its sandbox: requests, chats, tools, buckets, memories. One that may
+    /// not can be run once more without anybody noticing, so its first attempt needs no durable claim before it begins.
+    fn has_effects(&self) -> bool;
     /// Wall clock of one attempt unless the task says otherwise.
     fn timeout(&self) -> Duration;
     /// The folder (or the component) that it was loaded from.
@@ -162,7 +165,8 @@ pub struct Job {
     pub attempt: u32,
     /// Attempts in all.
     pub max_attempts: u32,
-    /// The claim under which it runs: what it stores is stored only while this holds. `None`: a run without a task, by hand.
+    /// The claim under which it runs: what it stores is stored only while this holds. `None`: a run without a claim:
+    /// by hand, or of a plugin without effects, which stores nothing.
     pub fence: Option<Fence>,
     /// JSON text, as it came.
     pub input: Arc<str>,

@@ -133,10 +133,22 @@ impl Reach {
 }
 
 impl Granted {
+    /// Whether a run may change or spend anything outside. Without the defence of a grant it may, whatever is granted.
+    pub(super) fn has_effects(&self) -> bool {
+        let access = &self.access;
+        let grants = [Defence::HttpGrant, Defence::ModelGrant, Defence::ToolGrant, Defence::BucketGrant, Defence::MemoryGrant];
+        access.http.is_some()
+            || !access.models.is_empty()
+            || access.tools.is_some()
+            || !access.bucket_names.is_empty()
+            || !access.memory_names.is_empty()
+            || grants.iter().any(|grant| !grant.stands())
+    }
+
     /// What one attempt may reach.
     pub(super) fn access(&self, job: &Job) -> Access {
         let mut access = self.access.clone();
-        if let Some(db) = self.stores.clone() {
+        if let Some(db) = self.stores.clone().filter(|_| self.has_effects()) {
             let writer = job.fence.map(|fence| (job.id, fence));
             let (plugin, budgets) = (self.plugin.clone(), self.budgets.clone());
             let stores = Arc::new(TaskStores::new(db, plugin, writer, StoreLimits::default(), budgets));

@@ -14,7 +14,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Plugins that every host serves; `narrow` runs once at a time on each.
-pub const EVERYWHERE: [&str; 2] = ["wide", "narrow"];
+pub const EVERYWHERE: [&str; 3] = ["wide", "narrow", PURE];
+/// The plugin without effects: its first attempts run without a claim.
+const PURE: &str = "pure";
 /// The plugin that only the first host serves.
 pub const FIRST: &str = "first";
 /// The plugin that nobody serves.
@@ -90,11 +92,13 @@ fn deed(job: &Job) -> (Deed, Duration) {
 }
 
 /// Enters a beginning; answers its place in the ledger.
-fn begin(wire: &Wire, job: &Job) -> usize {
+fn begin(wire: &Wire, job: &Job, pure: bool) -> usize {
     let shared = &wire.world;
     let after_the_end = shared.db.look().tasks.get(&job.id).is_some_and(|task| task.state.is_terminal());
+    let claimed = job.fence.is_some();
     let mut ledger = shared.ledger();
-    ledger.0.push(Run { id: job.id, attempt: job.attempt, host: wire.host, after_the_end, ended: false });
+    let run = Run { id: job.id, attempt: job.attempt, host: wire.host, pure, claimed, after_the_end, ended: false };
+    ledger.0.push(run);
     ledger.0.len() - 1
 }
 
@@ -113,7 +117,7 @@ impl Runner for Guest {
         let wire = &self.wire;
         wire.alive().await;
         let (deed, length) = deed(&job);
-        let run = begin(wire, &job);
+        let run = begin(wire, &job, !self.has_effects());
         wire.step("s4 entered", &job.id);
         wire.die_at("s4 crash");
         if deed == Deed::Kill {
@@ -169,6 +173,9 @@ impl Runner for Guest {
     fn concurrency(&self) -> Option<u32> {
         (&*self.name == "narrow").then_some(1)
     }
+    fn has_effects(&self) -> bool {
+        *self.name != *PURE
+    }
     fn timeout(&self) -> Duration {
         TIMEOUT
     }
@@ -201,7 +208,7 @@ impl Isolation for Lane {
             return runner.run(job).await;
         }
         self.0.alive().await;
-        begin(&self.0, &job);
+        begin(&self.0, &job, false);
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.0.alive().await;
         report(Verdict::ChildDied { message: "killed".into() })

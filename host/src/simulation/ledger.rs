@@ -11,6 +11,10 @@ pub struct Run {
     pub attempt: u32,
     /// Where.
     pub host: HostId,
+    /// Its plugin has no effects.
+    pub pure: bool,
+    /// It began under a claim of its host.
+    pub claimed: bool,
     /// The task had ended already when it began.
     pub after_the_end: bool,
     /// It came to its own end, whatever became of that.

@@ -3,6 +3,8 @@
 use super::chance::Chance;
 use super::fault::Fault;
 use super::guests::GROWN;
+use crate::worker::WindowConfig;
+use std::time::Duration;
 
 /// What is taken out of the code, to see that its absence is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub struct Swarm {
     pub slots: u32,
     /// Memory of each for all its guests, in bytes.
     pub memory: u64,
+    /// How long a first attempt without effects may run before it is claimed.
+    pub claim_after: Duration,
+    /// How many deliveries a host has in hand.
+    pub window: WindowConfig,
     /// Milliseconds between publications, on average.
     pub every: u64,
     /// Tasks that may be open at once.
@@ -64,13 +70,15 @@ impl Swarm {
         Swarm {
             hosts: *chance.one(&[1, 2, 3, 3, 4]),
             slots: *chance.one(&[1, 2, 4, 8]),
+            claim_after: Duration::from_millis(*chance.one(&[0, 25, 200, 2_000])),
+            window: WindowConfig { least: 4, step: 2, ahead: 3, brisk: *chance.one(&[1, 3, 1_000]) },
             every: *chance.one(&[20, 50, 100]),
             open: *chance.one(&[10, 30, 60]),
             slow: sometimes(chance, 4.0),
             refused: sometimes(chance, 4.0),
             lost: sometimes(chance, 4.0),
             crash: sometimes(chance, 4.0),
-            stall: sometimes(chance, 3.0),
+            stall: sometimes(chance, 10.0),
             reorder: sometimes(chance, 40.0),
             twice: sometimes(chance, 20.0),
             pause: *chance.one(&[500, 1_500, 4_000]),

@@ -42,13 +42,18 @@ pub const STEPS: &[&str] = &[
     "s5 settle",
     "s6 settled",
     "s6 fenced",
+    "s5 record",
+    "s6 recorded",
+    "s6 recorded: relayed",
+    "s6 not recorded: there is a row",
     "s7 acknowledged",
     "s7 stale",
 ];
 
 /// Every step at which a host died.
 pub const CRASHES: &[&str] =
-    &["s0 crash", "s1 crash", "s2 crash", "s3 crash", "s4 crash", "s5 crash", "s6 crash", "s7 crash", "s8 crash"];
+    &["s0 crash", "s1 crash", "s2 crash", "s3 crash", "s4 crash", "s5 crash", "s6 crash", "s7 crash", "s8 crash",
+    "s5 record crash", "s6 record crash"];
 
 /// Memory was short.
 pub const MEMORY: &[&str] = &["no memory for a guest"];

@@ -119,6 +119,9 @@ fn runs(world: &World, tables: &Tables, found: &mut Vec<String>) {
     let ledger = world.ledger();
     let mut began: BTreeMap<_, usize> = BTreeMap::new();
     for run in &ledger.0 {
+        if run.pure && !run.claimed {
+            continue; // Without effects, and without a claim: nothing of it counts unless it is recorded.
+        }
         *began.entry((run.id, run.host, run.attempt)).or_default() += 1;
     }
     for ((id, host, attempt), times) in began {
@@ -143,7 +146,7 @@ fn runs(world: &World, tables: &Tables, found: &mut Vec<String>) {
             found.push(format!("I2: the outcome of another claim's run: {} {output} {run:?}", task.id));
         }
     }
-    for run in ledger.0.iter().filter(|run| run.after_the_end) {
+    for run in ledger.0.iter().filter(|run| run.after_the_end && (run.claimed || !run.pure)) {
         let last = tables.tasks.get(&run.id).is_some_and(|t| (t.owner, t.attempt) == (Some(run.host), run.attempt));
         if last {
             found.push(format!("I2: ran after its own end was recorded: {run:?}"));

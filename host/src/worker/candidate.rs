@@ -1,10 +1,11 @@
 //! A task that wants to run here: what was received, on its way to be claimed.
 
 use super::room::{Place, Slot};
+use super::unclaimed::Unclaimed;
 use super::{Shared, execute};
 use crate::broker::Delivery;
 use crate::registry::{Reservation, Resolved, Runner};
-use crate::task::{Arrival, Failure, Runnable, TaskMessage, WaitCode};
+use crate::task::{Arrival, Failure, Fence, Runnable, TaskMessage, WaitCode};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -16,11 +17,18 @@ pub struct Candidate {
     pub ready: Option<Ready>,
     /// The delivery it came in; `None`: it was parked.
     pub delivery: Option<Delivery>,
+    /// It runs already, or ran, without a claim: told what the claim comes to.
+    pub unclaimed: Option<Unclaimed>,
     /// The database said once that this host runs it already, and nothing here does.
     pub second_look: bool,
 }
 
 impl Candidate {
+    /// Not delivered, and not looked at before.
+    pub fn of(arrival: Arrival, ready: Option<Ready>) -> Candidate {
+        Candidate { arrival, ready, delivery: None, unclaimed: None, second_look: false }
+    }
+
     /// It came in this delivery.
     pub fn with(self, delivery: Delivery) -> Candidate {
         Candidate { delivery: Some(delivery), ..self }
@@ -38,7 +46,13 @@ pub struct Ready {
 }
 
 /// Can it run here? With everything that it needs, for which it may have to wait in line; or it is to be parked.
-pub async fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str>, slot: Slot) -> Candidate {
+pub async fn consider(
+    shared: &Shared,
+    message: Arc<TaskMessage>,
+    queue: Arc<str>,
+    relayed: Option<Fence>,
+    slot: Slot,
+) -> Candidate {
     let (runnable, ready) = match find(shared, &message, slot) {
         Err(not_here) => (not_here, None),
         Ok((runner, place)) => {
@@ -47,7 +61,7 @@ pub async fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str
             (here(&message, &*runner), Some(Ready { runner, place, memory }))
         }
     };
-    Candidate { arrival: Arrival { message, queue, runnable }, ready, delivery: None, second_look: false }
+    Candidate::of(Arrival { message, queue, runnable, relayed }, ready)
 }
 
 /// What runs it here, and where; or why not.
@@ -65,8 +79,7 @@ fn find(shared: &Shared, message: &TaskMessage, slot: Slot) -> Result<(Arc<dyn R
 
 /// The broker gave up on it: whatever the row says that it waits for, it ends.
 pub fn hopeless(message: Arc<TaskMessage>, queue: Arc<str>, failure: Failure) -> Candidate {
-    let arrival = Arrival { message, queue, runnable: Runnable::Never { failure } };
-    Candidate { arrival, ready: None, delivery: None, second_look: false }
+    Candidate::of(Arrival { message, queue, runnable: Runnable::Never { failure }, relayed: None }, None)
 }
 
 fn here(message: &TaskMessage, runner: &dyn Runner) -> Runnable {

@@ -4,13 +4,15 @@ use super::acknowledge::Done;
 use super::candidate::Candidate;
 use super::dead::Burial;
 use super::settle::End;
-use super::{Shared, batch, execute};
+use super::unclaimed::Unclaimed;
+use super::{Leg, Shared, batch, execute};
 use crate::broker::{Delivery, Receipt};
 use crate::db::{ClaimAnswer, Claimant, Claimed};
 use crate::task::{Arrival, Runnable, TaskId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Where an answer leads.
 struct Ways {
@@ -56,9 +58,14 @@ pub async fn run(
         }
         let me = || Claimant { host: shared.config.host, steady: shared.lease.is_steady() };
         let db = &shared.parts.db;
+        let asked = Instant::now();
+        // What runs without a claim has begun already.
+        let waiting = batch.iter().filter(|candidate| candidate.unclaimed.is_none());
+        waiting.filter_map(|c| c.delivery.as_ref()).for_each(|delivery| shared.begun(delivery.arrived));
         let Some(answers) = batch::until_answered(&shared, "claim", || db.claim(me(), &arrivals)).await else {
             continue; // Never claimed: still the broker's, or parked.
         };
+        shared.parts.metrics.leg(Leg::Claim, asked.elapsed());
         for (candidate, answer) in batch.into_iter().zip(answers) {
             if let Some(candidate) = follow(&shared, &ways, candidate, answer).await {
                 again.push_back(candidate);
@@ -68,15 +75,25 @@ pub async fn run(
 }
 
 /// Do what an answer says. A candidate that comes back is to be claimed again.
-async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer: ClaimAnswer) -> Option<Candidate> {
+async fn follow(
+    shared: &Arc<Shared>,
+    ways: &Ways,
+    mut candidate: Candidate,
+    answer: ClaimAnswer,
+) -> Option<Candidate> {
     let id = candidate.arrival.message.id;
     match answer {
         ClaimAnswer::Run(claimed) => start(shared, ways, candidate, claimed).await,
         ClaimAnswer::Mine(claimed) => {
             let second_look = candidate.second_look;
+            let unclaimed = candidate.unclaimed.take();
             match attach(shared, ways, candidate).await {
-                None => tracing::debug!(task = %id, "a redelivery of what runs here: re-attached"),
+                None => {
+                    tracing::debug!(task = %id, "a redelivery of what runs here: re-attached");
+                    deny(shared, ways, id, unclaimed).await;
+                }
                 Some(candidate) => {
+                    let candidate = Candidate { unclaimed, ..candidate };
                     // Its end may have been recorded between the claim's answer and now. Only if the database says the
                     // same once more was it claimed by a call whose answer was lost, and never started.
                     if !second_look {
@@ -88,17 +105,20 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer:
         }
         ClaimAnswer::Done(decision) => {
             tracing::debug!(task = %id, ?decision, "not run");
+            deny(shared, ways, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
-                let _ = ways.acks.send(Done { id: Some(id), receipts: vec![delivery.receipt] }).await;
+                let _ = ways.acks.send(Done::now(Some(id), vec![delivery.receipt])).await;
             }
         }
         ClaimAnswer::Conflict => {
+            deny(shared, ways, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.dead.send(Burial::conflict(delivery, id)).await;
             }
         }
         ClaimAnswer::Refused(reason) => {
             tracing::error!(task = %id, reason, "the database refuses this message");
+            deny(shared, ways, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.dead.send(Burial::refused(delivery, id, reason)).await;
             }
@@ -107,9 +127,24 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, answer:
     None
 }
 
+/// A run that began without a claim gets none. What else was delivered for it is done with.
+async fn deny(shared: &Shared, ways: &Ways, id: TaskId, unclaimed: Option<Unclaimed>) {
+    let Some(unclaimed) = unclaimed else { return };
+    unclaimed.deny();
+    let receipts = shared.flights.over(id).receipts;
+    if !receipts.is_empty() {
+        let _ = ways.acks.send(Done::now(Some(id), receipts)).await;
+    }
+}
+
 async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claimed) {
     let message = candidate.arrival.message;
     let receipt = candidate.delivery.map(|d| d.receipt);
+    if let Some(unclaimed) = candidate.unclaimed {
+        shared.flights.claimed(message.id, claimed.fence, receipt);
+        unclaimed.grant(claimed);
+        return;
+    }
     let receipt = release(shared, ways, &candidate.arrival.queue, message.id, receipt).await;
     let plugin = candidate.ready.as_ref().map(|ready| ready.runner.name().clone());
     let stop = shared.flights.enter(message.id, claimed.fence, receipt, plugin);
@@ -117,7 +152,8 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
         Some(ready) => execute::spawn(shared, ways.ends.clone(), message, claimed, ready, stop),
         // Decided to run without anything to run it: the plugin went away while a lost answer was looked up.
         None => {
-            let end = End::interrupted(&message, &claimed, "its plugin is not served here any more");
+            let claim = (message.id, claimed.fence, claimed.standing.attempt);
+            let end = End::interrupted(claim, "its plugin is not served here any more");
             let ends = ways.ends.clone();
             tokio::spawn(async move {
                 let _ = ends.send(end).await;
@@ -133,7 +169,7 @@ async fn release(shared: &Shared, ways: &Ways, queue: &str, id: TaskId, receipt:
         return receipt;
     }
     if let Some(receipt) = receipt {
-        let _ = ways.acks.send(Done { id: Some(id), receipts: vec![receipt] }).await;
+        let _ = ways.acks.send(Done::now(Some(id), vec![receipt])).await;
     }
     None
 }
@@ -141,7 +177,7 @@ async fn release(shared: &Shared, ways: &Ways, queue: &str, id: TaskId, receipt:
 /// Add a redelivery's receipt to its flight. The candidate comes back if nothing is in flight under its id.
 async fn attach(shared: &Shared, ways: &Ways, candidate: Candidate) -> Option<Candidate> {
     let id = candidate.arrival.message.id;
-    let Some(Delivery { source, message, redelivered, receipt }) = candidate.delivery else {
+    let Some(Delivery { source, message, redelivered, receipt, arrived }) = candidate.delivery else {
         return shared.flights.attach(id, None).is_err().then_some(Candidate { delivery: None, ..candidate });
     };
     let kept = match shared.config.ack_when_claimed.contains(&*candidate.arrival.queue) {
@@ -152,5 +188,5 @@ async fn attach(shared: &Shared, ways: &Ways, candidate: Candidate) -> Option<Ca
         true => receipt,
         false => shared.flights.attach(id, Some(receipt)).err()??,
     };
-    Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt: kept }), ..candidate })
+    Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt: kept, arrived }), ..candidate })
 }

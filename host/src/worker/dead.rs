@@ -99,7 +99,7 @@ async fn bury(shared: &Shared, burial: Burial) -> Option<Done> {
     message.headers.insert(DETAIL.into(), Value::String(detail));
     publish(shared, Publication { target: Target::Dead(queue), message }).await?;
     shared.config.settled.send_modify(|n| *n += 1);
-    Some(Done { id: task_id, receipts: vec![delivery.receipt] })
+    Some(Done::now(task_id, vec![delivery.receipt]))
 }
 
 /// Until the broker has confirmed it.

@@ -1,17 +1,18 @@
 //! Execute: the guest runs, once, and its verdict becomes an end.
 
-use super::Shared;
+use super::{Leg, Shared};
 use super::candidate::Ready;
 use super::settle::End;
 use crate::db::Claimed;
 use crate::registry::{self, Job, Reservation, Runner};
-use crate::task::settle::{Report, Usage, Verdict};
-use crate::task::{Failure, FailureKind, Settlement, TaskMessage, settle};
+use crate::task::settle::{Report, Standing, Usage, Verdict};
+use crate::task::{Failure, FailureKind, Fence, Settlement, TaskMessage, settle};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a run may outlive its time-out before it is given up: the sandbox should have ended it.
@@ -40,8 +41,14 @@ pub fn spawn(
     let guests = shared.parts.guests.clone();
     let lane = claimed.standing.isolated.then(|| shared.room.try_lane());
     guests.spawn(async move {
-        let job = job(&message, &claimed, stop, memory.clone());
-        let allowed = allowed(&message, &*runner);
+        // The deadline is a time of day and the run is measured by this process's own clock: translate once, by the
+        // database's time of the claim, so that a host whose clock is wrong is right all the same.
+        let deadline = message.options.deadline.map(|deadline| {
+            let left = (deadline - claimed.at).to_std().unwrap_or_default();
+            Instant::now() + left
+        });
+        let claim = (claimed.fence, claimed.standing);
+        let job = job(&message, (Some(claimed.fence), claimed.standing), deadline, stop, memory.clone());
         // Two batches may have found the same place free: then the later one waits for it.
         let lane = match lane {
             Some(None) => Some(shared.room.lane().await),
@@ -59,59 +66,74 @@ pub fn spawn(
                 None => runner.run(job).await,
             }
         };
-        // The sandbox answers for everything a guest does and ends it in time. A panic, or a run that outlives its
-        // time-out, is a defect of the host, and still this task's end alone.
-        let run = AssertUnwindSafe(run).catch_unwind();
-        let report = match tokio::time::timeout(allowed, run).await {
-            Ok(Ok(report)) => report,
-            Ok(Err(panic)) => broken(format!("the host panicked while it ran the guest: {}", words(&*panic))),
-            Err(_) => broken(format!("the run did not end within {allowed:?}, {WEDGED:?} past its time-out")),
-        };
+        let report = watched(&*runner, &message, run).await;
         // The guest's memory is gone: the next may start while this one is being recorded.
         drop((place, lane, memory));
-        let no_memory = matches!(report.verdict, Verdict::NoMemory { .. });
-        let reason = shared.flights.reason(message.id);
-        let chance = (shared.parts.chance)();
-        let max_snoozes = shared.config.max_snoozes;
-        let ended = settle::end(report.verdict, claimed.standing, runner.retry(), max_snoozes, chance, reason);
-        if no_memory {
-            tracing::info!(task = %message.id, plugin = %runner.name(), ?ended, "no memory for a task that grew");
-            shared.parts.metrics.memory_interruption();
-            // Before anybody can hear of it and deliver it again.
-            shared.room.owed().add(message.id, &*runner);
-        } else if ended.state().is_terminal() {
-            shared.room.owed().remove(message.id);
-        }
-        let end = End {
-            settlement: Settlement {
-                id: message.id,
-                fence: claimed.fence,
-                attempt: claimed.standing.attempt,
-                ended,
-                version: runner.version().clone(),
-                digest: runner.digest().clone(),
-                usage: report.usage,
-                logs: report.logs,
-                calls: report.calls,
-            },
-        };
+        let settlement = settlement(&shared, &message, &*runner, claim, report);
         // The settle step ends only after every sender is gone.
-        let _ = ends.send(end).await;
+        let _ = ends.send(End { settlement, at: Instant::now() }).await;
     });
 }
 
-fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken, memory: Arc<Reservation>) -> Job {
-    // The deadline is a time of day and the run is measured by this process's own clock: translate once, by the
-    // database's time of the claim, so that a host whose clock is wrong is right all the same.
-    let deadline = message.options.deadline.map(|deadline| {
-        let left = (deadline - claimed.at).to_std().unwrap_or_default();
-        tokio::time::Instant::now() + left
-    });
+/// A run that ends in time and does not panic. The sandbox answers for everything a guest does and ends it in time. A panic,
+/// or a run that outlives its time-out, is a defect of the host, and still this task's end alone.
+pub async fn watched(runner: &dyn Runner, message: &TaskMessage, run: impl Future<Output = Report>) -> Report {
+    let allowed = allowed(message, runner);
+    let run = AssertUnwindSafe(run).catch_unwind();
+    match tokio::time::timeout(allowed, run).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(panic)) => broken(format!("the host panicked while it ran the guest: {}", words(&*panic))),
+        Err(_) => broken(format!("the run did not end within {allowed:?}, {WEDGED:?} past its time-out")),
+    }
+}
+
+/// The end that a report makes of an attempt.
+pub fn settlement(
+    shared: &Shared,
+    message: &TaskMessage,
+    runner: &dyn Runner,
+    (fence, standing): (Fence, Standing),
+    report: Report,
+) -> Settlement {
+    let no_memory = matches!(report.verdict, Verdict::NoMemory { .. });
+    let reason = shared.flights.reason(message.id);
+    let chance = (shared.parts.chance)();
+    shared.parts.metrics.leg(Leg::Run, Duration::from_micros(report.usage.wall_us));
+    let ended = settle::end(report.verdict, standing, runner.retry(), shared.config.max_snoozes, chance, reason);
+    if no_memory {
+        tracing::info!(task = %message.id, plugin = %runner.name(), ?ended, "no memory for a task that grew");
+        shared.parts.metrics.memory_interruption();
+        // Before its end is recorded and it can be delivered again.
+        shared.room.owed().add(message.id, runner);
+    } else if ended.state().is_terminal() {
+        shared.room.owed().remove(message.id);
+    }
+    Settlement {
+        id: message.id,
+        fence,
+        attempt: standing.attempt,
+        ended,
+        version: runner.version().clone(),
+        digest: runner.digest().clone(),
+        usage: report.usage,
+        logs: report.logs,
+        calls: report.calls,
+    }
+}
+
+/// An attempt to be run, under a claim or without one.
+pub fn job(
+    message: &TaskMessage,
+    (fence, standing): (Option<Fence>, Standing),
+    deadline: Option<Instant>,
+    stop: CancellationToken,
+    memory: Arc<Reservation>,
+) -> Job {
     Job {
         id: message.id,
-        attempt: claimed.standing.attempt,
-        max_attempts: claimed.standing.max_attempts,
-        fence: Some(claimed.fence),
+        attempt: standing.attempt,
+        max_attempts: standing.max_attempts,
+        fence,
         input: message.input.clone(),
         labels: message.options.labels.clone(),
         timeout: message.options.timeout_seconds.map(|s| Duration::from_secs(s.into())),

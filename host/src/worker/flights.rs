@@ -12,7 +12,33 @@ use tokio_util::sync::CancellationToken;
 
 /// The map. Its lock is held for a few instructions at a time, never across an await.
 #[derive(Default)]
-pub struct Flights(Mutex<BTreeMap<TaskId, Flight>>);
+pub struct Flights(Mutex<Maps>);
+
+#[derive(Default)]
+struct Maps {
+    /// Under a claim of this host.
+    claimed: BTreeMap<TaskId, Flight>,
+    /// Without one; see [`super::unclaimed`]. The same id may be in both, under two messages that contradict each other.
+    unclaimed: BTreeMap<TaskId, Early>,
+}
+
+/// A run without a claim.
+struct Early {
+    fingerprint: [u8; 32],
+    /// Of further deliveries: that of the first is with the run.
+    receipts: Vec<Receipt>,
+    plugin: Arc<str>,
+    stop: CancellationToken,
+    reason: Option<StopReason>,
+}
+
+/// Whether a run without a claim may begin.
+pub enum Begun {
+    /// It is entered. The token ends its guest.
+    Started(CancellationToken),
+    /// Its id runs here already: the claim table decides.
+    Busy,
+}
 
 struct Flight {
     fence: Fence,
@@ -48,7 +74,8 @@ impl Flights {
         let stop = CancellationToken::new();
         let receipts = receipt.into_iter().collect();
         let mut flight = Flight { fence, receipts, plugin, stop: stop.clone(), reason: None };
-        let mut flights = self.lock();
+        let mut maps = self.lock();
+        let flights = &mut maps.claimed;
         if let Some(last) = flights.remove(&id) {
             last.stop.cancel();
             flight.receipts.extend(last.receipts);
@@ -59,7 +86,7 @@ impl Flights {
 
     /// Re-attach a redelivery. Gives the receipt back if the task is not in flight.
     pub fn attach(&self, id: TaskId, receipt: Option<Receipt>) -> Result<(), Option<Receipt>> {
-        match self.lock().get_mut(&id) {
+        match self.lock().claimed.get_mut(&id) {
             Some(flight) => {
                 flight.receipts.extend(receipt);
                 Ok(())
@@ -70,7 +97,7 @@ impl Flights {
 
     /// Remove a task whose end is recorded (or was fenced). Nothing is left if it is not in flight under this fence.
     pub fn leave(&self, id: TaskId, fence: Fence) -> Landed {
-        let mut flights = self.lock();
+        let flights = &mut self.lock().claimed;
         match flights.get(&id) {
             Some(flight) if flight.fence == fence => flights
                 .remove(&id)
@@ -80,38 +107,85 @@ impl Flights {
         }
     }
 
+    /// Enter a run without a claim.
+    pub fn begin(&self, id: TaskId, fingerprint: [u8; 32], plugin: Arc<str>) -> Begun {
+        let mut maps = self.lock();
+        if maps.claimed.contains_key(&id) || maps.unclaimed.contains_key(&id) {
+            return Begun::Busy;
+        }
+        let stop = CancellationToken::new();
+        let early = Early { fingerprint, receipts: Vec::new(), plugin, stop: stop.clone(), reason: None };
+        maps.unclaimed.insert(id, early);
+        Begun::Started(stop)
+    }
+
+    /// Re-attach a redelivery to a run without a claim. Gives the receipt back if the same message does not run so.
+    pub fn attach_unclaimed(&self, id: TaskId, fingerprint: &[u8; 32], receipt: Receipt) -> Result<(), Receipt> {
+        match self.lock().unclaimed.get_mut(&id) {
+            Some(early) if early.fingerprint == *fingerprint => {
+                early.receipts.push(receipt);
+                Ok(())
+            }
+            _ => Err(receipt),
+        }
+    }
+
+    /// A run without a claim gets one: from now on it is in flight like any other.
+    pub fn claimed(&self, id: TaskId, fence: Fence, receipt: Option<Receipt>) {
+        let mut maps = self.lock();
+        let Some(early) = maps.unclaimed.remove(&id) else { return };
+        let Early { mut receipts, plugin, stop, reason, .. } = early;
+        receipts.extend(receipt);
+        let mut flight = Flight { fence, receipts, plugin: Some(plugin), stop, reason };
+        if let Some(last) = maps.claimed.remove(&id) {
+            last.stop.cancel();
+            flight.receipts.extend(last.receipts);
+        }
+        maps.claimed.insert(id, flight);
+    }
+
+    /// Remove a run that never got a claim, with the receipts of further deliveries.
+    pub fn over(&self, id: TaskId) -> Landed {
+        let early = self.lock().unclaimed.remove(&id);
+        early.map(|early| Landed { receipts: early.receipts, plugin: Some(early.plugin) }).unwrap_or_default()
+    }
+
     /// End a task's guest. Whether it is in flight.
     pub fn stop(&self, id: TaskId, reason: StopReason) -> bool {
-        self.lock().get_mut(&id).map(|flight| end(flight, reason)).is_some()
+        self.lock().claimed.get_mut(&id).map(|flight| end(&mut flight.reason, &flight.stop, reason)).is_some()
     }
 
     /// End every guest. How many.
     pub fn stop_all(&self, reason: StopReason) -> usize {
-        let mut flights = self.lock();
-        flights.values_mut().for_each(|flight| end(flight, reason));
-        flights.len()
+        let mut maps = self.lock();
+        maps.claimed.values_mut().for_each(|flight| end(&mut flight.reason, &flight.stop, reason));
+        maps.unclaimed.values_mut().for_each(|early| end(&mut early.reason, &early.stop, reason));
+        maps.claimed.len() + maps.unclaimed.len()
     }
 
     /// Why a task's guest was stopped.
     pub fn reason(&self, id: TaskId) -> StopReason {
-        self.lock().get(&id).and_then(|flight| flight.reason).unwrap_or(StopReason::Shutdown)
+        let maps = self.lock();
+        let claimed = maps.claimed.get(&id).and_then(|flight| flight.reason);
+        claimed.or_else(|| maps.unclaimed.get(&id)?.reason).unwrap_or(StopReason::Shutdown)
     }
 
     /// Tasks in flight.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        let maps = self.lock();
+        maps.claimed.len() + maps.unclaimed.len()
     }
 
     /// Entries are whole at every instruction that could panic, so a poisoned lock is still a good map.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskId, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, Maps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The first reason stands: a task that was cancelled stays cancelled when the host shuts down as well.
-fn end(flight: &mut Flight, reason: StopReason) {
-    flight.reason.get_or_insert(reason);
-    flight.stop.cancel();
+fn end(why: &mut Option<StopReason>, stop: &CancellationToken, reason: StopReason) {
+    why.get_or_insert(reason);
+    stop.cancel();
 }
 
 #[cfg(test)]

@@ -24,13 +24,18 @@ pub mod lease;
 mod owed;
 mod parked;
 mod receive;
+mod record;
 mod room;
 mod settle;
 pub mod spool;
+mod unclaimed;
+mod window;
+
+pub use window::WindowConfig;
 
 use crate::broker::{Broker, Source};
 use crate::db::Db;
-use crate::metrics::Metrics;
+use crate::metrics::{Leg, Metrics};
 use crate::registry::{Catalog, Isolation, MemoryBudget};
 use crate::task::HostId;
 use crate::task::limits::MessageLimits;
@@ -42,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,10 +83,14 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// Of these, at most so many for tasks of a queue: `[queues.NAME] slots`.
     pub queue_slots: BTreeMap<String, u32>,
+    /// How many deliveries are in hand.
+    pub window: WindowConfig,
     /// Tasks that may run in the isolation lane at once, each in a process of its own.
     pub lanes: u32,
     /// What a message is checked against.
     pub message_limits: MessageLimits,
+    /// How long a first attempt without effects may run before it is claimed; zero: every task is claimed before it runs.
+    pub claim_after: Duration,
     /// Snoozes of a task before it fails.
     pub max_snoozes: u32,
     /// How long running guests may go on after a shutdown began.
@@ -95,18 +105,22 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Deliveries that may be unacknowledged at once: those that run, those being settled, and as many in hand. A memory
-    /// bound too, since an AMQP client's buffer has none.
+    /// Guests of a queue that may run at once.
+    fn slots_of(&self, queue: &str) -> u32 {
+        self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots)
+    }
+
+    /// Deliveries of a queue that may be unacknowledged at once, as long as few run: as many in hand as run. A memory bound
+    /// too, since an AMQP client's buffer has none. [`window`] adds to it.
     pub fn prefetch(&self, queue: &str) -> u16 {
-        let slots = self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots);
-        u16::try_from(slots.saturating_mul(2)).unwrap_or(u16::MAX).max(2)
+        let slots = u16::try_from(self.slots_of(queue).saturating_mul(2)).unwrap_or(u16::MAX);
+        slots.clamp(2, self.window.least.max(2))
     }
 }
 
 /// The running path.
 pub struct Worker {
     shared: Arc<Shared>,
-    receivers: TaskTracker,
     pipeline: TaskTracker,
     consuming: Vec<Consuming>,
 }
@@ -132,6 +146,11 @@ pub(crate) struct Shared {
     pub lease: Lease,
     pub flights: flights::Flights,
     pub room: room::Room,
+    pub window: window::Window,
+    /// How each subscription is held while the database is away.
+    pub flows: receive::Flows,
+    /// What takes deliveries in; closed when the worker is.
+    pub receivers: TaskTracker,
     /// Cancelled: nothing new is taken in.
     pub closing: CancellationToken,
     /// Cancelled: what still waits for the database gives up.
@@ -152,6 +171,15 @@ pub enum Drained {
     },
 }
 
+impl Shared {
+    /// A delivery's run, or its claim, begins.
+    fn begun(&self, arrived: Instant) {
+        let waited = arrived.elapsed();
+        self.parts.metrics.leg(Leg::Wait, waited);
+        self.window.begun(waited);
+    }
+}
+
 impl Worker {
     /// Subscribe to every queue and begin.
     pub async fn start(
@@ -163,6 +191,9 @@ impl Worker {
         let shared = Arc::new(Shared {
             flights: flights::Flights::default(),
             room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone()),
+            window: window::Window::default(),
+            flows: receive::Flows::default(),
+            receivers: TaskTracker::new(),
             closing: CancellationToken::new(),
             hurry: CancellationToken::new(),
             database_trouble: watch::Sender::new(None),
@@ -170,38 +201,44 @@ impl Worker {
             parts,
             config,
         });
-        let (receivers, pipeline) = (TaskTracker::new(), TaskTracker::new());
+        let (receivers, pipeline) = (shared.receivers.clone(), TaskTracker::new());
 
         // Every channel is bounded by what the slots let in; the numbers only smooth hand-overs.
-        let depth = shared.config.slots.max(16) as usize * 2;
+        let depth = (shared.config.slots as usize * 2).max(1_024);
         let (claims, to_claim) = mpsc::channel(depth);
         let (ends, to_settle) = mpsc::channel(depth);
         let (acks, to_acknowledge) = mpsc::channel(depth);
         let (dead, to_bury) = mpsc::channel(depth);
+        let (records, to_record) = mpsc::channel(depth);
 
-        pipeline.spawn(claim::run(shared.clone(), to_claim, ends, acks.clone(), dead.clone()));
+        pipeline.spawn(claim::run(shared.clone(), to_claim, ends.clone(), acks.clone(), dead.clone()));
+        let recorded = record::Ways { claims: claims.clone(), ends: ends.clone(), acks: acks.clone() };
+        pipeline.spawn(record::run(shared.clone(), to_record, recorded));
+        let ways = unclaimed::Ways { claims: claims.clone(), records, ends };
         let spool = spool::Spool::new(shared.config.spool.clone(), shared.config.host);
         pipeline.spawn(settle::run(shared.clone(), to_settle, acks.clone(), spool));
         pipeline.spawn(dead::run(shared.clone(), to_bury, acks));
         pipeline.spawn(acknowledge::run(shared.clone(), to_acknowledge));
 
-        let (mut consuming, mut flows) = (Vec::new(), Vec::new());
+        let mut consuming = Vec::new();
         for queue in shared.config.queues.clone() {
             let queue: Arc<str> = queue.into();
             let prefetch = shared.config.prefetch(&queue);
             let tasks = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), prefetch).await?;
             let returned = shared.parts.broker.subscribe(Source::Returned(queue.clone()), 16).await?;
             consuming.push((queue.to_string(), tasks.confirmed.clone()));
-            flows.extend([tasks.flow.clone(), returned.flow.clone()]);
-            receivers.spawn(receive::tasks(shared.clone(), tasks, claims.clone(), dead.clone()));
+            for flow in [&tasks.flow, &returned.flow] {
+                shared.flows.add(flow.clone(), &shared.database_trouble);
+            }
+            receivers.spawn(receive::tasks(shared.clone(), tasks, ways.clone(), dead.clone(), shared.closing.clone()));
             receivers.spawn(receive::returned(shared.clone(), returned, claims.clone(), dead.clone()));
         }
         receivers.spawn(parked::run(shared.clone(), claims));
-        receivers.spawn(receive::hold(shared.clone(), flows));
-        drop(dead);
+        receivers.spawn(receive::hold(shared.clone()));
+        receivers.spawn(window::run(shared.clone(), ways, dead));
         receivers.close();
         pipeline.close();
-        Ok(Worker { shared, receivers, pipeline, consuming })
+        Ok(Worker { shared, pipeline, consuming })
     }
 
     /// What readiness looks at.
@@ -222,10 +259,10 @@ impl Worker {
     pub async fn drain(self) -> Drained {
         let shared = self.shared;
         shared.closing.cancel();
-        let grace = tokio::time::Instant::now() + shared.config.grace;
+        let grace = Instant::now() + shared.config.grace;
         let done = async {
             // A receiver that has a dead letter in hand waits for the database like everybody else.
-            self.receivers.wait().await;
+            shared.receivers.wait().await;
             self.pipeline.wait().await;
         };
         tokio::pin!(done);

@@ -115,6 +115,9 @@ mod tests {
         fn concurrency(&self) -> Option<u32> {
             None
         }
+        fn has_effects(&self) -> bool {
+            true
+        }
         fn timeout(&self) -> Duration {
             Duration::ZERO
         }

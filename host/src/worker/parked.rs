@@ -52,7 +52,7 @@ async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), 
             let asked = Instant::now();
             let candidate = tokio::select! {
                 biased;
-                candidate = consider(shared, Arc::new(task.message), task.queue.into(), slot) => candidate,
+                candidate = consider(shared, Arc::new(task.message), task.queue.into(), Some(0), slot) => candidate,
                 () = shared.closing.cancelled() => return Ok(()),
             };
             // Still not for us: its row says why already.

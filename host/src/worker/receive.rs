@@ -3,21 +3,24 @@
 use super::Shared;
 use super::candidate::{self, Candidate, consider};
 use super::dead::{Burial, death};
-use crate::broker::{Delivery, Flow, Receipt, Subscription};
+use super::unclaimed::{self, Ways};
+use crate::broker::{Delivery, FENCE, Flow, Receipt, Subscription};
 use crate::task::message::Envelope;
-use crate::task::{Failure, FailureKind, TaskMessage};
+use crate::task::{Failure, FailureKind, Fence, TaskMessage};
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-/// Receive the tasks of one queue until the worker closes.
+/// Receive tasks of one queue until `end`: at the latest when the worker closes.
 pub async fn tasks(
     shared: Arc<Shared>,
     mut subscription: Subscription,
-    claims: mpsc::Sender<Candidate>,
+    ways: Ways,
     dead: mpsc::Sender<Burial>,
+    end: CancellationToken,
 ) {
-    while let Some(delivery) = next(&shared, &mut subscription).await {
+    while let Some(delivery) = next(&end, &mut subscription).await {
         let message = match decode(&shared, &delivery) {
             Ok(message) => message,
             Err(rejection) => {
@@ -26,11 +29,13 @@ pub async fn tasks(
                 continue;
             }
         };
-        let Some(candidate) = admit(&shared, Arc::new(message), &delivery).await else {
+        let Some(candidate) = admit(&shared, Arc::new(message), &delivery, &end).await else {
             give_back(&shared, vec![delivery.receipt]).await;
             break;
         };
-        let _ = claims.send(candidate.with(delivery)).await;
+        if let Some(candidate) = unclaimed::begin(&shared, &ways, candidate, delivery) {
+            let _ = ways.claims.send(candidate).await;
+        }
     }
     leave(&shared, subscription).await;
 }
@@ -45,7 +50,7 @@ pub async fn returned(
     claims: mpsc::Sender<Candidate>,
     dead: mpsc::Sender<Burial>,
 ) {
-    while let Some(delivery) = next(&shared, &mut subscription).await {
+    while let Some(delivery) = next(&shared.closing, &mut subscription).await {
         let message = match decode(&shared, &delivery) {
             Ok(message) if message.id_given => Arc::new(message),
             Ok(_) => {
@@ -58,7 +63,7 @@ pub async fn returned(
             }
         };
         let candidate = match death(&delivery) {
-            "delivery_limit" => admit(&shared, message, &delivery).await,
+            "delivery_limit" => admit(&shared, message, &delivery, &shared.closing).await,
             why => Some(candidate::hopeless(message, delivery.source.queue().clone(), given_up(why))),
         };
         let Some(candidate) = candidate else {
@@ -71,18 +76,28 @@ pub async fn returned(
 }
 
 /// A slot and memory first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
-/// `None`: the worker closes.
-async fn admit(shared: &Shared, message: Arc<TaskMessage>, delivery: &Delivery) -> Option<Candidate> {
+/// `None`: it is to end.
+async fn admit(
+    shared: &Shared,
+    message: Arc<TaskMessage>,
+    delivery: &Delivery,
+    end: &CancellationToken,
+) -> Option<Candidate> {
     let queue = delivery.source.queue().clone();
     let admission = async {
         let slot = shared.room.slot(&queue).await;
-        consider(shared, message, queue, slot).await
+        consider(shared, message, queue, relayed(delivery), slot).await
     };
     tokio::select! {
         biased;
         candidate = admission => Some(candidate),
-        () = shared.closing.cancelled() => None,
+        () = end.cancelled() => None,
     }
+}
+
+/// The fence of its task's row, if a relay published it.
+fn relayed(delivery: &Delivery) -> Option<Fence> {
+    delivery.message.header(FENCE)?.parse().ok()
 }
 
 /// What a task ends with that the broker threw out of its queue.
@@ -92,22 +107,41 @@ fn given_up(why: &str) -> Failure {
         .with_detail(json!({"reason": why}))
 }
 
-async fn next(shared: &Shared, subscription: &mut Subscription) -> Option<Delivery> {
+async fn next(end: &CancellationToken, subscription: &mut Subscription) -> Option<Delivery> {
     tokio::select! {
         biased;
-        () = shared.closing.cancelled() => None,
+        () = end.cancelled() => None,
         delivery = subscription.deliveries.recv() => delivery,
+    }
+}
+
+/// The flows of all subscriptions that take tasks in.
+#[derive(Default)]
+pub struct Flows(Mutex<Vec<watch::Sender<Flow>>>);
+
+impl Flows {
+    /// Steer this one too, until its subscription is gone.
+    pub fn add(&self, flow: watch::Sender<Flow>, trouble: &watch::Sender<Option<String>>) {
+        let mut flows = self.lock();
+        steer(&flow, wanted(&trouble.borrow()));
+        flows.push(flow);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<watch::Sender<Flow>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // whole at every instruction
     }
 }
 
 /// While the database is away nothing new is taken in, and what was handed over stays unacknowledged where it is: giving it
 /// back would count against its delivery limit, and bring it here again. Until the worker closes; see [`leave`].
-pub async fn hold(shared: Arc<Shared>, flows: Vec<watch::Sender<Flow>>) {
+pub async fn hold(shared: Arc<Shared>) {
     let mut trouble = shared.database_trouble.subscribe();
     loop {
-        let wanted = if trouble.borrow_and_update().is_some() { Flow::Hold } else { Flow::Go };
-        for flow in &flows {
-            flow.send_if_modified(|flow| *flow != Flow::GiveBack && std::mem::replace(flow, wanted) != wanted);
+        {
+            let mut flows = shared.flows.lock();
+            let wanted = wanted(&trouble.borrow_and_update());
+            flows.retain(|flow| !flow.is_closed());
+            flows.iter().for_each(|flow| steer(flow, wanted));
         }
         tokio::select! {
             biased;
@@ -115,6 +149,14 @@ pub async fn hold(shared: Arc<Shared>, flows: Vec<watch::Sender<Flow>>) {
             changed = trouble.changed() => if changed.is_err() { return },
         }
     }
+}
+
+fn wanted(trouble: &Option<String>) -> Flow {
+    if trouble.is_some() { Flow::Hold } else { Flow::Go }
+}
+
+fn steer(flow: &watch::Sender<Flow>, wanted: Flow) {
+    flow.send_if_modified(|flow| *flow != Flow::GiveBack && std::mem::replace(flow, wanted) != wanted);
 }
 
 /// Stop consuming; what was handed over and not started goes back at once, for others.

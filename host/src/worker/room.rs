@@ -79,6 +79,11 @@ impl Room {
         u32::try_from(self.slots.available_permits()).unwrap_or(self.most)
     }
 
+    /// Slots that are taken, by tasks that run or are about to.
+    pub fn busy(&self) -> u32 {
+        self.busy.load(Ordering::Relaxed)
+    }
+
     /// Woken when a place of a limited plugin became free.
     pub fn freed(&self) -> &Notify {
         &self.freed

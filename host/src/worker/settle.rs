@@ -6,10 +6,10 @@
 use super::acknowledge::Done;
 use super::flights::Landed;
 use super::spool::Spool;
-use super::{Shared, batch};
-use crate::db::{Claimed, SettleAnswer};
+use super::{Leg, Shared, batch};
+use crate::db::SettleAnswer;
 use crate::task::settle::Usage;
-use crate::task::{Ended, Event, FailureKind, Fence, Settlement, TaskId, TaskMessage};
+use crate::task::{Ended, Event, FailureKind, Fence, Settlement, TaskId};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,23 +19,25 @@ use tokio::time::{Instant, sleep_until};
 
 /// About how many bytes one statement may take: outputs, logs and bodies of calls have limits of their own, and a whole batch of
 /// the largest would neither be sent within `database.timeout_seconds` nor, past a gigabyte, be taken at all.
-const STATEMENT_BYTES: usize = 16 << 20;
+pub const STATEMENT_BYTES: usize = 16 << 20;
 
 /// An attempt that has ended and is not recorded yet.
 pub struct End {
     /// What is to be recorded.
     pub settlement: Settlement,
+    /// When it ended.
+    pub at: Instant,
 }
 
 impl End {
     /// Claimed, and never entered a guest.
-    pub fn interrupted(message: &TaskMessage, claimed: &Claimed, reason: &str) -> End {
-        End { settlement: interrupted((message.id, claimed.fence, claimed.standing.attempt), reason) }
+    pub fn interrupted(claim: Claim, reason: &str) -> End {
+        End { settlement: interrupted(claim, reason), at: Instant::now() }
     }
 }
 
 /// A task, its claim and its attempt.
-type Claim = (TaskId, Fence, u32);
+pub type Claim = (TaskId, Fence, u32);
 
 fn interrupted((id, fence, attempt): Claim, reason: &str) -> Settlement {
     Settlement {
@@ -62,6 +64,7 @@ enum Waiting {
 /// Record until nobody sends any more.
 pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc::Sender<Done>, mut spool: Spool) {
     while let Some(batch) = batch::next(&mut ends).await {
+        let oldest = batch.iter().map(|end| end.at).min();
         let mut parts = VecDeque::from(settlements(batch));
         while let Some(part) = parts.pop_front() {
             if !record(&shared, &part, &acks).await {
@@ -69,6 +72,7 @@ pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc:
                 outlast(&shared, std::mem::take(&mut parts), &mut ends, &acks, &mut spool).await;
             }
         }
+        oldest.into_iter().for_each(|at| shared.parts.metrics.leg(Leg::Settle, at.elapsed()));
     }
 }
 
@@ -111,7 +115,7 @@ async fn record(shared: &Shared, settlements: &[Settlement], acks: &mpsc::Sender
             }
         }
         if !receipts.is_empty() {
-            let _ = acks.send(Done { id: Some(id), receipts }).await;
+            let _ = acks.send(Done::now(Some(id), receipts)).await;
         }
     }
     true

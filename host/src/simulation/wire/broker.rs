@@ -25,7 +25,7 @@ impl Wire {
     }
 }
 
-/// Hands deliveries on, each after a while. What is in hand when the reader goes is unacknowledged until its channel ends.
+/// Hands deliveries on, each after a while. What is in hand when the reader goes is given back.
 async fn carry(wire: Arc<Wire>, mut inner: Subscription, to: mpsc::Sender<Delivery>) {
     loop {
         let delivery = tokio::select! {
@@ -43,7 +43,9 @@ async fn carry(wire: Arc<Wire>, mut inner: Subscription, to: mpsc::Sender<Delive
             wire.broker.acknowledge(vec![Receipt::new(channel, tag)]).await;
         }
         tokio::time::sleep(wire.world.delay()).await;
-        if to.send(delivery).await.is_err() {
+        if let Err(unread) = to.send(delivery).await {
+            // The reader has gone, and its channel may live on: as a broker does with what was not read.
+            wire.broker.give_back(vec![unread.0.receipt]).await;
             return;
         }
         wire.step("s1 decoded", &id);

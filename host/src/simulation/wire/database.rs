@@ -92,6 +92,9 @@ impl Wire {
     }
 }
 
+/// Chances to die at a record: there are fewer of them than of settlements.
+const DEATHS: usize = 4;
+
 /// See [`Wire`].
 pub struct WireDb(pub Arc<Wire>);
 
@@ -154,6 +157,36 @@ impl Db for WireDb {
         });
         let answer = answer.await;
         wire.die_at("s6 crash");
+        wire.alive().await;
+        answer
+    }
+
+    async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
+        let wire = self.0.clone();
+        batch.iter().for_each(|recording| wire.step("s5 record", &recording.settlement.id));
+        (0..DEATHS).for_each(|_| wire.die_at("s5 record crash"));
+        wire.stall();
+        if wire.wedged.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let batch = batch.to_vec();
+        let at_work = wire.clone();
+        let answer = wire.call(async move |db| {
+            let mut answers = Vec::with_capacity(batch.len());
+            for recording in &batch {
+                let answer = db.record(host, std::slice::from_ref(recording)).await?.remove(0);
+                let name = match (&answer, recording.arrival.relayed) {
+                    (RecordAnswer::Recorded, None) => "s6 recorded",
+                    (RecordAnswer::Recorded, Some(_)) => "s6 recorded: relayed",
+                    _ => "s6 not recorded: there is a row",
+                };
+                at_work.step(name, &recording.settlement.id);
+                answers.push(answer);
+            }
+            Ok(answers)
+        });
+        let answer = answer.await;
+        (0..DEATHS).for_each(|_| wire.die_at("s6 record crash"));
         wire.alive().await;
         answer
     }

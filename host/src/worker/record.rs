@@ -1,0 +1,104 @@
+//! Record: ends of runs that were not claimed, in batches. What turns out to have a row goes through the claim table.
+
+use super::acknowledge::Done;
+use super::candidate::Candidate;
+use super::settle::{End, STATEMENT_BYTES};
+use super::unclaimed::{self, Unclaimed};
+use super::{Leg, Shared, batch};
+use crate::broker::Delivery;
+use crate::db::{Claimed, RecordAnswer, Recording};
+use crate::task::settle::Standing;
+use crate::task::{Arrival, Settlement};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A run without a claim that has ended.
+pub struct Ran {
+    /// What was asked, and what ran it.
+    pub arrival: Arrival,
+    /// The delivery it came in.
+    pub delivery: Delivery,
+    /// How it ended, under the first fence.
+    pub settlement: Settlement,
+    /// What its guest was told about the attempt.
+    pub standing: Standing,
+    /// When it began.
+    pub began: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// Ends its guest.
+    pub stop: CancellationToken,
+}
+
+impl Ran {
+    /// What the claim step is given, where its answer arrives, and what is to be settled then.
+    pub fn to_be_claimed(self) -> (Candidate, oneshot::Receiver<Claimed>, Settlement, Standing) {
+        let (unclaimed, answer) = Unclaimed::new(self.stop);
+        let candidate = Candidate::of(self.arrival, None).with(self.delivery);
+        (Candidate { unclaimed: Some(unclaimed), ..candidate }, answer, self.settlement, self.standing)
+    }
+
+    fn weight(&self) -> usize {
+        self.settlement.weight() + self.arrival.message.input.len()
+    }
+}
+
+/// Where an end leads.
+pub struct Ways {
+    /// To be claimed after all.
+    pub claims: mpsc::Sender<Candidate>,
+    /// Settled under a claim.
+    pub ends: mpsc::Sender<End>,
+    /// To be acknowledged.
+    pub acks: mpsc::Sender<Done>,
+}
+
+/// Record until every sender is gone.
+pub async fn run(shared: Arc<Shared>, mut ended: mpsc::Receiver<Ran>, ways: Ways) {
+    while let Some(batch) = batch::next(&mut ended).await {
+        for part in batch::parts(batch, STATEMENT_BYTES, Ran::weight) {
+            record(&shared, &ways, part).await;
+        }
+    }
+}
+
+async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
+    let recordings: Vec<Recording> = part
+        .iter()
+        .map(|ran| Recording {
+            arrival: ran.arrival.clone(),
+            settlement: ran.settlement.clone(),
+            ran: ran.began.elapsed(),
+        })
+        .collect();
+    let db = &shared.parts.db;
+    let call = || db.record(shared.config.host, &recordings);
+    let Some(answers) = batch::until_answered(shared, "record", call).await else {
+        return; // Never recorded: the broker delivers all of it again.
+    };
+    shared.config.settled.send_modify(|n| *n += 1);
+    let recorded = Instant::now();
+    for (ran, answer) in part.into_iter().zip(answers) {
+        let id = ran.settlement.id;
+        if answer != RecordAnswer::Recorded {
+            tracing::debug!(task = %id, ?answer, "not recorded at once: it goes through the claim table");
+            let (candidate, granted, settlement, standing) = ran.to_be_claimed();
+            tokio::spawn(unclaimed::under(granted, settlement, standing, ways.ends.clone()));
+            let _ = ways.claims.send(candidate).await;
+            continue;
+        }
+        let Settlement { ended, usage, calls, .. } = &ran.settlement;
+        let over = shared.flights.over(id);
+        if let Some(plugin) = &over.plugin {
+            let kind = ended.failure().map(|failure| failure.kind);
+            shared.parts.metrics.attempt(plugin, ended.event(), kind, usage, calls);
+        }
+        shared.parts.metrics.leg(Leg::Settle, recorded - ran.ended);
+        tracing::debug!(task = %id, event = %ended.event(), "recorded");
+        let mut receipts = over.receipts;
+        receipts.push(ran.delivery.receipt);
+        let _ = ways.acks.send(Done { id: Some(id), receipts, since: recorded }).await;
+    }
+}

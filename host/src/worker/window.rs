@@ -1,0 +1,192 @@
+//! How many deliveries this host has in hand.
+//!
+//! What is in hand and has not begun could begin on another host, so there should be little of it; yet a host that takes as
+//! many as it can run waits a round trip to broker and database for every one of them. So each queue has a small subscription
+//! that is always there, and further ones of [`WindowConfig::step`] deliveries each:
+//!
+//! - as many as it takes to hold what runs: a delivery stays unacknowledged until its task has ended;
+//! - and [`WindowConfig::ahead`] more while deliveries begin at once, many in a short time. They go as soon as one has to
+//!   wait, and what has not begun by then goes back to the broker.
+//!
+//! No queue gets more than twice its slots.
+
+use super::dead::Burial;
+use super::unclaimed::Ways;
+use super::{Shared, receive};
+use crate::broker::{BrokerError, Source};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// How often the window is looked at while something begins.
+const PERIOD: Duration = Duration::from_millis(100);
+/// A delivery that waited for longer before it began had to wait.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Periods without a beginning after which further subscriptions go.
+const IDLE: u32 = 20;
+
+/// How large the window may be.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowConfig {
+    /// Deliveries of the subscription that is always there.
+    pub least: u16,
+    /// Deliveries of each further one.
+    pub step: u16,
+    /// Further subscriptions while deliveries begin at once.
+    pub ahead: u16,
+    /// Beginnings in a tenth of a second that make it so.
+    pub brisk: u32,
+}
+
+impl WindowConfig {
+    /// For a host on which so many guests compute at once.
+    pub fn of(computing: u32) -> WindowConfig {
+        let least = u16::try_from(computing.saturating_mul(2)).unwrap_or(u16::MAX).clamp(2, 1_024);
+        WindowConfig { least, step: 256, ahead: 4, brisk: computing.max(8) }
+    }
+}
+
+/// What has begun lately, on all queues.
+#[derive(Default)]
+pub struct Window {
+    begun: AtomicU32,
+    /// The longest wait, in microseconds.
+    waited: AtomicU64,
+    stirred: Notify,
+}
+
+impl Window {
+    /// A delivery that waited so long has begun.
+    pub fn begun(&self, waited: Duration) {
+        self.waited.fetch_max(waited.as_micros().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        if self.begun.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.stirred.notify_one();
+        }
+    }
+
+    /// Beginnings since the last look, and the longest wait among them.
+    fn look(&self) -> (u32, Duration) {
+        let begun = self.begun.swap(0, Ordering::Relaxed);
+        (begun, Duration::from_micros(self.waited.swap(0, Ordering::Relaxed)))
+    }
+}
+
+/// Whether deliveries begin at once, judged period by period.
+#[derive(Debug, Default)]
+struct Pace {
+    brisk: bool,
+    idle: u32,
+}
+
+impl Pace {
+    fn next(&mut self, (begun, waited): (u32, Duration), least: u32) {
+        self.idle = if begun == 0 { self.idle + 1 } else { 0 };
+        if waited > PATIENCE || self.idle >= IDLE {
+            self.brisk = false;
+        } else if begun >= least {
+            self.brisk = true;
+        }
+    }
+
+    /// Nothing is expected to happen: no look is due before something begins.
+    fn is_quiet(&self) -> bool {
+        self.idle >= IDLE
+    }
+}
+
+/// Further subscriptions that a queue is to have.
+fn further(config: &WindowConfig, slots: u32, busy: u32, brisk: bool) -> usize {
+    let (least, step) = (u32::from(config.least), u32::from(config.step.max(1)));
+    let most = slots.saturating_mul(2).saturating_sub(least) / step;
+    let running = (busy.saturating_mul(2).min(busy.saturating_add(least / 2))).saturating_sub(least).div_ceil(step);
+    let ahead = if brisk { u32::from(config.ahead) } else { 0 };
+    (running + ahead).min(most) as usize
+}
+
+/// Keep the further subscriptions of all queues until the worker closes.
+pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
+    let mut pace = Pace::default();
+    let mut queues: Vec<(Arc<str>, Vec<CancellationToken>)> =
+        shared.config.queues.iter().map(|queue| (queue.as_str().into(), Vec::new())).collect();
+    loop {
+        let quiet = pace.is_quiet() && queues.iter().all(|(_, further)| further.is_empty());
+        tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => return,
+            () = shared.window.stirred.notified(), if quiet => {}
+            () = tokio::time::sleep(PERIOD), if !quiet => {}
+        }
+        pace.next(shared.window.look(), shared.config.window.brisk);
+        for (queue, subscriptions) in &mut queues {
+            let slots = shared.config.slots_of(queue);
+            let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.brisk);
+            while subscriptions.len() > wanted {
+                subscriptions.pop().into_iter().for_each(|end| end.cancel());
+            }
+            while subscriptions.len() < wanted {
+                let end = shared.closing.child_token();
+                if let Err(error) = subscribe(&shared, queue, &ways, &dead, &end).await {
+                    tracing::debug!(%error, %queue, "no further subscription");
+                    break;
+                }
+                subscriptions.push(end);
+            }
+        }
+    }
+}
+
+async fn subscribe(
+    shared: &Arc<Shared>,
+    queue: &Arc<str>,
+    ways: &Ways,
+    dead: &mpsc::Sender<Burial>,
+    end: &CancellationToken,
+) -> Result<(), BrokerError> {
+    let step = shared.config.window.step;
+    let subscription = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), step).await?;
+    shared.flows.add(subscription.flow.clone(), &shared.database_trouble);
+    let receive = receive::tasks(shared.clone(), subscription, ways.clone(), dead.clone(), end.clone());
+    shared.receivers.spawn(receive);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: WindowConfig = WindowConfig { least: 64, step: 256, ahead: 4, brisk: 32 };
+
+    #[test]
+    fn further_subscriptions_hold_what_runs_and_reach_ahead_while_deliveries_begin_at_once() {
+        for (slots, busy, brisk, expected) in [
+            (10_000, 0, false, 0),
+            (10_000, 32, false, 0),
+            (10_000, 100, false, 1),
+            (10_000, 32, true, 4),
+            (10_000, 1_000, false, 4),
+            (10_000, 10_000, false, 39),
+            (32, 32, true, 0),
+            (200, 200, true, 1),
+        ] {
+            assert_eq!(further(&CONFIG, slots, busy, brisk), expected, "{slots} {busy} {brisk}");
+        }
+    }
+
+    #[test]
+    fn many_that_begin_at_once_widen_the_window_and_one_that_waits_narrows_it() {
+        let (ms, mut pace) = (Duration::from_millis, Pace::default());
+        pace.next((31, ms(1)), 32);
+        assert!(!pace.brisk, "few");
+        pace.next((32, ms(1)), 32);
+        assert!(pace.brisk);
+        pace.next((5, ms(100)), 32);
+        assert!(pace.brisk, "few again, and none of them waited");
+        pace.next((500, ms(300)), 32);
+        assert!(!pace.brisk);
+        pace.next((500, ms(0)), 32);
+        (0..IDLE).for_each(|_| pace.next((0, ms(0)), 32));
+        assert!(!pace.brisk && pace.is_quiet());
+    }
+}
