@@ -3,7 +3,7 @@
 use super::room::{Place, Slot};
 use super::{Shared, execute};
 use crate::broker::Delivery;
-use crate::registry::{Reservation, Resolved, Runner};
+use crate::registry::{Reservation, Resolved, Runner, Turn};
 use crate::task::{Arrival, Failure, Runnable, TaskMessage, WaitCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Ready {
     pub place: Place,
     /// Its memory.
     pub memory: Arc<Reservation>,
+    /// Its turn, which has not begun.
+    pub turn: Arc<Turn>,
 }
 
 /// Can it run here? With everything that it needs, for which it may have to wait in line; or it is to be parked.
@@ -42,9 +44,14 @@ pub async fn consider(shared: &Shared, message: Arc<TaskMessage>, queue: Arc<str
     let (runnable, ready) = match find(shared, &message, slot) {
         Err(not_here) => (not_here, None),
         Ok((runner, place)) => {
-            let bytes = shared.room.owed().reserves(message.id, &*runner);
-            let memory = Arc::new(shared.room.memory().reserve(bytes).await);
-            (here(&message, &*runner), Some(Ready { runner, place, memory }))
+            let (owed, budget) = (shared.room.owed(), shared.room.memory());
+            let bytes = owed.reserves(message.id, &*runner);
+            let memory = Arc::new(match owed.is_owed(message.id, &*runner) {
+                true => budget.reserve_whole(bytes).await,
+                false => budget.reserve(bytes).await,
+            });
+            let turn = Arc::new(shared.room.turns().admit().await);
+            (here(&message, &*runner), Some(Ready { runner, place, memory, turn }))
         }
     };
     Candidate { arrival: Arrival { message, queue, runnable }, ready, delivery: None, second_look: false }
@@ -74,7 +81,7 @@ fn here(message: &TaskMessage, runner: &dyn Runner) -> Runnable {
         version: runner.version().clone(),
         digest: runner.digest().clone(),
         max_attempts: message.max_attempts(Some(runner.retry().max_attempts)),
-        allowed: execute::allowed(message, runner) + execute::SETTLED_WITHIN,
+        allowed: execute::BEGUN_WITHIN + execute::allowed(message, runner) + execute::SETTLED_WITHIN,
         lane: true, // as far as this one alone is concerned; see `claim`
     }
 }

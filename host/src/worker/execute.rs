@@ -4,7 +4,7 @@ use super::Shared;
 use super::candidate::Ready;
 use super::settle::End;
 use crate::db::Claimed;
-use crate::registry::{self, Job, Reservation, Runner};
+use crate::registry::{self, Job, Runner};
 use crate::task::settle::{Report, Usage, Verdict};
 use crate::task::{Failure, FailureKind, Settlement, TaskMessage, settle};
 use futures_util::FutureExt;
@@ -19,6 +19,10 @@ const WEDGED: Duration = Duration::from_secs(10);
 /// How long an end that is known may take to be recorded while the database answers. With [`allowed`] it is the hard deadline
 /// of an attempt: past it the host is wedged, whatever its lease says.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a claimed task waits for its turn. Past it, it goes back to its queue: those that it waits for compute for longer than
+/// those before them.
+pub const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The longest that a run may take here before it is given up.
 pub fn allowed(message: &TaskMessage, runner: &dyn Runner) -> Duration {
@@ -35,12 +39,13 @@ pub fn spawn(
     ready: Ready,
     stop: CancellationToken,
 ) {
-    let Ready { runner, place, memory } = ready;
+    let Ready { runner, place, memory, turn } = ready;
     let shared = shared.clone();
     let guests = shared.parts.guests.clone();
     let lane = claimed.standing.isolated.then(|| shared.room.try_lane());
     guests.spawn(async move {
-        let job = job(&message, &claimed, stop, memory.clone());
+        let mut job = job(&message, &claimed, stop.clone());
+        (job.memory, job.turn) = (Some(memory.clone()), Some(turn.clone()));
         let allowed = allowed(&message, &*runner);
         // Two batches may have found the same place free: then the later one waits for it.
         let lane = match lane {
@@ -48,6 +53,18 @@ pub fn spawn(
             Some(lane) => lane,
             None => None,
         };
+        let begun = tokio::select! {
+            biased;
+            // The sandbox ends it before it enters the guest.
+            () = stop.cancelled() => true,
+            begun = tokio::time::timeout(BEGUN_WITHIN, turn.begin()) => begun.is_ok(),
+        };
+        if !begun {
+            drop((place, lane, memory, turn, job));
+            let reason = "the tasks before it computed for longer than it may wait for its turn";
+            let _ = ends.send(End::interrupted(&message, &claimed, reason)).await;
+            return;
+        }
         let run = async {
             match &lane {
                 // The child's memory is counted nowhere, so all that it may use is held here. Where that is not free now it
@@ -68,7 +85,7 @@ pub fn spawn(
             Err(_) => broken(format!("the run did not end within {allowed:?}, {WEDGED:?} past its time-out")),
         };
         // The guest's memory is gone: the next may start while this one is being recorded.
-        drop((place, lane, memory));
+        drop((place, lane, memory, turn));
         let no_memory = matches!(report.verdict, Verdict::NoMemory { .. });
         let reason = shared.flights.reason(message.id);
         let chance = (shared.parts.chance)();
@@ -100,7 +117,7 @@ pub fn spawn(
     });
 }
 
-fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken, memory: Arc<Reservation>) -> Job {
+fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken) -> Job {
     // The deadline is a time of day and the run is measured by this process's own clock: translate once, by the
     // database's time of the claim, so that a host whose clock is wrong is right all the same.
     let deadline = message.options.deadline.map(|deadline| {
@@ -117,7 +134,8 @@ fn job(message: &TaskMessage, claimed: &Claimed, stop: CancellationToken, memory
         timeout: message.options.timeout_seconds.map(|s| Duration::from_secs(s.into())),
         deadline,
         stop,
-        memory: Some(memory),
+        memory: None,
+        turn: None,
         on_log: None,
     }
 }
