@@ -20,10 +20,10 @@ use std::time::Duration;
 const MOST_SLOTS: u32 = 10_000;
 /// A guest that waits occupies far less than this; one that computes reserves more, and others wait for it.
 const MIB_PER_SLOT: u64 = 1;
-/// Mappings of a slot: its stack and its guard page, and three to four of a linear memory in use.
-const MAPPINGS_PER_SLOT: u64 = 6;
+/// Mappings of four slots: of each its stack, its guard page, and a little more than four of a linear memory in use.
+const MAPPINGS_OF_FOUR: u64 = 25;
 /// Mappings of the rest of the process.
-const MAPPINGS_BESIDE: u64 = 2_000;
+const MAPPINGS_BESIDE: u64 = 1_000;
 /// Guests that compute, for each core. More than one, since a guest may block its thread in short host calls, and so that
 /// there is always one at hand.
 const COMPUTING_PER_CORE: u32 = 16;
@@ -182,7 +182,7 @@ fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker
         );
         return Err(Problem::invalid(key, &read.origin(key), what));
     }
-    let mapped = machine.mappings.saturating_sub(MAPPINGS_BESIDE) / MAPPINGS_PER_SLOT;
+    let mapped = machine.mappings.saturating_sub(MAPPINGS_BESIDE).saturating_mul(4) / MAPPINGS_OF_FOUR;
     let slots = (memory_mib / MIB_PER_SLOT).min(mapped).max(1);
     let slots = u32::try_from(slots).map_or(MOST_SLOTS, |slots| slots.min(MOST_SLOTS));
     let slots = read.number_or_auto("worker.slots", 1..=MOST_SLOTS, slots)?;

@@ -307,7 +307,7 @@ fn automatic_slots_fit_the_addresses_and_the_mappings_of_a_process() {
     };
     assert_eq!(slots(1 << 20, u64::MAX), 10_000, "addresses");
     assert_eq!(slots(1 << 20, 65_530), 10_000);
-    assert_eq!(slots(1 << 20, 32_000), 5_000, "mappings");
+    assert_eq!(slots(1 << 20, 32_000), 4_960, "mappings");
     assert_eq!(slots(1 << 20, 100), 1);
 }
 

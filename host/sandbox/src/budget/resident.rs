@@ -1,6 +1,7 @@
 //! The memory that this process occupies.
 
-/// Returns the bytes that this process has in memory or in swap, if the system reports them (`/proc/self/status`).
+/// Returns the bytes that this process has in memory or in swap and that are its own, if the system reports them
+/// (`/proc/self/status`). Pages of files are not counted: they are shared by all guests of a plugin, and the system can drop them.
 pub(super) fn measure() -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
@@ -10,7 +11,7 @@ fn parse(status: &str) -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
     };
-    Some((kib("VmRSS:")? + kib("VmSwap:")?) << 10)
+    Some((kib("RssAnon:")? + kib("RssShmem:")? + kib("VmSwap:")?) << 10)
 }
 
 #[cfg(test)]
@@ -18,14 +19,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resident_and_swapped_memory_are_added() {
-        assert_eq!(parse("Name:\tx\nVmRSS:\t    2048 kB\nVmSwap:\t  1024 kB\n"), Some(3 << 20));
+    fn resident_and_swapped_memory_are_added_without_pages_of_files() {
+        let status = "Name:\tx\nRssAnon:\t    2048 kB\nRssFile:\t 512 kB\nRssShmem:\t 1024 kB\nVmSwap:\t  1024 kB\n";
+        assert_eq!(parse(status), Some(4 << 20));
     }
 
     #[test]
     fn a_status_without_one_of_the_numbers_is_no_measurement() {
-        assert_eq!(parse("VmRSS:\t 2048 kB\n"), None);
-        assert_eq!(parse("VmRSS:\t many kB\nVmSwap:\t 0 kB\n"), None);
+        assert_eq!(parse("RssAnon:\t 2048 kB\nRssShmem:\t 0 kB\n"), None);
+        assert_eq!(parse("RssAnon:\t many kB\nRssShmem:\t 0 kB\nVmSwap:\t 0 kB\n"), None);
     }
 
     #[cfg(target_os = "linux")]
