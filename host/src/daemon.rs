@@ -8,6 +8,7 @@ mod again;
 mod build;
 mod connect;
 mod data_folder;
+mod files;
 mod grants;
 pub mod isolation;
 mod readiness;
@@ -23,7 +24,7 @@ use crate::config::{Ack, Settings};
 use crate::db::{DbError, HostRecord};
 use crate::maintenance::{self, MaintenanceConfig};
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, MemoryBudget, Registry};
+use crate::registry::{Catalog, MemoryBudget, Registry, Turns};
 use crate::shutdown::Requests;
 use crate::telemetry;
 use crate::worker::lease::{Keeper, Lease};
@@ -90,6 +91,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    files::raise(settings.worker.slots);
     let mut requests = Requests::listen().map_err(configuration)?;
     let host = uuid::Uuid::now_v7();
     let name = build::host_name();
@@ -117,9 +119,10 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let wake = Arc::new(tokio::sync::Notify::new());
     let settled = tokio::sync::watch::Sender::new(0);
     let remote: Arc<OnceLock<Remote>> = Arc::default();
-    let memory = MemoryBudget::new(settings.worker.memory_mib << 20);
+    let memory = MemoryBudget::measured(settings.worker.memory_mib << 20);
+    let turns = Turns::new(settings.worker.computing);
     let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let metrics = Arc::new(Metrics::new(settings.worker.slots, busy.clone(), memory.clone()));
+    let metrics = Arc::new(Metrics::new(settings.worker.slots, busy.clone(), memory.clone(), turns.clone()));
     let state = api::ApiState::new(api::Parts {
         db: db.clone(),
         catalog: catalog.clone(),
@@ -162,6 +165,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         isolation: Arc::new(isolation::Children::new(again)),
         guests: guests.handle.clone(),
         memory,
+        turns,
         metrics,
         chance: Arc::new(rand::random::<f64>),
     };
@@ -177,7 +181,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             .map(|(name, _)| name.clone())
             .collect(),
         spool: Some(folder.path().join("spool")),
-        window: WindowConfig::of(settings.worker.slots.min(32)),
+        window: WindowConfig::of(settings.worker.computing.min(settings.worker.slots)),
         lanes: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         message_limits: settings.message_limits(),
         claim_after: settings.worker.claim_after,

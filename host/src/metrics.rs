@@ -5,7 +5,7 @@
 //! attempts have it. Labels are bounded: plugins' names are those of plugins that are installed and ran, the other words are
 //! fixed.
 
-use crate::registry::MemoryBudget;
+use crate::registry::{MemoryBudget, Turns};
 use crate::task::settle::{Call, Usage};
 use crate::task::{Event, FailureKind};
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -86,6 +86,12 @@ struct Called {
     result: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Doing {
+    /// `computing` or `waiting`.
+    state: &'static str,
+}
+
 type Seconds = Family<Of, Counter<f64, AtomicU64>>;
 type Level = Gauge<i64, AtomicI64>;
 
@@ -104,15 +110,17 @@ pub struct Metrics {
     memory_interruptions: Counter,
     legs: [Histogram; Leg::ALL.len()],
     slots_busy: Level,
+    guests: Family<Doing, Level>,
     memory_reserved: Level,
     memory_waiting: Level,
     busy: Arc<AtomicU32>,
     memory: MemoryBudget,
+    turns: Turns,
 }
 
 impl Metrics {
-    /// Everything at zero. `busy` and `memory` are read when somebody asks.
-    pub fn new(slots: u32, busy: Arc<AtomicU32>, memory: MemoryBudget) -> Metrics {
+    /// Everything at zero. `busy`, `memory` and `turns` are read when the metrics are.
+    pub fn new(slots: u32, busy: Arc<AtomicU32>, memory: MemoryBudget, turns: Turns) -> Metrics {
         let peaks: fn() -> Histogram = || Histogram::new(PEAKS);
         let legs: Family<OfLeg, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(LEAST_LEG, 1.5, LEG_BUCKETS)));
@@ -130,10 +138,12 @@ impl Metrics {
             memory_interruptions: Counter::default(),
             legs: Leg::ALL.map(|leg| legs.get_or_create(&OfLeg { leg: leg.as_str() }).clone()),
             slots_busy: Level::default(),
+            guests: Family::default(),
             memory_reserved: Level::default(),
             memory_waiting: Level::default(),
             busy,
             memory,
+            turns,
         };
         metrics.register(slots);
         let help = "Parts of a task's way through this host: wait, claim, run, settle, acknowledge";
@@ -161,16 +171,18 @@ impl Metrics {
         to.register_with_unit("peak_memory", help, bytes(), self.peak_memory.clone());
         let help = "Attempts that were interrupted because worker.memory_mib had no more for them";
         to.register("memory_interruptions", help, self.memory_interruptions.clone());
-        to.register("slots", "Tasks that may run at once", all);
+        to.register("slots", "Tasks that may be in memory at once", all);
         to.register(
             "slots_busy",
             "Slots that are taken, by tasks that run or wait for memory",
             self.slots_busy.clone(),
         );
+        let help = "Guests in memory, by whether they compute or wait in a call";
+        to.register("guests", help, self.guests.clone());
         to.register_with_unit("memory_budget", "worker.memory_mib", bytes(), budget);
-        let help = "Of it, what is reserved for tasks or drawn by them";
+        let help = "Of it, what computing guests have reserved or drawn, and what waiting guests occupy";
         to.register_with_unit("memory_reserved", help, bytes(), self.memory_reserved.clone());
-        to.register("memory_waiting", "Tasks that wait for memory", self.memory_waiting.clone());
+        to.register("memory_waiting", "Tasks that wait for memory, to begin or to go on", self.memory_waiting.clone());
     }
 
     /// An attempt's end was recorded.
@@ -208,6 +220,10 @@ impl Metrics {
     /// All of it, as a scraper reads it; see [`MEDIA_TYPE`].
     pub fn text(&self) -> String {
         self.slots_busy.set(self.busy.load(Ordering::Relaxed).into());
+        let guests = self.turns.guests();
+        for (state, number) in [("computing", guests.computing), ("waiting", guests.waiting)] {
+            self.guests.get_or_create(&Doing { state }).set(number.into());
+        }
         self.memory_reserved.set(level(self.memory.total() - self.memory.free()));
         self.memory_waiting.set(self.memory.waiting().try_into().unwrap_or(i64::MAX));
         let mut out = String::new();
@@ -234,7 +250,7 @@ mod tests {
     #[test]
     fn what_was_recorded_is_summed_by_plugin_and_levels_are_read_when_asked() {
         let (busy, memory) = (Arc::new(AtomicU32::new(0)), MemoryBudget::new(1 << 20));
-        let metrics = Metrics::new(4, busy.clone(), memory.clone());
+        let metrics = Metrics::new(4, busy.clone(), memory.clone(), Turns::new(2));
         let usage = Usage {
             llm_tokens: 9,
             wall_us: 1_500_000,
@@ -277,6 +293,8 @@ mod tests {
             "agentry_memory_interruptions_total 1",
             "agentry_slots 4",
             "agentry_slots_busy 3",
+            "agentry_guests{state=\"computing\"} 0",
+            "agentry_guests{state=\"waiting\"} 0",
             "agentry_memory_budget_bytes 1048576",
             "agentry_memory_reserved_bytes 65536",
             "agentry_memory_waiting 0",

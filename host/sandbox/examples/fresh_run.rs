@@ -77,6 +77,7 @@ fn invocation(input: &Arc<str>) -> Invocation {
         labels: Vec::new(),
         limits: Limits::default(),
         memory: None,
+        turn: None,
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,

@@ -31,8 +31,12 @@ const TABLES_PER_MODULE: u32 = 3;
 /// Tables of all modules of a component.
 const TABLES_PER_COMPONENT: u32 = 8;
 
-/// What stays mapped of a used slot, in bytes, where the kernel can tell which pages were touched.
-const KEEP_RESIDENT_BYTES: usize = 16 * MIB as usize;
+/// What stays mapped of a used slot, in bytes, where the kernel can tell which pages were touched: a part of what all slots may
+/// keep after a time at which all were in use, and at most so much.
+const KEEP_RESIDENT_BYTES: u64 = 16 * MIB;
+const ALL_KEEP_RESIDENT_BYTES: u64 = 1_024 * MIB;
+/// The least that is kept: what a small guest touches.
+const LEAST_KEPT_BYTES: u64 = 128 << 10;
 
 /// The address space of a 32-bit memory. Reserved whole, the processor checks every access, and compiled code need not.
 const RESERVATION_BYTES: u64 = 1 << 32;
@@ -219,15 +223,18 @@ fn engine_config(pool: &Pool, config: &SandboxConfig) -> Config {
     // Only together: kept pages without the scan are cleared whether they were touched or not, which is slower than
     // giving them back.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pooling
-            .pagemap_scan(Enabled::Yes)
-            .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-            .table_keep_resident(KEEP_RESIDENT_BYTES);
+        pooling.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(kept(slots)).table_keep_resident(kept(slots));
     }
 
     let mut engine = compiler_config(config.source_lines);
     engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
     engine
+}
+
+/// What stays mapped of a slot that is not in use, in whole pages of the system.
+fn kept(slots: u32) -> usize {
+    let kept = (ALL_KEEP_RESIDENT_BYTES / u64::from(slots)).clamp(LEAST_KEPT_BYTES, KEEP_RESIDENT_BYTES);
+    usize::try_from(kept & !0xffff).unwrap_or(0)
 }
 
 /// Everything that compiled code depends on, and so what a compiler in another process has to agree on.
@@ -306,6 +313,13 @@ mod tests {
     fn an_engine_for_a_thousand_slots_fits_an_ordinary_machine() {
         let config = SandboxConfig { slots: 1_000, ..SandboxConfig::default() };
         Sandbox::new(config).unwrap();
+    }
+
+    #[test]
+    fn a_pool_of_many_slots_keeps_less_of_each() {
+        assert_eq!((kept(1), kept(64)), (16 << 20, 16 << 20));
+        assert_eq!(kept(1_000), 1 << 20);
+        assert_eq!(kept(10_000), 128 << 10);
     }
 
     #[test]

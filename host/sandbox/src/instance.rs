@@ -1,6 +1,6 @@
 //! The store of one run: built fresh, used once, dropped.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// When the attempt is over, whatever the guest does.
     pub(crate) end: Instant,
     pub(crate) cpu: CpuMeter,
+    /// The guest has yielded because the epoch ended, and computes on.
+    pub(crate) yielded: AtomicBool,
 }
 
 /// Why the host ended a run that had done nothing wrong by itself yet.
@@ -122,6 +124,11 @@ impl Shared {
         Defence::Stop.stands() && self.stop.is_cancelled()
     }
 
+    /// Whether the poll that is over ended because the guest yielded. Asked once after each.
+    pub(crate) fn has_yielded(&self) -> bool {
+        self.yielded.swap(false, Ordering::Relaxed)
+    }
+
     /// Its time is over.
     pub(crate) fn is_over(&self) -> bool {
         Defence::WallClock.stands() && Instant::now() >= self.end
@@ -170,7 +177,10 @@ impl State {
     fn tick(&self) -> wasmtime::Result<UpdateDeadline> {
         match self.shared.halted() {
             Some(halt) => Err(halt.into()),
-            None if Defence::Yield.stands() => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+            None if Defence::Yield.stands() => {
+                self.shared.yielded.store(true, Ordering::Relaxed);
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            }
             None => Ok(UpdateDeadline::Continue(1)),
         }
     }

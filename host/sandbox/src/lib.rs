@@ -29,6 +29,8 @@ mod outcome;
 mod plugin;
 mod run;
 mod streams;
+mod turns;
+mod watch;
 
 pub use access::{Access, Buckets, BudgetError, Budgets, Memories, Remembered, Spending, StoreError};
 pub use bodies::{Bodies, Body};
@@ -43,3 +45,4 @@ pub use outcome::Outcome;
 pub use plugin::{Grants, LoadError, Plugin, digest};
 pub use run::{Invocation, Ran, Usage};
 pub use streams::{Level, LogLine, LogSink, Stream};
+pub use turns::{Guests, Turn, Turns};

@@ -1,13 +1,9 @@
 //! One run: a fresh store, the guest within its limits, and how it ended.
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
-use agentry_defence::Defence;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +22,8 @@ use crate::limits::Limits;
 use crate::outcome::{self, Outcome};
 use crate::plugin::{Loaded, Plugin};
 use crate::streams::{Log, LogLine, LogSink, lock};
+use crate::turns::Turn;
+use crate::watch::{Broken, Holds, contained, watched};
 
 /// One attempt at one task.
 pub struct Invocation {
@@ -49,6 +47,9 @@ pub struct Invocation {
     /// budget, and where nothing is the run ends as [`Outcome::NoMemory`]. It is let go of after the store is dropped.
     /// `None`: there is no such budget.
     pub memory: Option<Arc<Reservation>>,
+    /// Its turn to compute, which has begun. It is free for others while the guest waits in a host call. `None`: guests that
+    /// compute are not counted.
+    pub turn: Option<Arc<Turn>>,
     /// The task's deadline: the nearer of this and `limits.timeout` ends the run.
     pub deadline: Option<Instant>,
     /// When cancelled, the guest is stopped where it is.
@@ -108,12 +109,6 @@ struct Place<'a> {
     _memories: SemaphorePermit<'a>,
 }
 
-/// Why a body did not come to its end.
-enum Broken {
-    Halted(Halt),
-    Panicked(String),
-}
-
 impl Plugin {
     /// Runs the component once, in a fresh instance. Never panics and never fails: every ending is in the answer. A full
     /// pool makes it wait. Dropping the future stops the guest.
@@ -134,7 +129,7 @@ impl Plugin {
         };
 
         // Outlives the store, whichever way this future ends: what is given back is free indeed.
-        let memory = invocation.memory;
+        let holds = Holds { memory: invocation.memory, turn: invocation.turn };
         let began = Instant::now();
         let own_end = began.checked_add(limits.timeout.min(FAR)).unwrap_or(began);
         let end = invocation.deadline.map_or(own_end, |deadline| deadline.min(own_end));
@@ -144,6 +139,7 @@ impl Plugin {
             stop: invocation.stop,
             end,
             cpu: CpuMeter::new(limits.cpu),
+            yielded: AtomicBool::new(false),
         });
         let mut labels = invocation.labels;
         labels.sort();
@@ -152,8 +148,15 @@ impl Plugin {
         let calls = Calls::keeping(invocation.bodies);
         let allowance = Allowance::new(calls.clone(), invocation.access.budgets.clone());
         let engine = &plugin.sandbox.engine;
-        let store =
-            instance::store(engine, &limits, memory.clone(), context, invocation.access, allowance, shared.clone());
+        let store = instance::store(
+            engine,
+            &limits,
+            holds.memory.clone(),
+            context,
+            invocation.access,
+            allowance,
+            shared.clone(),
+        );
         let mut store = match store {
             Ok(store) => store,
             Err(error) => return unstarted(Outcome::Fault(Fault::internal(format!("failed to {error:#}")))),
@@ -168,7 +171,7 @@ impl Plugin {
         let mut usage = Usage::default();
         let ended = {
             let mut body = Box::pin(call(plugin, &mut store, task, began, &mut usage.instantiate));
-            let ended = watched(&shared, body.as_mut()).await;
+            let ended = watched(&shared, &holds, body.as_mut()).await;
             // A guest that waits in a host call is unwound here.
             match (contained(|| drop(body)), ended) {
                 (Ok(()), ended) => ended,
@@ -184,7 +187,7 @@ impl Plugin {
         let under_way = lock(&calls).unfinished();
         let refused = store.data().meter.refused;
         let dropped = contained(|| drop(store));
-        drop((place, memory));
+        drop((place, holds));
 
         let ended = match (dropped, ended) {
             (Err(panic), Ok(_)) => Err(Broken::Panicked(panic)),
@@ -258,56 +261,6 @@ async fn place<'a>(plugin: &'a Loaded, invocation: &Invocation) -> Result<Place<
         () = tokio::time::sleep_until(deadline) => Err(Halt::Timeout),
         place = waiting => place,
     }
-}
-
-/// Polls the guest, and between polls looks at what may end it: the stop token, the CPU time, the wall clock. While the
-/// guest computes, the epoch's callback looks at the same, and yields to here.
-async fn watched<F: Future>(shared: &Shared, mut body: Pin<&mut F>) -> Result<F::Output, Broken> {
-    let mut stopped = pin!(shared.stop.cancelled());
-    let mut over = pin!(tokio::time::sleep_until(shared.end));
-    poll_fn(|cx| {
-        let halt = |halt| Poll::Ready(Err(Broken::Halted(halt)));
-        if shared.is_stopped() {
-            return halt(Halt::Stopped);
-        }
-        if shared.is_over() {
-            return halt(Halt::Timeout);
-        }
-        shared.cpu.begin();
-        let polled = contained(|| body.as_mut().poll(cx));
-        shared.cpu.end();
-        match polled {
-            Ok(Poll::Ready(output)) => return Poll::Ready(Ok(output)),
-            Ok(Poll::Pending) => {}
-            Err(panic) => return Poll::Ready(Err(Broken::Panicked(panic))),
-        }
-        if shared.cpu.is_spent() {
-            return halt(Halt::Cpu);
-        }
-        // Last, so that the many guests that end in their first poll never register a timer.
-        if stopped.as_mut().poll(cx).is_ready() && Defence::Stop.stands() {
-            return halt(Halt::Stopped);
-        }
-        if over.as_mut().poll(cx).is_ready() && Defence::WallClock.stands() {
-            return halt(Halt::Timeout);
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Runs host code whose panic must stay within this run.
-fn contained<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    if !Defence::Panics.stands() {
-        return Ok(code());
-    }
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned());
-        text.unwrap_or_else(|| "without a message".to_owned())
-    })
 }
 
 /// `under_way` is the call of a capability that had not come back, if there was one.

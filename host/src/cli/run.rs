@@ -65,6 +65,7 @@ impl Run {
             deadline: None,
             stop: stop.clone(),
             memory: None,
+            turn: None,
             on_log: Some(Arc::new(show)),
         };
         let interrupt = async {

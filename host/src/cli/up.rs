@@ -30,7 +30,7 @@ pub struct Up {
     /// A logical queue to consume; may be repeated.
     #[arg(long, value_name = "NAME")]
     queue: Vec<String>,
-    /// Guests that may run at once.
+    /// Guests that may be in memory at once.
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
 }

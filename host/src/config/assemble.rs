@@ -16,11 +16,17 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Slots are bound by processors (guests that wait cost none, so there are many) and by memory. A slot's part of the memory
-/// is some three times what a small guest reserves by itself: the rest is there to grow into, and what a slot may keep
-/// resident when it is not in use is no more either.
-const SLOTS_PER_CORE: u64 = 16;
-const MIB_PER_SLOT: u64 = 16;
+/// The most guests in memory: their linear memories reserve 4 GiB of addresses each, and a process has 128 TiB.
+const MOST_SLOTS: u32 = 10_000;
+/// A guest that waits occupies far less than this; one that computes reserves more, and others wait for it.
+const MIB_PER_SLOT: u64 = 1;
+/// Mappings of four slots: of each its stack, its guard page, and a little more than four of a linear memory in use.
+const MAPPINGS_OF_FOUR: u64 = 25;
+/// Mappings of the rest of the process.
+const MAPPINGS_BESIDE: u64 = 1_000;
+/// Guests that compute, for each core. More than one, since a guest may block its thread in short host calls, and so that
+/// there is always one at hand.
+const COMPUTING_PER_CORE: u32 = 16;
 
 pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings, ConfigError> {
     let mut read = Reader::new(&mut layers);
@@ -176,11 +182,14 @@ fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker
         );
         return Err(Problem::invalid(key, &read.origin(key), what));
     }
-    let automatic = (u64::from(machine.cores) * SLOTS_PER_CORE).min(memory_mib / MIB_PER_SLOT).clamp(1, 10_000);
-    // Clamped to 10,000 in the line above.
-    let automatic = u32::try_from(automatic).unwrap_or(10_000);
+    let mapped = machine.mappings.saturating_sub(MAPPINGS_BESIDE).saturating_mul(4) / MAPPINGS_OF_FOUR;
+    let slots = (memory_mib / MIB_PER_SLOT).min(mapped).max(1);
+    let slots = u32::try_from(slots).map_or(MOST_SLOTS, |slots| slots.min(MOST_SLOTS));
+    let slots = read.number_or_auto("worker.slots", 1..=MOST_SLOTS, slots)?;
+    let computing = machine.cores.saturating_mul(COMPUTING_PER_CORE).clamp(1, MOST_SLOTS);
+    let computing = read.number_or_auto("worker.computing", 1..=MOST_SLOTS, computing)?;
     let claim_after = Duration::from_millis(read.number("worker.claim_after_ms", 0..=10_000u64)?);
-    Ok(Worker { slots: read.number_or_auto("worker.slots", 1..=10_000u32, automatic)?, memory_mib, claim_after })
+    Ok(Worker { slots, computing, memory_mib, claim_after })
 }
 
 fn retry(read: &mut Reader) -> Result<Retry, Problem> {

@@ -153,8 +153,10 @@ pub struct Api {
 /// `[worker]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Worker {
-    /// Tasks that run at once.
+    /// Guests in memory at once, computing or waiting.
     pub slots: u32,
+    /// Guests that compute before another may begin.
+    pub computing: u32,
     /// Memory for all guests together, in MiB; at least the ceiling of one.
     pub memory_mib: u64,
     /// How long a first attempt without effects may run before it is claimed; zero: every task is claimed before it runs.
@@ -247,6 +249,8 @@ pub struct Machine {
     pub cores: u32,
     /// Memory that this process may use, in MiB.
     pub memory_mib: u64,
+    /// Mappings that a process may have: `vm.max_map_count`.
+    pub mappings: u64,
 }
 
 impl Machine {
@@ -268,7 +272,8 @@ impl Machine {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => 2_048,
         };
-        Machine { cores, memory_mib }
+        let mappings = read("/proc/sys/vm/max_map_count").trim().parse().unwrap_or(u64::MAX);
+        Machine { cores, memory_mib, mappings }
     }
 }
 

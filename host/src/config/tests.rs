@@ -7,7 +7,7 @@ use std::path::Path;
 mod calls;
 mod outside;
 
-const MACHINE: Machine = Machine { cores: 4, memory_mib: 8_192 };
+const MACHINE: Machine = Machine { cores: 4, memory_mib: 8_192, mappings: 65_530 };
 
 /// A folder with an `agentry.toml`, and what else is read.
 struct Setup {
@@ -286,16 +286,29 @@ fn a_deadline_beyond_half_of_the_consumer_timeout_is_refused() {
 }
 
 #[test]
-fn slots_follow_from_cores_and_the_memory_budget() {
+fn slots_follow_from_the_memory_budget_and_turns_from_cores() {
     let auto = Setup::new("").settings();
-    assert_eq!((auto.worker.slots, auto.worker.memory_mib), (64, 4_096));
+    assert_eq!((auto.worker.slots, auto.worker.computing, auto.worker.memory_mib), (4_096, 64, 4_096));
     let small = Setup::new("[worker]\nmemory_mib = 160\n[limits.max]\nmemory_mib = 160").settings();
-    assert_eq!((small.worker.slots, small.worker.memory_mib), (10, 160));
+    assert_eq!((small.worker.slots, small.worker.computing, small.worker.memory_mib), (160, 64, 160));
     let large = Setup::new("[limits.max]\nmemory_mib = 4096").env("AGENTRY_WORKER_MEMORY_MIB", "auto").settings();
     assert_eq!(large.worker.memory_mib, 4_096, "half of the machine's");
     let mut tight = Setup::new("");
     tight.sources.machine.memory_mib = 600;
     assert_eq!(tight.settings().worker.memory_mib, 512, "one task at the ceiling always has room");
+}
+
+#[test]
+fn automatic_slots_fit_the_addresses_and_the_mappings_of_a_process() {
+    let slots = |memory_mib, mappings| {
+        let mut setup = Setup::new("");
+        (setup.sources.machine.memory_mib, setup.sources.machine.mappings) = (memory_mib, mappings);
+        setup.settings().worker.slots
+    };
+    assert_eq!(slots(1 << 20, u64::MAX), 10_000, "addresses");
+    assert_eq!(slots(1 << 20, 65_530), 10_000);
+    assert_eq!(slots(1 << 20, 32_000), 4_960, "mappings");
+    assert_eq!(slots(1 << 20, 100), 1);
 }
 
 #[test]

@@ -70,7 +70,7 @@ mod tests {
                     model = 'm'\n[folders]\ncorpus = '.'\n";
         let file = folder.path().join("agentry.toml");
         std::fs::write(&file, text).unwrap();
-        let machine = crate::config::Machine { cores: 1, memory_mib: 4_096 };
+        let machine = crate::config::Machine { cores: 1, memory_mib: 4_096, mappings: 65_530 };
         let cwd = folder.path().to_owned();
         let sources = crate::config::Sources { file: Some(file), flags: Vec::new(), env: Vec::new(), cwd, machine };
         let settings = Settings::load(&sources).unwrap();

@@ -217,6 +217,7 @@ async fn run(settings: &Settings, order: Order, stop: CancellationToken) -> Resu
         stop,
         // Its parent holds all that it may use.
         memory: None,
+        turn: None,
         on_log: None,
     };
     Ok(runner.run(job).await)

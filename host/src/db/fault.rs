@@ -78,6 +78,18 @@ impl Fault {
         self.class() == Some(Class::Contention)
     }
 
+    /// Whether the connection is gone: whether the statement was carried out is not known.
+    pub fn is_connection_lost(&self) -> bool {
+        use sqlx::Error as E;
+        match self {
+            Fault::Sql(E::Io(_) | E::Tls(_) | E::Protocol(_) | E::BeginFailed) => true,
+            // The server ends the session: `admin_shutdown`, `crash_shutdown`, `idle_session_timeout` (appendix A of the
+            // Postgres manual).
+            Fault::Sql(E::Database(error)) => matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P05")),
+            _ => false,
+        }
+    }
+
     /// The reason alone, for an answer about one row.
     pub fn reason(&self) -> String {
         match self {

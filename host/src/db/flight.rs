@@ -34,6 +34,18 @@ impl<DB: Database> Clone for Line<DB> {
 }
 
 impl<DB: Database> Line<DB> {
+    /// A connection that answers. Those that the server closed meanwhile are dropped.
+    async fn tested(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
+        loop {
+            let mut connection = self.acquire(limit).await?;
+            match connection.ping().await {
+                Ok(()) => return Ok(connection),
+                // The pool shrinks with each of these, and a new connection proves itself when it is made.
+                Err(_) => drop(connection.detach()),
+            }
+        }
+    }
+
     async fn acquire(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
         match self.pool.acquire().await {
             Ok(connection) => Ok(connection),
@@ -54,11 +66,21 @@ impl<DB: Database> Line<DB> {
     }
 }
 
+/// Whether a connection is tried before an operation is given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is: the operation may not be repeatable, and a server that restarted is not to cost it.
+    Tested,
+    /// It is not: the operation is called again and again, a round trip each time would show, and it gives the right answer
+    /// when it is repeated. If the connection turns out to be gone, it is repeated on one that was tried.
+    Repeatable,
+}
+
 /// Run `operation` on a connection of `line` within `limit`. `what` names it in errors.
 pub(super) async fn fly<DB, T, F>(
     line: &Line<DB>,
     limit: Duration,
-    what: &'static str,
+    (what, trust): (&'static str, Trust),
     operation: F,
 ) -> Result<T, DbError>
 where
@@ -68,13 +90,22 @@ where
 {
     let line = line.clone();
     let flight = tokio::spawn(async move {
-        let mut connection = line.acquire(limit).await?;
+        let mut connection = match trust {
+            Trust::Tested => line.tested(limit).await?,
+            Trust::Repeatable => line.acquire(limit).await?,
+        };
         let mut tries = 1;
         loop {
             match tokio::time::timeout(limit * 2, operation(&mut connection)).await {
                 Ok(Err(fault)) if fault.is_contention() && tries < TRIES => {
                     tracing::debug!(what, tries, reason = %fault.reason(), "somebody was in the way, trying again");
                     tokio::time::sleep(Duration::from_millis(rand::random_range(1..20u64 << tries))).await;
+                    tries += 1;
+                }
+                Ok(Err(fault)) if fault.is_connection_lost() && trust == Trust::Repeatable && tries == 1 => {
+                    tracing::debug!(what, reason = %fault.reason(), "the connection was gone; repeated on another");
+                    drop(connection.detach());
+                    connection = line.tested(limit).await?;
                     tries += 1;
                 }
                 Ok(result) => return result,
@@ -112,7 +143,7 @@ mod tests {
     }
 
     async fn one(line: &Line<Sqlite>) -> Result<(), DbError> {
-        fly(line, Duration::from_secs(10), "ask", |c| {
+        fly(line, Duration::from_secs(10), ("ask", Trust::Tested), |c| {
             Box::pin(async move { Ok(sqlx::query("SELECT 1").execute(c).await.map(drop)?) })
         })
         .await
@@ -122,7 +153,7 @@ mod tests {
     async fn an_operation_that_never_ends_gives_its_caller_and_its_place_in_the_pool_back() {
         let (_folder, line) = line();
         let error =
-            fly(&line, Duration::from_millis(50), "hang", |_| Box::pin(std::future::pending::<Result<(), _>>()))
+            fly(&line, Duration::from_millis(50), ("hang", Trust::Tested), |_| Box::pin(std::future::pending::<Result<(), _>>()))
                 .await
                 .unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("hang"), "{error}");
@@ -133,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn an_operation_that_panics_is_a_defect_and_harms_no_other() {
         let (_folder, line) = line();
-        let error = fly(&line, Duration::from_secs(10), "trip", |_| {
+        let error = fly(&line, Duration::from_secs(10), ("trip", Trust::Tested), |_| {
             Box::pin(async { if true { panic!("tripped") } else { Ok(()) } })
         })
         .await

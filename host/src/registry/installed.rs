@@ -145,6 +145,7 @@ impl Runner for Installed {
             labels: job.labels.into_iter().collect(),
             limits,
             memory: job.memory,
+            turn: job.turn,
             deadline: job.deadline,
             stop: job.stop,
             on_log,

@@ -31,7 +31,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
-pub use agentry_sandbox::{Compiler, MemoryBudget, Reservation, compile};
+pub use agentry_sandbox::{Compiler, MemoryBudget, Reservation, Turn, Turns, compile};
 pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
 pub use installed::Installed;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
@@ -181,6 +181,8 @@ pub struct Job {
     /// Its part of `worker.memory_mib`: more is drawn from what is free of it, and where nothing is the verdict is
     /// `NoMemory`. `None`: only the plugin's own limit holds.
     pub memory: Option<Arc<Reservation>>,
+    /// Its turn to compute, which has begun: free for others while the guest waits in a host call. `None`: it is not counted.
+    pub turn: Option<Arc<Turn>>,
     /// Sees the lines before the report does, for a person who watches.
     pub on_log: Option<LogSink>,
 }

@@ -110,6 +110,7 @@ fn unknown(registry: &Registry, plugin: &str) -> Vec<String> {
 fn job(input: &str) -> Job {
     Job {
         memory: None,
+        turn: None,
         id: uuid::Uuid::from_u128(1),
         attempt: 1,
         max_attempts: 3,

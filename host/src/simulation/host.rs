@@ -7,7 +7,7 @@ use crate::broker::Broker;
 use crate::db::{Db, HostRecord, Retention};
 use crate::maintenance::{self, MaintenanceConfig};
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, MemoryBudget};
+use crate::registry::{Catalog, MemoryBudget, Turns};
 use crate::task::HostId;
 use crate::task::limits::MessageLimits;
 use crate::worker::lease::{Keeper, Lease};
@@ -61,6 +61,8 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         tokio::time::sleep(again).await;
     }
     let memory = MemoryBudget::new(world.swarm.memory);
+    // Fewer than may be in memory, so that claimed tasks wait for their turn.
+    let turns = Turns::new(world.swarm.slots.div_ceil(2));
     let chance = world.clone();
     let parts = worker::Parts {
         broker: broker.clone(),
@@ -68,8 +70,9 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         catalog,
         isolation: Arc::new(Lane(wire.clone())),
         guests: tokio::runtime::Handle::current(),
-        metrics: Arc::new(Metrics::new(world.swarm.slots, busy.clone(), memory.clone())),
+        metrics: Arc::new(Metrics::new(world.swarm.slots, busy.clone(), memory.clone(), turns.clone())),
         memory,
+        turns,
         chance: Arc::new(move || chance.chance.fraction()),
     };
     let config = WorkerConfig {

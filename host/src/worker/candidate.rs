@@ -4,7 +4,7 @@ use super::room::{Place, Slot};
 use super::unclaimed::Unclaimed;
 use super::{Shared, execute};
 use crate::broker::Delivery;
-use crate::registry::{Reservation, Resolved, Runner};
+use crate::registry::{Reservation, Resolved, Runner, Turn};
 use crate::task::{Arrival, Failure, Fence, Runnable, TaskMessage, WaitCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub struct Ready {
     pub place: Place,
     /// Its memory.
     pub memory: Arc<Reservation>,
+    /// Its turn, which has not begun.
+    pub turn: Arc<Turn>,
 }
 
 /// Can it run here? With everything that it needs, for which it may have to wait in line; or it is to be parked.
@@ -56,9 +58,14 @@ pub async fn consider(
     let (runnable, ready) = match find(shared, &message, slot) {
         Err(not_here) => (not_here, None),
         Ok((runner, place)) => {
-            let bytes = shared.room.owed().reserves(message.id, &*runner);
-            let memory = Arc::new(shared.room.memory().reserve(bytes).await);
-            (here(&message, &*runner), Some(Ready { runner, place, memory }))
+            let (owed, budget) = (shared.room.owed(), shared.room.memory());
+            let bytes = owed.reserves(message.id, &*runner);
+            let memory = Arc::new(match owed.is_owed(message.id, &*runner) {
+                true => budget.reserve_whole(bytes).await,
+                false => budget.reserve(bytes).await,
+            });
+            let turn = Arc::new(shared.room.turns().admit().await);
+            (here(&message, &*runner), Some(Ready { runner, place, memory, turn }))
         }
     };
     Candidate::of(Arrival { message, queue, runnable, relayed }, ready)
@@ -87,7 +94,7 @@ fn here(message: &TaskMessage, runner: &dyn Runner) -> Runnable {
         version: runner.version().clone(),
         digest: runner.digest().clone(),
         max_attempts: message.max_attempts(Some(runner.retry().max_attempts)),
-        allowed: execute::allowed(message, runner) + execute::SETTLED_WITHIN,
+        allowed: execute::BEGUN_WITHIN + execute::allowed(message, runner) + execute::SETTLED_WITHIN,
         lane: true, // as far as this one alone is concerned; see `claim`
     }
 }

@@ -4,10 +4,11 @@ use super::{Leg, Shared};
 use super::candidate::Ready;
 use super::settle::End;
 use crate::db::Claimed;
-use crate::registry::{self, Job, Reservation, Runner};
+use crate::registry::{self, Job, Reservation, Runner, Turn};
 use crate::task::settle::{Report, Standing, Usage, Verdict};
-use crate::task::{Failure, FailureKind, Fence, Settlement, TaskMessage, settle};
+use crate::task::{Failure, FailureKind, Fence, Runnable, Settlement, TaskMessage, WaitCode, settle};
 use futures_util::FutureExt;
+use serde_json::json;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,10 @@ const WEDGED: Duration = Duration::from_secs(10);
 /// How long an end that is known may take to be recorded while the database answers. With [`allowed`] it is the hard deadline
 /// of an attempt: past it the host is wedged, whatever its lease says.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a claimed task waits for its turn. Past it, it goes back to its queue: those that it waits for compute for longer than
+/// those before them.
+pub const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The longest that a run may take here before it is given up.
 pub fn allowed(message: &TaskMessage, runner: &dyn Runner) -> Duration {
@@ -36,7 +41,7 @@ pub fn spawn(
     ready: Ready,
     stop: CancellationToken,
 ) {
-    let Ready { runner, place, memory } = ready;
+    let Ready { runner, place, memory, turn } = ready;
     let shared = shared.clone();
     let guests = shared.parts.guests.clone();
     let lane = claimed.standing.isolated.then(|| shared.room.try_lane());
@@ -48,13 +53,20 @@ pub fn spawn(
             Instant::now() + left
         });
         let claim = (claimed.fence, claimed.standing);
-        let job = job(&message, (Some(claimed.fence), claimed.standing), deadline, stop, memory.clone());
+        let job = job(&message, (Some(claimed.fence), claimed.standing), deadline, stop.clone(), (memory.clone(), turn.clone()));
         // Two batches may have found the same place free: then the later one waits for it.
         let lane = match lane {
             Some(None) => Some(shared.room.lane().await),
             Some(lane) => lane,
             None => None,
         };
+        if !is_begun(&turn, &stop).await {
+            drop((place, lane, memory, turn, job));
+            let reason = "the tasks before it computed for longer than it may wait for its turn";
+            let claim = (message.id, claimed.fence, claimed.standing.attempt);
+            let _ = ends.send(End::interrupted(claim, reason)).await;
+            return;
+        }
         let run = async {
             match &lane {
                 // The child's memory is counted nowhere, so all that it may use is held here. Where that is not free now it
@@ -68,11 +80,26 @@ pub fn spawn(
         };
         let report = watched(&*runner, &message, run).await;
         // The guest's memory is gone: the next may start while this one is being recorded.
-        drop((place, lane, memory));
+        drop((place, lane, memory, turn));
         let settlement = settlement(&shared, &message, &*runner, claim, report);
         // The settle step ends only after every sender is gone.
         let _ = ends.send(End { settlement, at: Instant::now() }).await;
     });
+}
+
+/// Waits for a turn. False: it did not come in time.
+pub async fn is_begun(turn: &Turn, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        // The sandbox ends it before it enters the guest.
+        () = stop.cancelled() => true,
+        begun = tokio::time::timeout(BEGUN_WITHIN, turn.begin()) => begun.is_ok(),
+    }
+}
+
+/// Why a task without a turn is parked.
+pub fn no_turn() -> Runnable {
+    Runnable::NotHere { code: WaitCode::NoSlot, detail: json!({"limit": "worker.computing"}) }
 }
 
 /// A run that ends in time and does not panic. The sandbox answers for everything a guest does and ends it in time. A panic,
@@ -127,7 +154,7 @@ pub fn job(
     (fence, standing): (Option<Fence>, Standing),
     deadline: Option<Instant>,
     stop: CancellationToken,
-    memory: Arc<Reservation>,
+    (memory, turn): (Arc<Reservation>, Arc<Turn>),
 ) -> Job {
     Job {
         id: message.id,
@@ -140,6 +167,7 @@ pub fn job(
         deadline,
         stop,
         memory: Some(memory),
+        turn: Some(turn),
         on_log: None,
     }
 }

@@ -36,7 +36,7 @@ pub use window::WindowConfig;
 use crate::broker::{Broker, Source};
 use crate::db::Db;
 use crate::metrics::{Leg, Metrics};
-use crate::registry::{Catalog, Isolation, MemoryBudget};
+use crate::registry::{Catalog, Isolation, MemoryBudget, Turns};
 use crate::task::HostId;
 use crate::task::limits::MessageLimits;
 use crate::task::settle::StopReason;
@@ -66,6 +66,8 @@ pub struct Parts {
     pub guests: tokio::runtime::Handle,
     /// Memory for all guests together: `worker.memory_mib`.
     pub memory: MemoryBudget,
+    /// Turns to compute: `worker.computing`.
+    pub turns: Turns,
     /// Where what happens is counted.
     pub metrics: Arc<Metrics>,
     /// Uniform in 0..1, for jitter.
@@ -79,7 +81,7 @@ pub struct WorkerConfig {
     pub host: HostId,
     /// Logical queues to consume.
     pub queues: Vec<String>,
-    /// Guests that may run at once.
+    /// Guests that may be in memory at once.
     pub slots: u32,
     /// Of these, at most so many for tasks of a queue: `[queues.NAME] slots`.
     pub queue_slots: BTreeMap<String, u32>,
@@ -190,7 +192,8 @@ impl Worker {
     ) -> Result<Worker, crate::broker::BrokerError> {
         let shared = Arc::new(Shared {
             flights: flights::Flights::default(),
-            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone()),
+            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone())
+                .with_turns(parts.turns.clone()),
             window: window::Window::default(),
             flows: receive::Flows::default(),
             receivers: TaskTracker::new(),

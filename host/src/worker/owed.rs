@@ -34,10 +34,14 @@ impl Owed {
     /// What a run of this task reserves, in bytes: no more than its plugin's limit.
     pub fn reserves(&self, task: TaskId, runner: &dyn Runner) -> u64 {
         let (reserve, limit) = (runner.memory_reserve().min(runner.memory_limit()), runner.memory_limit());
+        if self.is_owed(task, runner) { limit } else { reserve }
+    }
+
+    /// Whether a run of this task has to be given all that it may use, and to keep it.
+    pub fn is_owed(&self, task: TaskId, runner: &dyn Runner) -> bool {
         let memory = self.lock();
-        let whole = memory.tasks.contains_key(&task)
-            || memory.plugins.get(runner.name()).is_some_and(|then| *then == runner.memory_reserve());
-        if whole { limit } else { reserve }
+        memory.tasks.contains_key(&task)
+            || memory.plugins.get(runner.name()).is_some_and(|then| *then == runner.memory_reserve())
     }
 
     /// It was interrupted for memory.

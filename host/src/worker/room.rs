@@ -1,12 +1,13 @@
-//! Room for guests: slots of the host, of each queue with a share of its own, and of each plugin with a concurrency limit; and
-//! memory for all of them together.
+//! Room for guests: slots of the host, of each queue with a share of its own, and of each plugin with a concurrency limit;
+//! memory for all of them together; and turns to compute, which guests that wait in a host call do not take.
 //!
-//! A slot is taken first, then the plugin's, and memory last. Whoever waits for memory keeps its slots. That holds up nobody who
-//! could run: memory is given in the order of asking, so that no other would be let in before. And it ends: memory is held by
-//! those alone who run, have all their slots, and end by themselves.
+//! A slot is taken first, then the plugin's, then memory, and the admission to a turn last. A task that waits for memory or a turn
+//! keeps what it has. That delays no task that could run: memory and turns are given in the order of asking, so that no other
+//! would be let in before. And it ends: memory is held by tasks that run, have all their slots, and end by themselves or lend it
+//! while they wait; turns are held by guests that compute.
 
 use super::owed::Owed;
-use crate::registry::MemoryBudget;
+use crate::registry::{MemoryBudget, Turns};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ pub struct Room {
     plugins: Arc<Mutex<HashMap<Arc<str>, u32>>>,
     freed: Arc<Notify>,
     memory: MemoryBudget,
+    turns: Turns,
     owed: Owed,
 }
 
@@ -60,8 +62,19 @@ impl Room {
             plugins: Arc::default(),
             freed: Arc::default(),
             memory,
+            turns: Turns::new(u32::MAX),
             owed: Owed::default(),
         }
+    }
+
+    /// With these turns. Without, any number of guests computes at once.
+    pub fn with_turns(self, turns: Turns) -> Room {
+        Room { turns, ..self }
+    }
+
+    /// Turns to compute.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Memory for all guests together.

@@ -107,11 +107,19 @@ pub fn begin(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, delivery: 
 fn spawn(shared: Arc<Shared>, ways: Ways, arrival: Arrival, ready: Ready, delivery: Delivery, stop: CancellationToken) {
     let guests = shared.parts.guests.clone();
     guests.spawn(async move {
-        let Ready { runner, place, memory } = ready;
+        let Ready { runner, place, memory, turn } = ready;
+        if !execute::is_begun(&turn, &stop).await {
+            let candidate = Candidate::of(Arrival { runnable: execute::no_turn(), ..arrival }, None).with(delivery);
+            drop((place, memory, turn));
+            // It is parked, for whichever host can run it next.
+            let (unclaimed, _) = Unclaimed::new(stop);
+            let _ = ways.claims.send(Candidate { unclaimed: Some(unclaimed), ..candidate }).await;
+            return;
+        }
         let (message, began) = (arrival.message.clone(), Instant::now());
         shared.begun(delivery.arrived);
         let standing = first(&message, &*runner);
-        let job = execute::job(&message, (None, standing), None, stop.clone(), memory.clone());
+        let job = execute::job(&message, (None, standing), None, stop.clone(), (memory.clone(), turn.clone()));
         let mut run = std::pin::pin!(execute::watched(&*runner, &message, runner.run(job)));
         let early = tokio::select! {
             biased;
@@ -120,7 +128,7 @@ fn spawn(shared: Arc<Shared>, ways: Ways, arrival: Arrival, ready: Ready, delive
         };
         match early {
             Ok(report) => {
-                drop((place, memory));
+                drop((place, memory, turn));
                 let settlement = execute::settlement(&shared, &message, &*runner, (1, standing), report);
                 let ran = Ran { arrival, delivery, settlement, standing, began, ended: Instant::now(), stop };
                 ended(&shared, &ways, ran).await;
@@ -130,7 +138,7 @@ fn spawn(shared: Arc<Shared>, ways: Ways, arrival: Arrival, ready: Ready, delive
                 let candidate = Candidate { unclaimed: Some(unclaimed), ..Candidate::of(arrival, None).with(delivery) };
                 // Sent while the guest goes on: the claim step may be behind, and gone only after every sender is.
                 let (report, _) = tokio::join!(run, ways.claims.send(candidate));
-                drop((place, memory));
+                drop((place, memory, turn));
                 let settlement = execute::settlement(&shared, &message, &*runner, (1, standing), report);
                 under(answer, settlement, standing, ways.ends).await;
             }

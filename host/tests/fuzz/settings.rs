@@ -212,7 +212,7 @@ fn load(folder: &Path, written: &Written) -> Result<Settings, String> {
         flags: written.flags.iter().map(|(key, flag, v)| FlagValue { key, flag, values: vec![v.clone()] }).collect(),
         env: written.env.iter().map(|(name, value)| (os(name), os(value))).collect(),
         cwd: folder.to_owned(),
-        machine: Machine { cores: 4, memory_mib: 8_192 },
+        machine: Machine { cores: 4, memory_mib: 8_192, mappings: 65_530 },
     };
     Settings::load(&sources).map_err(|error| {
         assert!(!error.problems().is_empty());

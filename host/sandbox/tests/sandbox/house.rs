@@ -39,6 +39,7 @@ pub fn invocation(input: &str) -> Invocation {
         labels: Vec::new(),
         limits: Limits { cpu: Duration::from_secs(10), timeout: PATIENCE, ..Limits::default() },
         memory: None,
+        turn: None,
         deadline: None,
         stop: CancellationToken::new(),
         on_log: None,

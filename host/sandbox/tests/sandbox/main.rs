@@ -14,3 +14,4 @@ mod logs;
 mod runs;
 mod sections;
 mod traps;
+mod waiting;

@@ -5,7 +5,7 @@ use crate::broker::*;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{ClaimAnswer, DbOptions, HostRecord};
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, Job, MemoryBudget, PluginInfo, Resolved, Runner, Served};
+use crate::registry::{Catalog, Job, MemoryBudget, PluginInfo, Resolved, Runner, Served, Turns};
 use crate::task::settle::{Call, Report, Usage};
 use crate::task::{Arrival, Ended, PluginRef, RetryPolicy, Runnable, Settlement};
 use async_trait::async_trait;
@@ -52,7 +52,7 @@ impl Site {
         let stopped = Arc::new(std::sync::Mutex::new(Vec::new()));
         let counting = Counting::default();
         let (published, refusals) = (counting.published.clone(), counting.refusals.clone());
-        let metrics = Arc::new(Metrics::new(4, Arc::default(), MemoryBudget::new(1 << 30)));
+        let metrics = Arc::new(Metrics::new(4, Arc::default(), MemoryBudget::new(1 << 30), Turns::new(2)));
         let state = ApiState::new(Parts {
             db: db.clone(),
             catalog: Arc::new(OnePlugin),

@@ -148,7 +148,9 @@ impl Tables {
                 let Some(change) = Write::of_decision(&locked, &decision, arrival, host)? else {
                     return Ok(RecordAnswer::Exists);
                 };
-                self.write(&change, began)?;
+                // It cannot have begun before it was submitted, whatever the host's clock says of how long it ran.
+                let born = self.tasks.get(&settlement.id).map_or(began, |task| task.created_at);
+                self.write(&change, began.max(born))?;
             }
             Some(_) => return Ok(RecordAnswer::Exists),
         }

@@ -3,7 +3,7 @@
 use super::super::flight::{Line, acquire_timeout};
 use super::super::{DbError, DbOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Connection, Postgres, query};
+use sqlx::{Postgres, query};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -17,9 +17,6 @@ statements! {
         set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false),
         set_config('enable_seqscan', 'off', false), set_config('timezone', 'UTC', false)";
 }
-
-/// How long an idle connection is taken for alive.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 pub(super) fn line(url: &str, options: &DbOptions) -> Result<Line<Postgres>, DbError> {
     let connect = destination(url)?.application_name(super::super::storable::cut(&options.name, 63).as_ref());
@@ -36,16 +33,8 @@ pub(super) fn line(url: &str, options: &DbOptions) -> Result<Line<Postgres>, DbE
         .max_connections(options.max_connections.max(1))
         .acquire_timeout(acquire_timeout(options.timeout))
         .idle_timeout(Duration::from_secs(300))
-        // A connection in steady use proves itself; a ping before every operation would cost each of them a round trip.
+        // By `flight`, where it is needed.
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for > TRUSTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
         .after_connect(move |connection, _| {
             let (search_path, timeout, idle) = (search_path.clone(), timeout.clone(), idle.clone());
             Box::pin(async move {

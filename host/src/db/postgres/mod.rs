@@ -23,7 +23,7 @@ mod transition;
 mod version;
 
 use super::fault::Fault;
-use super::flight::{Line, fly};
+use super::flight::{Line, Trust, fly};
 use super::*;
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Postgres};
@@ -63,7 +63,16 @@ impl PostgresDb {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
-        fly(&self.line, self.timeout, what, operation).await
+        fly(&self.line, self.timeout, (what, Trust::Tested), operation).await
+    }
+
+    /// The same for what gives the right answer when it is repeated, and is called under load.
+    async fn run_again<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.line, self.timeout, (what, Trust::Repeatable), operation).await
     }
 }
 
@@ -71,7 +80,7 @@ impl PostgresDb {
 impl Db for PostgresDb {
     async fn migrate(&self) -> Result<Migrated, DbError> {
         let schema = self.schema.clone();
-        fly(&self.line, MIGRATION, "migrate", move |c| {
+        fly(&self.line, MIGRATION, ("migrate", Trust::Tested), move |c| {
             let schema = schema.clone();
             Box::pin(async move { version::migrate(c, &schema).await })
         })
@@ -114,7 +123,7 @@ impl Db for PostgresDb {
 
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
         let batch: Arc<[Arrival]> = batch.into();
-        self.run("claim", move |c| {
+        self.run_again("claim", move |c| {
             let batch = batch.clone();
             Box::pin(async move { claim::claim(c, me, &batch).await })
         })
@@ -123,7 +132,7 @@ impl Db for PostgresDb {
 
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
         let batch: Arc<[Settlement]> = batch.into();
-        self.run("settle", move |c| {
+        self.run_again("settle", move |c| {
             let batch = batch.clone();
             Box::pin(async move { settle::settle(c, host, &batch).await })
         })
@@ -132,7 +141,7 @@ impl Db for PostgresDb {
 
     async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
         let batch: Arc<[Recording]> = batch.into();
-        self.run("record", move |c| {
+        self.run_again("record", move |c| {
             let batch = batch.clone();
             Box::pin(async move { record::record(c, host, &batch).await })
         })
@@ -150,7 +159,7 @@ impl Db for PostgresDb {
 
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
         let batch: Arc<[NewTask]> = batch.into();
-        self.run("submit", move |c| {
+        self.run_again("submit", move |c| {
             let batch = batch.clone();
             Box::pin(async move { submit::submit(c, &batch).await })
         })

@@ -22,7 +22,7 @@ mod transition;
 mod version;
 
 use super::fault::Fault;
-use super::flight::{Line, acquire_timeout, fly};
+use super::flight::{Line, Trust, acquire_timeout, fly};
 use super::*;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -97,7 +97,7 @@ impl SqliteDb {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
-        fly(&self.writer, self.timeout, what, operation).await
+        fly(&self.writer, self.timeout, (what, Trust::Repeatable), operation).await
     }
 
     async fn read<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
@@ -105,14 +105,14 @@ impl SqliteDb {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
-        fly(&self.readers, self.timeout, what, operation).await
+        fly(&self.readers, self.timeout, (what, Trust::Repeatable), operation).await
     }
 }
 
 #[async_trait]
 impl Db for SqliteDb {
     async fn migrate(&self) -> Result<Migrated, DbError> {
-        fly(&self.writer, MIGRATION, "migrate", |c| Box::pin(version::migrate(c))).await
+        fly(&self.writer, MIGRATION, ("migrate", Trust::Repeatable), |c| Box::pin(version::migrate(c))).await
     }
 
     async fn check_schema(&self) -> Result<SchemaVersion, DbError> {

@@ -93,7 +93,7 @@ impl Wire {
 }
 
 /// Chances to die at a record: there are fewer of them than of settlements.
-const DEATHS: usize = 4;
+const DEATHS: usize = 6;
 
 /// See [`Wire`].
 pub struct WireDb(pub Arc<Wire>);

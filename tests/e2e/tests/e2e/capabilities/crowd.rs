@@ -15,6 +15,8 @@ async fn a_thousand_word_counts_pass_a_hundred_agents_that_wait_for_a_model() {
     let models = llm::start(move |_, _| Play::Behind(gate.clone(), Box::new(llm::says("at last")))).await;
     let setup = reach::with_llm(reach::setup(&site), &models)
         .set("worker.slots", 160)
+        // Far fewer than the agents: those that wait leave their turns to others.
+        .set("worker.computing", 2)
         .set("llm.providers.lab.concurrency", 128)
         .set("plugins.reach.limits.timeout_seconds", 300);
     let daemon = setup.start().await;
