@@ -42,12 +42,13 @@ impl Runner for FaultyRunner {
     async fn run(&self, job: Job) -> Report {
         let subject = format!("{} {}", job.id, self.0.name());
         let (id, attempt, watcher) = (job.id, job.attempt, job.on_log.clone());
+        let claim = if job.fence.is_some() { "" } else { " unclaimed" };
         let entered = subject.clone();
         let began = AtomicBool::new(false);
         let on_log = move |line: &LogLine| {
             // A guest says something first, whatever it is: its beginning.
             if !began.swap(true, Ordering::Relaxed) {
-                effect(&format!("{id} {attempt} {}", std::process::id()));
+                effect(&format!("{id} {attempt} {}{claim}", std::process::id()));
                 // In the guest's own call, on its own thread: it dies inside the guest, or the guest goes on.
                 action("s4.entered", &entered);
             }

@@ -27,6 +27,11 @@ impl Ledger {
 
     /// Every beginning so far, in order: task and attempt.
     pub fn beginnings(&self) -> Vec<(Uuid, u32)> {
+        self.lines().into_iter().map(|(id, attempt, _)| (id, attempt)).collect()
+    }
+
+    /// The same with whether it was under a claim.
+    pub fn lines(&self) -> Vec<(Uuid, u32, bool)> {
         let text = match std::fs::read_to_string(&self.0) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -34,7 +39,8 @@ impl Ledger {
         };
         let line = |line: &str| {
             let mut words = line.split(' ');
-            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+            let (id, attempt) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some((id, attempt, words.nth(1) != Some("unclaimed")))
         };
         text.lines().map(|text| line(text).unwrap_or_else(|| panic!("a line of the ledger: {text:?}"))).collect()
     }

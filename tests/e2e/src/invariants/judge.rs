@@ -37,7 +37,7 @@ pub fn violations(world: &World) -> Vec<String> {
         budgets(world, history, row, &mut told);
         fences(world, id, history, row, &mut told);
         if let Some(began) = &began {
-            ledger(began.get(id), history, row, &mut told);
+            ledger(began.get(id), world.unclaimed.contains(id), history, row, &mut told);
         }
     }
     for (id, attempts) in began.iter().flatten().filter(|(id, _)| !world.rows.contains_key(id)) {
@@ -156,9 +156,11 @@ fn budgets(world: &World, history: &[Event], row: &Row, told: &mut impl FnMut(&'
     }
 }
 
-/// I5: the guests' own account, against the claims. Each attempt began once for each claim of it, at most.
+/// I5: the guests' own account, against the claims. Each attempt began once for each claim of it, at most. A first attempt
+/// without effects may have run without a claim, any number of times.
 fn ledger(
     began: Option<&BTreeMap<u32, usize>>,
+    unclaimed: bool,
     history: &[Event],
     row: &Row,
     told: &mut impl FnMut(&'static str, String),
@@ -171,7 +173,8 @@ fn ledger(
             told("I5", format!("attempt {attempt} began {times} times and was claimed {claims} times"));
         }
     }
-    if row.end.state == "completed" && !began.contains_key(&row.attempt) {
+    let ran = began.contains_key(&row.attempt) || (unclaimed && row.attempt == 1);
+    if row.end.state == "completed" && !ran {
         told("I5", format!("attempt {} completed and never began", row.attempt));
     }
 }

@@ -60,7 +60,11 @@ pub async fn hold_with(site: &Site, daemon: Daemon, ids: &[Uuid], expected: Expe
     // Once nobody holds messages, those that were never acknowledged are ready again.
     daemon.stop().await;
     let mut world = world(site, &database).await;
-    world.ledger = kept.ledger.map(Ledger::beginnings);
+    if let Some(ledger) = kept.ledger {
+        let (claimed, unclaimed): (Vec<_>, Vec<_>) = ledger.lines().into_iter().partition(|(.., claimed)| *claimed);
+        world.ledger = Some(claimed.into_iter().map(|(id, attempt, _)| (id, attempt)).collect());
+        world.unclaimed = unclaimed.into_iter().map(|(id, ..)| id).collect();
+    }
     world.promised = ids.iter().copied().collect();
     (world.earlier, world.expected) = (earlier, expected);
     let broken = violations(&world);

@@ -28,6 +28,8 @@ pub struct World {
     pub queues: BTreeMap<String, Result<u32, String>>,
     /// Each time that a guest began, by its own account: task and attempt. `None`: nobody wrote it down.
     pub ledger: Option<Vec<(Uuid, u32)>>,
+    /// By the same account, tasks of which an attempt began without a claim.
+    pub unclaimed: BTreeSet<Uuid>,
     /// How some tasks had ended, when they were looked at earlier.
     pub earlier: Ends,
     /// Every task that was promised: its publish was confirmed, or its request answered.

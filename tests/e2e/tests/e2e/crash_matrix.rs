@@ -59,6 +59,8 @@ struct Point {
     name: &'static str,
     hit: u32,
     scene: Scene,
+    /// First attempts begin before they are claimed; otherwise every task is claimed first.
+    unclaimed: bool,
     faults: &'static [Fault],
 }
 
@@ -67,11 +69,15 @@ const FULL: &[Fault] = &[Fault::Error, Fault::Hang];
 const DEATH: &[Fault] = &[Fault::Abort];
 
 const fn point(name: &'static str, hit: u32, faults: &'static [Fault]) -> Point {
-    Point { name, hit, scene: Scene::Usual, faults }
+    Point { name, hit, scene: Scene::Usual, unclaimed: false, faults }
+}
+
+const fn unclaimed(name: &'static str, hit: u32, faults: &'static [Fault]) -> Point {
+    Point { name, hit, scene: Scene::Usual, unclaimed: true, faults }
 }
 
 const fn letters(name: &'static str, faults: &'static [Fault]) -> Point {
-    Point { name, hit: 2, scene: Scene::Letters, faults }
+    Point { name, hit: 2, scene: Scene::Letters, unclaimed: false, faults }
 }
 
 /// In the order of a task's way. A point before a call knows no lost answer: that is the point behind it.
@@ -107,8 +113,15 @@ const POINTS: &[Point] = &[
     letters("redrive.published", USUAL),
     letters("redrive.end", DEATH),
     letters("redrive.ended", USUAL),
-    Point { name: "rescue.before", hit: 4, scene: Scene::Orphans, faults: DEATH },
-    Point { name: "rescue.after", hit: 1, scene: Scene::Orphans, faults: USUAL },
+    unclaimed("s4.entered", 6, DEATH),
+    unclaimed("s4.ended", 6, USUAL),
+    unclaimed("s2.claim", 1, DEATH),
+    unclaimed("s3.claimed", 1, USUAL),
+    unclaimed("s5.record", 2, DEATH),
+    unclaimed("s6.recorded", 2, USUAL),
+    unclaimed("s7.acknowledge", 2, DEATH),
+    Point { name: "rescue.before", hit: 4, scene: Scene::Orphans, unclaimed: false, faults: DEATH },
+    Point { name: "rescue.after", hit: 1, scene: Scene::Orphans, unclaimed: false, faults: USUAL },
 ];
 
 struct Cell {
@@ -118,7 +131,8 @@ struct Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.point.name, self.fault)
+        let unclaimed = if self.point.unclaimed { " unclaimed" } else { "" };
+        write!(f, "{} {}{unclaimed}", self.point.name, self.fault)
     }
 }
 
@@ -246,9 +260,10 @@ async fn orphans(cell: Cell) -> Outcome {
 }
 
 fn setup(site: &Site, ledger: &Ledger, cell: &Cell) -> e2e::Setup {
-    let Cell { point: Point { name, hit, .. }, fault } = cell;
+    let Cell { point: Point { name, hit, unclaimed, .. }, fault } = cell;
     let rule = format!("{name}={fault}@{hit}");
-    base(site, ledger, "data").set("lease.ttl_seconds", 3).variable("AGENTRY_FAILPOINTS", rule)
+    let patience = if *unclaimed { 60 } else { 0 };
+    base(site, ledger, "data").set("worker.claim_after_ms", patience).set("lease.ttl_seconds", 3).variable("AGENTRY_FAILPOINTS", rule)
 }
 
 /// A daemon with nothing but the probe: each site compiles its plugins anew, and there are many.
