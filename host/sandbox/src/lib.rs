@@ -29,6 +29,7 @@ mod outcome;
 mod plugin;
 mod run;
 mod streams;
+mod ticker;
 
 pub use access::{Access, Buckets, BudgetError, Budgets, Memories, Remembered, Spending, StoreError};
 pub use bodies::{Bodies, Body};
