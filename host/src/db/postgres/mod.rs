@@ -27,6 +27,7 @@ use super::*;
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Postgres};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// How long migrating may take, the wait for another process that migrates included.
 const MIGRATION: Duration = Duration::from_secs(600);
@@ -37,6 +38,8 @@ pub struct PostgresDb {
     line: Line<Postgres>,
     timeout: Duration,
     schema: SchemaName,
+    /// See [`Db::waiting_written`].
+    waiting: Arc<Notify>,
 }
 
 impl PostgresDb {
@@ -44,7 +47,8 @@ impl PostgresDb {
     /// that is away is told by the first operation. Refuses an address that does not say where to go.
     pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
         let line = connect::line(url, options)?;
-        Ok(PostgresDb { line, timeout: options.timeout, schema: options.schema.clone() })
+        let waiting = Arc::default();
+        Ok(PostgresDb { line, timeout: options.timeout, schema: options.schema.clone(), waiting })
     }
 
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
@@ -63,6 +67,17 @@ impl PostgresDb {
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
         fly(&self.line, self.timeout, what, operation).await
+    }
+
+    /// The same for an operation that may write tasks which wait for a time, whatever its result.
+    async fn run_writing<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        let result = self.run(what, operation).await;
+        self.waiting.notify_one();
+        result
     }
 }
 
@@ -113,7 +128,7 @@ impl Db for PostgresDb {
 
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
         let batch: Arc<[Arrival]> = batch.into();
-        self.run("claim", move |c| {
+        self.run_writing("claim", move |c| {
             let batch = batch.clone();
             Box::pin(async move { claim::claim(c, me, &batch).await })
         })
@@ -122,7 +137,7 @@ impl Db for PostgresDb {
 
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
         let batch: Arc<[Settlement]> = batch.into();
-        self.run("settle", move |c| {
+        self.run_writing("settle", move |c| {
             let batch = batch.clone();
             Box::pin(async move { settle::settle(c, host, &batch).await })
         })
@@ -140,7 +155,7 @@ impl Db for PostgresDb {
 
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
         let batch: Arc<[NewTask]> = batch.into();
-        self.run("submit", move |c| {
+        self.run_writing("submit", move |c| {
             let batch = batch.clone();
             Box::pin(async move { submit::submit(c, &batch).await })
         })
@@ -149,6 +164,14 @@ impl Db for PostgresDb {
 
     async fn cancel(&self, id: TaskId) -> Result<CancelAnswer, DbError> {
         self.run("cancel", move |c| Box::pin(submit::cancel(c, id))).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, DbError> {
+        self.run("look for what is due", |c| Box::pin(duties::next_due(c))).await
+    }
+
+    fn waiting_written(&self) -> Option<&Notify> {
+        Some(&self.waiting)
     }
 
     async fn wake_due(&self, limit: u32) -> Result<u64, DbError> {
