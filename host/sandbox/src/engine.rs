@@ -2,14 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
-use wasmtime::{
-    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
-};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::cache::{Cache, CacheError};
 use crate::capability;
@@ -17,9 +14,7 @@ use crate::compiler::Compiler;
 use crate::failure::FRAMES;
 use crate::instance::State;
 use crate::limits::{Limits, MIB};
-
-/// How often a guest that computes is looked at, and others get a turn.
-const TICK: Duration = Duration::from_millis(10);
+use crate::ticker::Ticker;
 
 /// The deepest native stack of a guest: QuickJS overflows the engine's default of half of it within 900 frames.
 const WASM_STACK_BYTES: usize = MIB as usize;
@@ -135,6 +130,8 @@ pub(crate) struct Inner {
     /// One permit per instance.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) compilers: Arc<Semaphore>,
+    /// Advances the epoch while guests are in memory.
+    pub(crate) ticker: Ticker,
 }
 
 impl Sandbox {
@@ -157,7 +154,7 @@ impl Sandbox {
             (None, Compiler::Child { .. }) => Some(Cache::passing(&engine)?),
             (None, Compiler::Here) => None,
         };
-        tick(engine.weak())?;
+        let ticker = Ticker::start(engine.weak()).map_err(EngineError::Ticker)?;
         Ok(Sandbox {
             inner: Arc::new(Inner {
                 memories: Arc::new(Semaphore::new(pool.memories as usize)),
@@ -167,6 +164,7 @@ impl Sandbox {
                 linker,
                 cache,
                 config,
+                ticker,
             }),
         })
     }
@@ -266,21 +264,6 @@ pub(crate) fn compiler_config(source_lines: bool) -> Config {
     engine
 }
 
-/// Advances the engine's epoch until the engine is gone.
-fn tick(engine: EngineWeak) -> Result<(), EngineError> {
-    thread::Builder::new()
-        .name("sandbox-tick".to_owned())
-        .spawn(move || {
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                thread::sleep(TICK);
-            }
-        })
-        .map_err(EngineError::Ticker)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +314,7 @@ mod tests {
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while weak.upgrade().is_some() {
             assert!(std::time::Instant::now() < deadline, "the engine is still alive");
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 }

@@ -29,6 +29,7 @@ mod outcome;
 mod plugin;
 mod run;
 mod streams;
+mod ticker;
 mod turns;
 mod watch;
 

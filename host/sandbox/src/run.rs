@@ -128,6 +128,8 @@ impl Plugin {
             }
         };
 
+        // Until the store is dropped, whichever way this future ends: its destructors may compute as well.
+        let _ticking = plugin.sandbox.ticker.guest();
         // Outlives the store, whichever way this future ends: what is given back is free indeed.
         let holds = Holds { memory: invocation.memory, turn: invocation.turn };
         let began = Instant::now();

@@ -4,9 +4,14 @@ use crate::api::readiness::{Readiness as State, Reason};
 use crate::broker::Health;
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
+use futures_util::FutureExt;
+use futures_util::future::select_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// How often the lease and the tool servers are looked at, which report no changes.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The answer of `/readyz`, and those who may change it.
 #[derive(Clone)]
@@ -59,8 +64,8 @@ fn reason(code: &'static str, message: impl Into<String>) -> Reason {
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
 pub async fn watch(
     readiness: Readiness,
-    broker: watch::Receiver<Health>,
-    worker: Watched,
+    mut broker: watch::Receiver<Health>,
+    mut worker: Watched,
     tools: Option<Tools>,
     first: impl FnOnce(),
 ) {
@@ -84,9 +89,23 @@ pub async fn watch(
         was = ready;
         tokio::select! {
             _ = closing.changed() => return,
-            // Facts come from several sources; a look at all of them is cheaper than listening to each.
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = changed(&mut broker, &mut worker) => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
+    }
+}
+
+/// Returns when a source that reports its changes has one. Sources that are gone report none.
+async fn changed(broker: &mut watch::Receiver<Health>, worker: &mut Watched) {
+    let broker = reported(broker).boxed();
+    let database = reported(&mut worker.database_trouble).boxed();
+    let consuming = worker.consuming.iter_mut().map(|(_, confirmed)| reported(confirmed).boxed());
+    select_all(consuming.chain([broker, database])).await;
+}
+
+async fn reported<T>(source: &mut watch::Receiver<T>) {
+    if source.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -36,6 +36,7 @@ use crate::task::{Arrival, HostId, Settlement, TaskId};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The one seam to the database. Every operation is bounded by the implementation (`database.timeout_seconds`); none is
 /// to be cancelled in flight by its caller: put a time-out around a spawned task instead.
@@ -89,6 +90,15 @@ pub trait Db: Send + Sync + 'static {
 
     // ── duties ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    /// The time until [`Db::wake_due`] or [`Db::fail_expired`] has anything to do; `None`: no task waits for a time. An
+    /// implementation that cannot tell returns zero.
+    async fn next_due(&self) -> Result<Option<Duration>, DbError> {
+        Ok(Some(Duration::ZERO))
+    }
+    /// Notified when this process may have written a task that waits for a time; `None`: never notified.
+    fn waiting_written(&self) -> Option<&Notify> {
+        None
+    }
     /// `scheduled` and `retrying` rows that are due become `pending`, with an outbox row. Answers how many.
     async fn wake_due(&self, limit: u32) -> Result<u64, DbError>;
     /// Waiting rows past their deadline become `failed(expired)`, and those whose end was asked for while they ran become

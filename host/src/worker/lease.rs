@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Renewals also bring news (cancelled tasks), which are to be heard within a second.
 const NEWS: Duration = Duration::from_millis(400);
+/// Of its length, the part after which the lease is renewed by a host that runs nothing and has nothing new to report.
+const AT_REST: u32 = 6;
 /// Longer than any process lives.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -112,16 +114,25 @@ impl Keeper {
     /// Renew until told to end.
     pub async fn run(self, worker: Remote, end: CancellationToken) {
         let mut trouble = false;
+        let pause = NEWS.min(self.ttl / 3);
+        let mut last: Option<(Instant, HostRecord)> = None;
         loop {
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
-                () = tokio::time::sleep(NEWS.min(self.ttl / 3)) => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            let asked = Instant::now();
-            match self.db.renew_lease(&(self.record)(), self.ttl).await {
+            let (asked, record) = (Instant::now(), (self.record)());
+            // Only a task that runs here can be cancelled here; without one, there is only the lease to keep.
+            let rests =
+                |(at, said): &(Instant, HostRecord)| *said == record && *at + self.ttl / AT_REST >= asked + pause;
+            if !trouble && !worker.runs_any() && last.as_ref().is_some_and(rests) {
+                continue;
+            }
+            match self.db.renew_lease(&record, self.ttl).await {
                 Ok(renewal) => {
                     self.lease.renewed(asked, self.ttl);
+                    last = Some((asked, record));
                     if renewal.lapsed {
                         tracing::warn!(
                             "the lease had lapsed: others may have taken over what runs here; the fence decides"

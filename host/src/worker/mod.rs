@@ -295,4 +295,9 @@ impl Remote {
     pub fn stop(&self, id: crate::task::TaskId) {
         self.0.flights.stop(id, StopReason::Cancelled);
     }
+
+    /// Whether any task runs here.
+    pub fn runs_any(&self) -> bool {
+        self.0.flights.len() > 0
+    }
 }

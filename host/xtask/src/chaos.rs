@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Err(Ending::Unprepared(text.to_owned()).into());
     }
     let workspace = Workspace::read()?;
-    let components = || guests::build(&[]);
+    let components = || guests::build(&[], guests::Pace::Full);
     talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
     let build = |name: &'static str| move || host::build(name);
     let binary = talk::phase("build", "the daemon", build(host::BINARY), |binary| binary.display().to_string())?;

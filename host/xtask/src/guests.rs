@@ -35,24 +35,37 @@ pub struct Component {
 
 /// `cargo xtask plugins`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    for component in build(&args.only)? {
+    for component in build(&args.only, Pace::Full)? {
         let path = component.path.strip_prefix(workspace::root()).unwrap_or(&component.path);
         println!("{}{}", path.display(), if component.changed { "" } else { " (unchanged)" });
     }
     Ok(())
 }
 
+/// How a build shares the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It has the processors and the terminal.
+    Full,
+    /// Beside another build, with the processor time that this one leaves, and without progress on the terminal.
+    Beside,
+}
+
 /// Builds the guests, and puts the components of those called `only`, or of all if it is empty, in their places.
-pub fn build(only: &[String]) -> anyhow::Result<Vec<Component>> {
+pub fn build(only: &[String], pace: Pace) -> anyhow::Result<Vec<Component>> {
     let guests = find(&workspace::root())?;
     let selected = select(&guests, only)?;
     if guests.is_empty() {
         return Ok(Vec::new());
     }
     ensure_target()?;
-    let mut command = workspace::cargo(&["build", "--profile=guest", "--target", TARGET]);
+    let arguments = ["build", "--profile=guest", "--target", TARGET];
+    let mut command = match pace {
+        Pace::Full => workspace::cargo(&arguments),
+        Pace::Beside => workspace::cargo_beside(&arguments),
+    };
     command.arg("--message-format=json-render-diagnostics");
-    if !talk::watched() {
+    if !talk::watched() || pace == Pace::Beside {
         command.arg("--quiet");
     }
     // All of them, whatever is asked for: cargo unites the features of the packages that it builds together, so a component

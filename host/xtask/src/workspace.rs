@@ -18,9 +18,20 @@ pub fn root() -> PathBuf {
 
 /// `cargo`, in the checkout's top folder, and the same cargo that runs xtask.
 pub fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = Command::new(program());
     command.current_dir(root()).args(arguments);
     command
+}
+
+/// The same with the lowest priority.
+pub fn cargo_beside(arguments: &[&str]) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(program()).current_dir(root()).args(arguments);
+    command
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
 }
 
 /// A package of the workspace.

@@ -12,6 +12,7 @@ mod keeper;
 mod mend;
 mod publisher;
 mod subscription;
+mod tls;
 mod topology;
 mod transport;
 

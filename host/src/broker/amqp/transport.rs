@@ -4,12 +4,14 @@
 //! lapin takes its stream from a runtime, so this is one: tokio's in everything but the stream.
 
 use super::mend::{frame_length, mend};
+use super::tls;
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures_io::{AsyncRead, AsyncWrite};
+use futures_rustls::client::TlsStream;
 use futures_util::Stream;
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
+use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -20,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-type TokioStream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+type TokioStream = <Tokio as Reactor>::TcpStream;
 
 /// The runtime that lapin is given.
 pub(super) type WireRuntime = Runtime<RuntimeParts<Tokio, Wire>>;
@@ -55,7 +57,7 @@ impl Reactor for Wire {
 
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Mended>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Mended::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move { Ok(Mended::new(Under::Plain(connecting.await?))) }
     }
 }
 
@@ -70,16 +72,11 @@ pub(super) async fn connect(
     let tokio = Tokio::current();
     let addresses: Vec<SocketAddr> =
         within(patience, tokio::net::lookup_host((authority.host.as_str(), authority.port))).await?.collect();
-    let stream: TokioStream = within(patience, AsyncTcpStream::connect(&&tokio, addresses)).await?;
-    if let AsyncTcpStream::Plain(plain) = &stream {
-        socket.set(TcpStream::from(plain.get_ref().as_fd().try_clone_to_owned()?));
-    }
+    let stream = within(patience, tokio.tcp_connect(addresses)).await?;
+    socket.set(TcpStream::from(stream.get_ref().as_fd().try_clone_to_owned()?));
     let stream = match uri.scheme {
-        AMQPScheme::AMQP => stream,
-        AMQPScheme::AMQPS => {
-            let tls = OwnedTLSConfig::default();
-            within(patience, stream.into_tls(&authority.host, tls.as_ref())).await?
-        }
+        AMQPScheme::AMQP => Under::Plain(stream),
+        AMQPScheme::AMQPS => Under::Tls(Box::new(within(patience, tls::begin(stream, &authority.host)).await?)),
     };
     Ok(AsyncTcpStream::Plain(Mended::new(stream)))
 }
@@ -110,14 +107,36 @@ impl Socket {
     }
 }
 
+/// What is under the frames.
+enum Under {
+    Plain(TokioStream),
+    Tls(Box<TlsStream<TokioStream>>),
+}
+
+/// Runs the same expression on either stream, pinned.
+macro_rules! on {
+    ($under:expr, $stream:ident => $run:expr) => {
+        match &mut $under {
+            Under::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $run
+            }
+            Under::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $run
+            }
+        }
+    };
+}
+
 /// A stream whose incoming frames are mended.
 pub(super) struct Mended {
-    inner: TokioStream,
+    inner: Under,
     incoming: Incoming,
 }
 
 impl Mended {
-    fn new(inner: TokioStream) -> Self {
+    fn new(inner: Under) -> Self {
         Mended { inner, incoming: Incoming::default() }
     }
 }
@@ -170,7 +189,7 @@ impl AsyncRead for Mended {
                 return Poll::Ready(Ok(n));
             }
             let mut read = [0; 16 << 10];
-            let n = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
+            let n = ready!(on!(this.inner, stream => stream.poll_read(cx, &mut read)))?;
             this.incoming.take_in(&read[..n]);
             if n == 0 {
                 return Poll::Ready(Ok(this.incoming.hand_on(to)));
@@ -181,7 +200,7 @@ impl AsyncRead for Mended {
 
 impl AsyncWrite for Mended {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, from)
+        on!(self.inner, stream => stream.poll_write(cx, from))
     }
 
     fn poll_write_vectored(
@@ -189,15 +208,15 @@ impl AsyncWrite for Mended {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, from)
+        on!(self.inner, stream => stream.poll_write_vectored(cx, from))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        on!(self.inner, stream => stream.poll_flush(cx))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_close(cx)
+        on!(self.inner, stream => stream.poll_close(cx))
     }
 }
 

@@ -12,6 +12,12 @@ use sqlx::{Connection, PgConnection, query};
 use std::time::Duration;
 
 statements! {
+    /// The first time at which one of the three below finds a row, and the time now.
+    NEXT = "SELECT statement_timestamp() AS now, LEAST(
+        (SELECT min(run_at) FROM tasks WHERE state IN ('scheduled', 'retrying')),
+        (SELECT min(deadline) FROM tasks WHERE state IN ('scheduled', 'pending', 'retrying') AND deadline IS NOT NULL),
+        (SELECT statement_timestamp() FROM tasks WHERE cancel_requested AND state IN ('scheduled', 'pending', 'retrying')
+            LIMIT 1)) AS due";
     /// The statement's own time, as in [`prune`](super::prune): what waits for years is not looked at by every sweep.
     DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= statement_timestamp()
         ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
@@ -43,6 +49,12 @@ statements! {
     SELECT count(*) AS rescued FROM marked";
 }
 
+pub(super) async fn next_due(connection: &mut PgConnection) -> Result<Option<Duration>, Fault> {
+    let row = query(NEXT).fetch_one(connection).await?;
+    let now = need(row.time("now")?, "now")?;
+    Ok(row.time("due")?.map(|due| (due - now).to_std().unwrap_or_default()))
+}
+
 pub(super) async fn wake_due(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {
     let mut tx = connection.begin().await?;
     let rows = query(DUE).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
@@ -62,11 +74,11 @@ pub(super) async fn fail_expired(connection: &mut PgConnection, limit: u32) -> R
 }
 
 pub(super) async fn fail_unknown(connection: &mut PgConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
-    let since = hosts::clock(connection).await? - bounded(grace);
     let waited_for = query(WAITED_FOR).bind(interval(grace)).fetch_all(&mut *connection).await?;
     if waited_for.is_empty() {
         return Ok(0);
     }
+    let since = hosts::clock(connection).await? - bounded(grace);
     let known = Known::since(&hosts::list(connection).await?, since);
     let mut lacked: Vec<String> =
         waited_for.iter().map(|row| need(row.text("plugin")?, "plugin")).collect::<Result<_, _>>()?;

@@ -28,6 +28,7 @@ use super::*;
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Postgres};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// How long migrating may take, the wait for another process that migrates included.
 const MIGRATION: Duration = Duration::from_secs(600);
@@ -38,6 +39,8 @@ pub struct PostgresDb {
     line: Line<Postgres>,
     timeout: Duration,
     schema: SchemaName,
+    /// See [`Db::waiting_written`].
+    waiting: Arc<Notify>,
 }
 
 impl PostgresDb {
@@ -45,7 +48,8 @@ impl PostgresDb {
     /// that is away is told by the first operation. Refuses an address that does not say where to go.
     pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
         let line = connect::line(url, options)?;
-        Ok(PostgresDb { line, timeout: options.timeout, schema: options.schema.clone() })
+        let waiting = Arc::default();
+        Ok(PostgresDb { line, timeout: options.timeout, schema: options.schema.clone(), waiting })
     }
 
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
@@ -73,6 +77,17 @@ impl PostgresDb {
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
         fly(&self.line, self.timeout, (what, Trust::Repeatable), operation).await
+    }
+
+    /// The same for one that may write tasks which wait for a time, whatever its result.
+    async fn run_writing<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        let result = self.run_again(what, operation).await;
+        self.waiting.notify_one();
+        result
     }
 }
 
@@ -123,7 +138,7 @@ impl Db for PostgresDb {
 
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
         let batch: Arc<[Arrival]> = batch.into();
-        self.run_again("claim", move |c| {
+        self.run_writing("claim", move |c| {
             let batch = batch.clone();
             Box::pin(async move { claim::claim(c, me, &batch).await })
         })
@@ -132,7 +147,7 @@ impl Db for PostgresDb {
 
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
         let batch: Arc<[Settlement]> = batch.into();
-        self.run_again("settle", move |c| {
+        self.run_writing("settle", move |c| {
             let batch = batch.clone();
             Box::pin(async move { settle::settle(c, host, &batch).await })
         })
@@ -141,7 +156,7 @@ impl Db for PostgresDb {
 
     async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
         let batch: Arc<[Recording]> = batch.into();
-        self.run_again("record", move |c| {
+        self.run_writing("record", move |c| {
             let batch = batch.clone();
             Box::pin(async move { record::record(c, host, &batch).await })
         })
@@ -159,7 +174,7 @@ impl Db for PostgresDb {
 
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
         let batch: Arc<[NewTask]> = batch.into();
-        self.run_again("submit", move |c| {
+        self.run_writing("submit", move |c| {
             let batch = batch.clone();
             Box::pin(async move { submit::submit(c, &batch).await })
         })
@@ -168,6 +183,14 @@ impl Db for PostgresDb {
 
     async fn cancel(&self, id: TaskId) -> Result<CancelAnswer, DbError> {
         self.run("cancel", move |c| Box::pin(submit::cancel(c, id))).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, DbError> {
+        self.run("look for what is due", |c| Box::pin(duties::next_due(c))).await
+    }
+
+    fn waiting_written(&self) -> Option<&Notify> {
+        Some(&self.waiting)
     }
 
     async fn wake_due(&self, limit: u32) -> Result<u64, DbError> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::db::conformance::{self, BackDoor, Subject, arrival, completed, settlement};
+use crate::task::Options;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgPool, Row, raw_sql};
 use std::str::FromStr;
@@ -368,6 +369,27 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
         let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         assert!(plan.iter().any(|line| line.contains("Index Cond: ") && line.contains(bound)), "{plan:#?}");
     }
+}
+
+#[tokio::test]
+async fn next_due_is_the_first_time_that_a_task_waits_for() {
+    let s = subject().await;
+    let patience = Duration::from_secs(60);
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(s.db.next_due().await.unwrap(), None);
+    let at = |hours| Some(Utc::now() + chrono::TimeDelta::hours(hours));
+    let later = Options { run_at: at(1), deadline: at(2), ..Options::default() };
+    s.db.submit(&[conformance::new_task(conformance::id(), later)]).await.unwrap();
+    let written = s.db.waiting_written().expect("it is notified").notified();
+    tokio::time::timeout(patience, written).await.expect("of the submission");
+    let next = s.db.next_due().await.unwrap().unwrap();
+    assert!(next <= hour && next > hour - patience, "{next:?}");
+    s.set("UPDATE tasks SET deadline = now() + interval '10 minutes'").await;
+    assert!(s.db.next_due().await.unwrap().unwrap() <= hour / 6);
+    s.set("UPDATE tasks SET cancel_requested = true").await;
+    assert_eq!(s.db.next_due().await.unwrap(), Some(Duration::ZERO));
+    assert_eq!(s.db.fail_expired(10).await.unwrap(), 1);
+    assert_eq!(s.db.next_due().await.unwrap(), None);
 }
 
 #[tokio::test]

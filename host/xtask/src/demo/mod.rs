@@ -15,7 +15,7 @@ mod submit;
 mod timeline;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -48,11 +48,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = args.services.then(|| services::find(args.install)).transpose()?; // before minutes of building
     if !host::was_built()? {
-        println!("build: the first one takes some minutes (about 6 on two cores); later ones take seconds");
+        println!("build: the first one takes some minutes (about 4 on two cores); later ones take seconds");
     }
-    let components = || guests::build(&[]);
-    talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
-    let binary = talk::phase("build", "the daemon", || host::build("agentry"), |binary| binary.display().to_string())?;
+    let binary = build()?;
     let publisher = match args.services {
         true => Some(talk::phase(
             "build",
@@ -77,6 +75,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     drop(daemon);
     if good { Ok(()) } else { Err(Ending::Failed.into()) }
+}
+
+/// Builds the plugins and the daemon at the same time: the daemon's last crates wait for one another and leave processors free.
+fn build() -> anyhow::Result<PathBuf> {
+    std::thread::scope(|scope| {
+        let components = scope.spawn(|| guests::build(&[], guests::Pace::Beside));
+        let daemon = || host::build("agentry");
+        let binary = talk::phase("build", "the daemon, and the plugins beside it", daemon, |binary| {
+            binary.display().to_string()
+        });
+        let components = || components.join().unwrap_or_else(|_| anyhow::bail!("the build of the plugins panicked"));
+        talk::phase("plugins", "waiting for their build", components, |built| format!("{} components", built.len()))?;
+        binary
+    })
 }
 
 /// The show itself. Answers with the daemon, still up, and whether all went as it must.

@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let services = talk::phase("services", "starting", || found.start(), |services| services.description.clone())?;
     let workspace = Workspace::read()?;
-    let components = || guests::build(&[]);
+    let components = || guests::build(&[], guests::Pace::Full);
     talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
     let previous = if args.full { previous::build(&workspace)? } else { None }; // first: it is built over today's
     let build = || host::build(host::BINARY);
