@@ -14,8 +14,9 @@ pub mod isolation;
 mod readiness;
 mod single;
 
+pub use again::program;
 pub use build::BUILD;
-pub use connect::check;
+pub use connect::{check, publisher};
 pub use data_folder::{DataFolder, DataFolderError};
 pub use single::{MigrateError, database, migrate, plugin};
 

@@ -3,6 +3,7 @@
 //! Every answer is JSON (`/metrics` alone is text), every error a problem document with a stable code ([`problem`]). Operations of the database run
 //! on tasks of their own: a client that hangs up must not leave one half done.
 
+mod benches;
 mod erase;
 mod facts;
 mod follow;
@@ -18,6 +19,7 @@ mod tasks;
 mod tokens;
 mod waiters;
 
+pub use benches::BENCH_LABEL;
 pub use problem::Problem;
 pub use readiness::{Readiness, Reason};
 pub use tokens::{Scope, Tokens, TokensError};
@@ -127,7 +129,7 @@ pub fn router(state: ApiState) -> Router {
     tokio::spawn(state.waiters.clone().serve(parts.db.clone(), parts.settled.clone(), state.closing.clone()));
     let state = Arc::new(state);
     Router::new()
-        .route("/v1/tasks", get(tasks::list).post(submit::one))
+        .route("/v1/tasks", get(tasks::list).post(submit::one).delete(benches::delete))
         .route("/v1/tasks/batch", post(submit::batch))
         .route("/v1/tasks/{id}", get(tasks::show))
         .route("/v1/tasks/{id}/wait", get(tasks::wait))

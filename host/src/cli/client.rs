@@ -75,6 +75,15 @@ impl Client {
         Ok(Err(Refused { status, detail: detail.unwrap_or_default() }))
     }
 
+    /// An answer that is not JSON.
+    pub async fn text(&self, path: &str) -> Result<String, Failed> {
+        let (status, text) = self.exchange(Method::GET, path, None, PATIENCE).await?;
+        match status.is_success() {
+            true => Ok(text),
+            false => Err(refused(Refused { status, detail: format!("{path}: {status}") })),
+        }
+    }
+
     /// A task's output as it was stored, byte for byte: reading it into a value would sort keys and round numbers.
     pub async fn output(&self, id: &str) -> Result<String, Failed> {
         #[derive(serde::Deserialize)]

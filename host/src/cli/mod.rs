@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (for `run` and `submit --wait`: completed) · 1 the task failed or was cancelled · 2 usage or
 //! configuration · 3 the service could not be reached · 4 the schema does not fit · 5 drained dirtily.
 
+mod bench;
 mod bodies;
 mod bulk;
 mod client;
@@ -65,6 +66,8 @@ enum Command {
     /// What became of tasks; and what is to become of them.
     #[command(subcommand)]
     Task(task::Task),
+    /// Measure a daemon under load: throughput, latency and cost per task.
+    Bench(Box<bench::Bench>),
     /// Which plugins a daemon serves.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => wait(run.run(config)),
         Command::Submit(submit) => wait(submit.run()),
         Command::Task(task) => wait(task.run()),
+        Command::Bench(bench) => wait(bench.run(config)),
         Command::Plugin(plugin) => wait(plugin.run()),
         Command::Host(host) => wait(host.run()),
         Command::Dead(dead) => wait(dead.run()),

@@ -22,6 +22,13 @@ pub struct Rate {
     every: Duration,
 }
 
+impl Rate {
+    /// The time from one to the next.
+    pub fn every(self) -> Duration {
+        self.every
+    }
+}
+
 impl FromStr for Rate {
     type Err = String;
 

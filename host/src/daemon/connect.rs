@@ -48,6 +48,19 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
     Ok(Connections { db, broker })
 }
 
+/// The broker that the settings name, to publish to: connected, and with nothing declared or consumed.
+///
+/// # Errors
+/// Embedded settings, which name none; a broker that cannot be reached.
+pub async fn publisher(settings: &Settings) -> Result<Arc<dyn Broker>, DaemonError> {
+    let Services::External { broker, .. } = settings.services() else {
+        return Err(DaemonError::Configuration("broker.url is missing".into()));
+    };
+    let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
+    let options = AmqpOptions::new(address, &settings.broker.prefix, super::build::host_name());
+    Ok(Arc::new(AmqpBroker::connect(options).await.map_err(failed)?))
+}
+
 /// The database that the settings name; embedded, its file in the data folder.
 pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<Arc<dyn Db>, DbError> {
     let options = DbOptions {

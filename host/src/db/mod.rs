@@ -147,6 +147,9 @@ pub trait Db: Send + Sync + 'static {
     /// of its calls, the bodies of its dead letters. What remains tells that it was, and recognises its duplicates. What it
     /// put into its plugin's buckets and memories is the plugin's, and stays.
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError>;
+    /// Delete ended tasks that carry a label, at most `limit`, newest first, with everything that belongs to them. Returns
+    /// how many were deleted, and labelled tasks that have not ended (at most `limit`), which are left alone.
+    async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError>;
     /// Write down under which id a dead letter is delivered again, before it is published. The same id is answered until
     /// [`Db::end_redrive`] has seen it through; afterwards the letter is left alone, unless `again`.
     async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError>;

@@ -79,6 +79,9 @@ impl Db for Faulty {
         let subject = names(ids, id_of);
         between(("relay.drop", "relay.dropped"), subject, self.0.drop_outbox(token, ids)).await
     }
+    async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
+        self.0.delete_labelled(label, limit).await
+    }
     async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {
         let call = self.0.begin_redrive(letter, again);
         let answer = between(("redrive.begin", "redrive.begun"), letter.to_string(), call).await?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ─▶ demo ─▶ guests, host, services
+//!      ├▶ bench ─▶ guests, services (and the programs in tests/bench)
 //!      ├▶ chaos ─▶ guests, host (and the driver in tests/e2e)
 //!      └▶ test ─▶ lint, guests, host ─▶ process ─▶ guard (a child of its own, which cleans up)
 //!           └───▶ services ─▶ postgres, rabbitmq | docker ─▶ process
@@ -12,6 +13,7 @@
 
 #![allow(clippy::print_stdout, reason = "everything this program prints is for the person who typed the command")]
 
+mod bench;
 mod chaos;
 mod demo;
 mod guard;
@@ -38,6 +40,8 @@ enum Command {
     Test(test::Args),
     /// Let three daemons work under load while everything fails at random, and prove that nothing is lost or doubled.
     Chaos(chaos::Args),
+    /// Measure the goals for speed beside Dramatiq and a bare loop over the same parts, and draw host/bench.svg.
+    Bench(bench::Args),
     /// Check formatting and lints of the whole workspace.
     Lint,
     /// Build the example plugins and the test guests, and put each component beside its plugin.toml.
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Lint => lint::run(),
         Command::Plugins(args) => guests::run(&args),
         Command::Services(command) => services::developer::run(&command),

@@ -148,3 +148,28 @@ async fn a_redrive_that_cannot_be_is_refused_by_name() {
         assert!(status == 400 && problem["detail"].as_str().unwrap().contains(part), "{body}: {problem}");
     }
 }
+
+#[tokio::test]
+async fn only_bench_tasks_are_deleted_by_label_and_only_once_they_have_ended() {
+    let site = Site::new().await;
+    let mut ids = Vec::new();
+    for label in [r#"{"agentry-bench": "run"}"#, r#"{"agentry-bench": "run"}"#, r#"{"team": "search"}"#] {
+        let body = format!(r#"{{"plugin": "word-count", "input": 1, "options": {{"labels": {label}}}}}"#);
+        let (status, task) = site.ask(Method::POST, "/v1/tasks", &[], Some(body)).await;
+        assert_eq!(status, 201, "{task}");
+        ids.push(task["id"].clone());
+    }
+    for id in [&ids[0], &ids[2]] {
+        site.post(&format!("/v1/tasks/{}/cancel", id.as_str().unwrap()), &json!({})).await;
+    }
+    for query in ["", "?label=team=search", "?label=agentry-bench=", "?label=team", "?label=agentry-bench&limit=0"] {
+        let (status, problem) = site.ask(Method::DELETE, &format!("/v1/tasks{query}"), &[], None).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("bad_query")), "{query}: {problem}");
+    }
+    let delete = async |query: &str| site.ask(Method::DELETE, &format!("/v1/tasks?{query}"), &[], None).await;
+    assert_eq!(delete("label=agentry-bench=other").await, (200, json!({"deleted": 0, "unfinished": []})));
+    assert_eq!(delete("label=agentry-bench%3Drun").await, (200, json!({"deleted": 1, "unfinished": [ids[1]]})));
+    assert_eq!(delete("label=agentry-bench").await, (200, json!({"deleted": 0, "unfinished": [ids[1]]})));
+    let (_, page) = site.get("/v1/tasks").await;
+    assert_eq!(page["tasks"].as_array().map(Vec::len), Some(2), "{page}");
+}

@@ -172,7 +172,8 @@ behaviours! { {
         a_redrive_goes_under_one_id_until_it_is_seen_through
         tasks_are_filtered_by_failure_and_time
         what_is_past_its_time_is_counted_and_tables_are_measured
-        a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats;
+        a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats
+        labelled_tasks_are_deleted_in_batches_once_they_have_ended;
 } {
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them

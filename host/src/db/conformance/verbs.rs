@@ -2,8 +2,8 @@
 
 use super::subject::*;
 use crate::db::{
-    DeadFilter, DeadLetter, EraseAnswer, Fields, NewTask, Prunable, Redrive, RedriveAnswer, Retention, RetryAnswer,
-    TaskFilter,
+    DeadFilter, DeadLetter, EraseAnswer, Fields, Label, LabelledDeletion, NewTask, Prunable, Redrive, RedriveAnswer,
+    Retention, RetryAnswer, SettleAnswer, TaskFilter,
 };
 use crate::task::settle::Ended;
 use crate::task::{Arrival, Event, FailureKind, Options, State, TaskId};
@@ -257,4 +257,38 @@ pub async fn a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats(
     let keep = Retention { failed: Duration::ZERO, ..keep };
     let pruned = [s.db.prune(&keep, 9).await.unwrap(), s.db.prune(&keep, 9).await.unwrap()];
     assert_eq!(pruned, [1, 1], "first the one, then the other");
+}
+
+pub async fn labelled_tasks_are_deleted_in_batches_once_they_have_ended(s: &Subject) {
+    let host = s.host().await;
+    let labelled = |value: &str| {
+        let labels = [("agentry-bench".to_owned(), value.to_owned())].into();
+        arrival_with(Options { labels, ..Options::default() }, here())
+    };
+    let mine = [labelled("a"), labelled("a"), labelled("a")];
+    let (other, none, running) = (labelled("b"), arrival(), labelled("a"));
+    for arrival in mine.iter().chain([&other, &none]) {
+        let claimed = s.run(host, arrival).await;
+        let mut settlement = settlement(arrival, &claimed, completed());
+        settlement.logs = vec![line(1, "", "x")];
+        settlement.calls = vec![call(1, "x")];
+        assert_eq!(s.settle(host, &settlement).await, SettleAnswer::Settled);
+    }
+    s.run(host, &running).await;
+    let label = |key: &str, value: Option<&str>| Label { key: key.into(), value: value.map(str::to_owned) };
+    let delete = async |label: &Label, limit| s.db.delete_labelled(label, limit).await.unwrap();
+    let a = label("agentry-bench", Some("a"));
+    let left = vec![running.message.id];
+    assert_eq!(delete(&a, 2).await, LabelledDeletion { deleted: 2, unfinished: left.clone() });
+    let of_mine = async |arrival: &Arrival| s.db.task(arrival.message.id, Fields::default()).await.unwrap();
+    assert!(of_mine(&mine[0]).await.is_some(), "the newest are deleted first");
+    assert_eq!(delete(&a, 2).await, LabelledDeletion { deleted: 1, unfinished: left.clone() });
+    assert_eq!(delete(&a, 2).await, LabelledDeletion { deleted: 0, unfinished: left.clone() });
+    assert_eq!(delete(&label("team", None), 9).await, LabelledDeletion::default());
+    for table in ["task_attempts", "task_logs", "task_calls"] {
+        assert_eq!(s.back_door.number(&format!("SELECT count(*) FROM {table}")).await, 2, "{table}");
+    }
+    assert_eq!(delete(&label("agentry-bench", None), 9).await, LabelledDeletion { deleted: 1, unfinished: left });
+    assert!(of_mine(&other).await.is_none());
+    assert!(of_mine(&none).await.is_some() && of_mine(&running).await.is_some());
 }

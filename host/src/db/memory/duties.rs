@@ -188,13 +188,7 @@ impl Tables {
                     && !(is_completed && self.repeats_one_that_stays(task))
             };
             for id in self.pick(left, past, |task| task.finished_at) {
-                self.tasks.remove(&id);
-                self.events.remove(&id);
-                self.logs.remove(&id);
-                self.calls.remove(&id);
-                self.task_spending.retain(|(task, _), _| *task != id);
-                self.outbox.remove(&id);
-                self.attempts.retain(|(task, _), _| *task != id);
+                self.forget(id);
                 left -= 1;
                 pruned += 1;
             }
@@ -216,6 +210,17 @@ impl Tables {
             host.row.lease_until >= shown || tasks.values().any(runs)
         });
         pruned
+    }
+
+    /// Delete a task with everything that belongs to it.
+    pub(super) fn forget(&mut self, id: TaskId) {
+        self.tasks.remove(&id);
+        self.events.remove(&id);
+        self.logs.remove(&id);
+        self.calls.remove(&id);
+        self.task_spending.retain(|(task, _), _| *task != id);
+        self.outbox.remove(&id);
+        self.attempts.retain(|(task, _), _| *task != id);
     }
 
     fn repeats_one_that_stays(&self, task: &super::Task) -> bool {

@@ -149,6 +149,9 @@ impl Db for MemoryDb {
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
         self.at_once(|tables, now| tables.erase(id, now))
     }
+    async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
+        self.at_once(|tables, _| Ok(tables.delete_labelled(label, limit)))
+    }
     async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {
         self.at_once(|tables, _| Ok(tables.begin_redrive(letter, again)))
     }

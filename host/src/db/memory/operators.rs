@@ -2,11 +2,14 @@
 
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, redrive_id};
-use super::super::{AskedTask, CallRow, EraseAnswer, NewTask, Redrive, RedriveAnswer, RetryAnswer, TableSize};
+use super::super::{
+    AskedTask, CallRow, EraseAnswer, Label, LabelledDeletion, NewTask, Redrive, RedriveAnswer, RetryAnswer, TableSize,
+};
 use super::tables::Tables;
 use crate::task::{Failure, TaskId};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 impl Tables {
     pub(super) fn asked(&self, id: TaskId) -> Result<Option<AskedTask>, Fault> {
@@ -67,6 +70,18 @@ impl Tables {
             (row.letter.detail, row.erased_at) = ("erased".into(), Some(now));
         }
         Ok(EraseAnswer::Erased(now))
+    }
+
+    pub(super) fn delete_labelled(&mut self, label: &Label, limit: u32) -> LabelledDeletion {
+        let carries = |task: &super::Task| {
+            let labels: BTreeMap<String, String> = serde_json::from_str(&task.labels).unwrap_or_default();
+            labels.get(&label.key).is_some_and(|is| label.value.as_ref().is_none_or(|value| is == value))
+        };
+        let newest = |task: &super::Task| std::cmp::Reverse(task.id);
+        let ended = self.pick(limit, |task| task.state.is_terminal() && carries(task), newest);
+        ended.iter().for_each(|id| self.forget(*id));
+        let unfinished = self.pick(limit, |task| !task.state.is_terminal() && carries(task), newest);
+        LabelledDeletion { deleted: ended.len() as u64, unfinished }
     }
 
     pub(super) fn begin_redrive(&mut self, letter: i64, again: bool) -> RedriveAnswer {

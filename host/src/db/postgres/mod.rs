@@ -7,6 +7,7 @@ mod dead;
 mod duties;
 mod erase;
 mod hosts;
+mod labelled;
 mod memories;
 mod outbox;
 mod prune;
@@ -272,6 +273,15 @@ impl Db for PostgresDb {
 
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
         self.run("erase", move |c| Box::pin(erase::erase(c, id))).await
+    }
+
+    async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
+        let label = label.clone();
+        self.run("delete labelled tasks", move |c| {
+            let label = label.clone();
+            Box::pin(async move { labelled::delete(c, &label, limit).await })
+        })
+        .await
     }
 
     async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {

@@ -83,6 +83,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("hosts", hosts::ALL),
         ("memories", memories::ALL),
         ("outbox", outbox::ALL),
+        ("labelled", labelled::ALL),
         ("prune", prune::ALL),
         ("read", read::ALL),
         ("redrive", redrive::ALL),

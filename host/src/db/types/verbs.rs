@@ -47,6 +47,24 @@ pub enum EraseAnswer {
     Erased(DateTime<Utc>),
 }
 
+/// Selects tasks by a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The label's key.
+    pub key: String,
+    /// The label's value; `None`: any.
+    pub value: Option<String>,
+}
+
+/// Result of one batch of [`Db::delete_labelled`](super::super::Db::delete_labelled).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LabelledDeletion {
+    /// Tasks deleted.
+    pub deleted: u64,
+    /// Labelled tasks that have not ended.
+    pub unfinished: Vec<TaskId>,
+}
+
 /// A dead letter that is to be delivered again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redrive {

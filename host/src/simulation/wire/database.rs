@@ -289,6 +289,9 @@ impl Db for WireDb {
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
         self.0.world.db.erase(id).await
     }
+    async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
+        self.0.world.db.delete_labelled(label, limit).await
+    }
     async fn begin_redrive(&self, letter: i64, again: bool) -> Result<RedriveAnswer, DbError> {
         self.0.world.db.begin_redrive(letter, again).await
     }

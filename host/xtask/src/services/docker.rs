@@ -29,7 +29,10 @@ pub fn start_postgres(place: &Place) -> anyhow::Result<Running> {
         let [port] = launch::free_ports(place)?;
         let (mut command, name) = container("postgres", port, 5432);
         command.args(["--env", "POSTGRES_HOST_AUTH_METHOD=trust", POSTGRES]);
-        command.args(["-c", "max_connections=300", "-c", "fsync=off", "-c", "synchronous_commit=off"]);
+        command.args(["-c", "max_connections=300"]);
+        if !matches!(place, Place::Synced) {
+            command.args(["-c", "fsync=off", "-c", "synchronous_commit=off"]);
+        }
         start(command, &name, place, port, probe::postgres)
     })
 }

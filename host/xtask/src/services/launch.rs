@@ -27,6 +27,8 @@ const ATTEMPTS: u32 = 3;
 pub enum Place {
     /// In a folder that goes with it.
     Temporary,
+    /// The same, but everything is synced to disk as in production: for measurements.
+    Synced,
     /// In this folder, for longer than xtask lives. Everything that it needs to be durable is.
     Kept(PathBuf),
 }
@@ -61,7 +63,7 @@ impl Folder {
                 std::fs::create_dir_all(path).with_context(|| format!("failed to make {}", path.display()))?;
                 (path.clone(), false)
             }
-            Place::Temporary => {
+            Place::Temporary | Place::Synced => {
                 let mut parent = std::env::temp_dir();
                 if user.is_some() && !user::reachable_by_others(&parent) {
                     parent = PathBuf::from("/tmp");
@@ -91,7 +93,7 @@ impl Folder {
 /// The lock of a kept service.
 pub fn detached(place: &Place) -> Option<PathBuf> {
     match place {
-        Place::Temporary => None,
+        Place::Temporary | Place::Synced => None,
         Place::Kept(folder) => Some(folder.with_extension("lock")),
     }
 }
@@ -169,7 +171,7 @@ pub fn free_ports<const N: usize>(place: &Place) -> anyhow::Result<[u16; N]> {
     free_ports_from(match place {
         Place::Kept(folder) => seed(folder),
         // Different on every call in every process, which is all that is needed.
-        Place::Temporary => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
+        Place::Temporary | Place::Synced => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
     })
 }
 

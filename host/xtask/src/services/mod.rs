@@ -130,6 +130,11 @@ impl Found {
         self.start_in(|_| Ok(Place::Temporary))
     }
 
+    /// Starts both in temporary folders, synced to disk as in production.
+    pub fn start_synced(&self) -> anyhow::Result<Services> {
+        self.start_in(|_| Ok(Place::Synced))
+    }
+
     fn start_in(&self, place: impl Fn(&str) -> anyhow::Result<Place>) -> anyhow::Result<Services> {
         let (for_postgres, for_rabbitmq) = (place("postgres")?, place("rabbitmq")?);
         std::thread::scope(|scope| {

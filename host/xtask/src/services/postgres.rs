@@ -61,7 +61,7 @@ impl Programs {
         command.args(["-ec", START, "sh"]).arg(&self.0).arg(folder.path.join("data")).current_dir(&folder.path);
         command.arg("-p").arg(port.to_string());
         let mut settings = vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"];
-        if folder.temporary {
+        if matches!(place, Place::Temporary) {
             // Not synced to disk: that would cost half of the tests' time and protect only from a crash of the machine.
             // What the tests kill is the daemon, or the server's processes, and neither loses what the kernel holds.
             settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"]);

@@ -54,7 +54,7 @@ impl Node<'_> {
     /// The node's database has the name in it, so it stays the same where the folder does.
     fn name(&self) -> String {
         match self.place {
-            Place::Temporary => format!("agentry-{}@localhost", self.ports[0]),
+            Place::Temporary | Place::Synced => format!("agentry-{}@localhost", self.ports[0]),
             Place::Kept(_) => "agentry@localhost".to_owned(),
         }
     }
@@ -122,7 +122,7 @@ impl Node<'_> {
         }
         command.envs(self.environment());
         let (stop, patience) = match self.place {
-            Place::Temporary => (StopSignal::Kill, Duration::ZERO),
+            Place::Temporary | Place::Synced => (StopSignal::Kill, Duration::ZERO),
             Place::Kept(_) => (StopSignal::Term, Duration::from_secs(20)),
         };
         Launch {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that the tests need, the tests, and a line that says how they went.
 
-mod peers;
+pub mod peers;
 mod previous;
 mod tally;
 

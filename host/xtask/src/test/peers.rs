@@ -45,8 +45,10 @@ pub fn prepare(workspace: &Workspace, tests: &[String]) -> anyhow::Result<Peers>
     let root = workspace::root();
     peers.take("AGENTRY_TEST_PEERS", others, || servers(&root.join("tests/e2e/peers"), &folder))?;
     let source = root.join("tests/guests/js-fetch");
-    peers.take("AGENTRY_TEST_JAVASCRIPT", javascript, || component(&source, &root.join("wit"), &folder))?;
-    peers.take("AGENTRY_TEST_PYTHON", python, || python_component(&root, &folder))?;
+    let code = source.join("fetch.js");
+    peers.take("AGENTRY_TEST_JAVASCRIPT", javascript, || in_javascript("js-fetch", &code, &[], &root, &folder))?;
+    let code = root.join("tests/guests/py-fetch/app.py");
+    peers.take("AGENTRY_TEST_PYTHON", python, || in_python("py-fetch", &code, "http-plugin", &root, &folder))?;
     Ok(peers)
 }
 
@@ -98,20 +100,40 @@ fn servers(lists: &Path, folder: &Path) -> Result<PathBuf, Missing> {
     })
 }
 
-/// The guest in Python, built with the SDK's one module.
-fn python_component(root: &Path, folder: &Path) -> Result<PathBuf, Missing> {
+/// The guests that `cargo xtask bench` measures, in JavaScript and in Python; or why one could not be built.
+pub fn measured(workspace: &Workspace) -> [Result<PathBuf, String>; 2] {
+    let (root, folder) = (workspace::root(), workspace.target.join("peers"));
+    let guests = root.join("tests/bench/guests");
+    let why = |missing| match missing {
+        Missing::Here(why) => why,
+        Missing::Broken(error) => format!("{error:#}"),
+    };
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        return [Err(error.to_string()), Err(error.to_string())];
+    }
+    let nothing_outside = ["--disable", "http", "fetch-event"];
+    let javascript = in_javascript("js-count", &guests.join("word_count.js"), &nothing_outside, &root, &folder);
+    let python = in_python("py-count", &guests.join("word_count.py"), "plugin", &root, &folder);
+    [javascript.map_err(why), python.map_err(why)]
+}
+
+/// A guest in Python, built with the SDK's one module.
+fn in_python(name: &str, code: &Path, world: &str, root: &Path, folder: &Path) -> Result<PathBuf, Missing> {
     let python = version("python3")?;
-    let (source, sdk, wit) = (root.join("tests/guests/py-fetch"), root.join("plugins/sdk/python"), root.join("wit"));
-    let list = source.join("requirements.txt");
+    let (sdk, wit) = (root.join("plugins/sdk/python"), root.join("wit"));
+    let source = code.parent().unwrap_or(root);
+    let module = code.file_stem().unwrap_or_default();
+    let list = root.join("tests/guests/py-fetch/requirements.txt");
+    let component = format!("{}.wasm", name.replace('-', "_"));
     let tools = once(folder, "componentize-py", &key(&[&list], &[&python])?, "the compiler of Python", |made| {
         install_python(&list, &made.join("python"))
     })?;
-    let parts = [source.join("app.py"), sdk.join("agentry_http.py"), wit.join("plugin.wit")];
+    let parts = [code.to_owned(), sdk.join("agentry_http.py"), wit.join("plugin.wit")];
     let files: Vec<&Path> = parts.iter().map(PathBuf::as_path).chain([list.as_path()]).collect();
-    let built = once(folder, "py-fetch", &key(&files, &[&python])?, "a guest in Python", |made| {
+    let built = once(folder, name, &key(&files, &[&python, world])?, "a guest in Python", |made| {
         let mut command = Command::new(tools.join("python/bin/componentize-py"));
-        command.arg("-d").arg(&wit).args(["-w", "http-plugin", "componentize"]);
-        command.arg("-p").arg(&source).arg("-p").arg(&sdk).args(["app", "-o"]).arg(made.join("py_fetch.wasm"));
+        command.arg("-d").arg(&wit).args(["-w", world, "componentize"]);
+        command.arg("-p").arg(source).arg("-p").arg(&sdk).arg(module).arg("-o").arg(made.join(&component));
         match quietly(&command, "") {
             Err(Missing::Here(why)) => {
                 Err(Missing::Broken(anyhow::anyhow!("failed to build {}{why}", parts[0].display())))
@@ -119,7 +141,7 @@ fn python_component(root: &Path, folder: &Path) -> Result<PathBuf, Missing> {
             other => other,
         }
     })?;
-    Ok(built.join("py_fetch.wasm"))
+    Ok(built.join(&component))
 }
 
 /// Installs what a list pins, into an environment of its own.
@@ -130,25 +152,28 @@ fn install_python(list: &Path, environment: &Path) -> Result<(), Missing> {
     quietly(pip.arg(list), "pip could not install them")
 }
 
-/// The guest in JavaScript, built.
-fn component(source: &Path, wit: &Path, folder: &Path) -> Result<PathBuf, Missing> {
+/// A guest in JavaScript, built.
+fn in_javascript(name: &str, code: &Path, more: &[&str], root: &Path, folder: &Path) -> Result<PathBuf, Missing> {
     let node = node()?;
+    let (source, wit) = (root.join("tests/guests/js-fetch"), root.join("wit"));
     let list = source.join("package-lock.json");
+    let component = format!("{}.wasm", name.replace('-', "_"));
     let tools = once(folder, "componentize", &key(&[&list], &[&node])?, "the compiler of JavaScript", |made| {
-        install_node(source, made)
+        install_node(&source, made)
     })?;
-    let code = source.join("fetch.js");
-    let key = key(&[&list, &code, &wit.join("plugin.wit")], &[&node])?;
-    let built = once(folder, "js-fetch", &key, "a guest in JavaScript", |made| {
+    let versions: Vec<&str> = std::iter::once(node.as_str()).chain(more.iter().copied()).collect();
+    let key = key(&[&list, code, &wit.join("plugin.wit")], &versions)?;
+    let built = once(folder, name, &key, "a guest in JavaScript", |made| {
         let mut command = Command::new("node");
-        command.arg(tools.join("node_modules/.bin/componentize-js")).arg(&code);
-        command.arg("--wit").arg(wit).args(["--world-name", "plugin", "--out"]).arg(made.join("js_fetch.wasm"));
+        command.arg(tools.join("node_modules/.bin/componentize-js")).arg(code);
+        command.arg("--wit").arg(&wit).args(["--world-name", "plugin", "--out"]).arg(made.join(&component));
+        command.args(more);
         match quietly(&command, "") {
             Err(Missing::Here(why)) => Err(Missing::Broken(anyhow::anyhow!("failed to build {}{why}", code.display()))),
             other => other,
         }
     })?;
-    Ok(built.join("js_fetch.wasm"))
+    Ok(built.join(&component))
 }
 
 fn node() -> Result<String, Missing> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod bad_messages;
+mod bench;
 mod broker_faults;
 mod capabilities;
 mod chaos;
