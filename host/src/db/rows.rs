@@ -38,6 +38,7 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
         version: row.text("version")?,
         digest: row.text("digest")?,
         started_at: row.time("started_at")?,
+        created_at: None,
         overdue: row.flag("overdue")?,
         owner_may_live: false,
         last_seq: need(row.int("last_seq")?, "last_seq")?,
@@ -45,7 +46,7 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
 }
 
 /// The message that a row was made from; its fingerprint is the stored one.
-fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
+pub(super) fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
     let fingerprint = need(row.bytes("fingerprint")?, "fingerprint")?;
     Ok(TaskMessage {
         id: need(row.id("id")?, "id")?,

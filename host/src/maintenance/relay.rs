@@ -2,9 +2,8 @@
 //! what was confirmed. A relay that dies between publishing and deleting publishes twice; the claim recognises it.
 
 use super::Parts;
-use crate::broker::{FENCE, Message, Publication, PublishError, Target};
+use crate::broker::{Message, Publication, PublishError, Target};
 use crate::db::{DbError, OutboxReason, OutboxRow};
-use serde_json::Value;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -91,18 +90,6 @@ async fn round(parts: &Parts) -> Result<usize, DbError> {
 
 /// A task as any producer would publish it.
 fn publication(row: &OutboxRow) -> Publication {
-    let task = &row.message;
-    let mut message = Message {
-        body: task.encode().into(),
-        content_type: Some("application/json".into()),
-        message_id: Some(row.id.to_string()),
-        correlation_id: task.correlation_id.clone(),
-        reply_to: task.reply_to.clone(),
-        ..Message::default()
-    };
-    message.headers.insert(FENCE.into(), Value::String(row.fence.to_string()));
-    if let Some(traceparent) = &task.traceparent {
-        message.headers.insert("traceparent".into(), Value::String(traceparent.clone()));
-    }
+    let message = Message::from(&row.message).relayed(row.fence);
     Publication { target: Target::Tasks(row.queue.clone()), message }
 }

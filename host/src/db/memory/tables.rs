@@ -190,6 +190,7 @@ impl Tables {
             version: task.version.clone(),
             digest: task.digest.clone(),
             started_at: task.started_at,
+            created_at: Some(task.created_at),
             overdue: is_overdue(task, now),
             owner_may_live: owner.is_some_and(|host| host.row.lease_until > now || !host.ended),
             last_seq: task.last_seq,

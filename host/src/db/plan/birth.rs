@@ -50,6 +50,8 @@ pub(in crate::db) struct Birth<'a> {
     pub detail: Option<String>,
     /// It goes to its queue from here.
     pub outbox: bool,
+    /// When it happened; `None`: now.
+    pub at: Option<DateTime<Utc>>,
 }
 
 impl<'a> Birth<'a> {
@@ -146,6 +148,7 @@ impl<'a> Birth<'a> {
             host: None,
             detail: Some(failure),
             outbox: false,
+            at: None,
         })
     }
 
@@ -201,6 +204,7 @@ impl<'a> Birth<'a> {
             host: None,
             detail: None,
             outbox: false,
+            at: None,
         })
     }
 

@@ -24,6 +24,8 @@ pub(in crate::db) struct Locked {
     pub version: Option<String>,
     pub digest: Option<String>,
     pub started_at: Option<DateTime<Utc>>,
+    /// When it was born; `None`: it was not read.
+    pub created_at: Option<DateTime<Utc>>,
     /// The attempt is past its hard deadline.
     pub overdue: bool,
     /// Its owner's lease is valid, or lapsed without having been ended.
@@ -65,6 +67,8 @@ pub(in crate::db) struct Write {
     pub detail: Option<String>,
     /// It goes to its queue from here.
     pub outbox: bool,
+    /// When it happened; `None`: now.
+    pub at: Option<DateTime<Utc>>,
     /// The attempt of the former owner ends here, with nobody alive to tell of it.
     pub lost: bool,
 }
@@ -94,6 +98,7 @@ impl Write {
             host,
             detail: lost.then(|| json!({"lost_host": row.owner, "lost_fence": row.fence}).to_string()),
             outbox: false,
+            at: None,
             lost,
         })
     }

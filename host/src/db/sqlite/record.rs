@@ -1,23 +1,25 @@
-//! Recording a first attempt that ran without a claim: birth, run and end of a batch in one transaction.
+//! Recording first attempts that ran without a claim: birth, run and end of a batch in one transaction, and a few statements.
 
 use super::super::bisect::Bisection;
 use super::super::fault::Fault;
-use super::super::plan::{self, Recorded, Write};
+use super::super::plan::{self, Birth, Outcome, Recorded, Write};
 use super::super::{RecordAnswer, Recording};
-use super::settle::settle_one;
-use super::transition::{begin, give_birth, one, write};
+use super::outgoing::Outgoing;
+use super::settle::settle_round;
+use super::transition::{begin, insert_tasks, read_rows, write};
 use crate::task::{HostId, decide};
-use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
 
+/// `batch`: of different tasks.
 pub(super) async fn record(
     connection: &mut SqliteConnection,
     host: HostId,
     batch: &[Recording],
+    outgoing: &mut Outgoing,
 ) -> Result<Vec<RecordAnswer>, Fault> {
     let mut bisection = Bisection::new(batch.len());
     while let Some(range) = bisection.next() {
-        let result = record_all(connection, host, &batch[range.clone()]).await;
+        let result = record_all(connection, host, &batch[range.clone()], outgoing).await;
         if let Some((index, fault)) = bisection.tried(range, result)? {
             bisection.answer(index, RecordAnswer::Refused(fault.reason()));
         }
@@ -29,40 +31,41 @@ async fn record_all(
     connection: &mut SqliteConnection,
     host: HostId,
     batch: &[Recording],
+    outgoing: &mut Outgoing,
 ) -> Result<Vec<RecordAnswer>, Fault> {
     let (mut tx, now) = begin(connection).await?;
+    let mut sent = outgoing.begin();
+    let mut rows = read_rows(&mut tx, batch.iter().map(|recording| recording.settlement.id), now).await?;
+    let (mut births, mut writes): (Vec<Birth<'_>>, Vec<Write>) = Default::default();
+    let mut outcomes: Vec<Outcome<'_>> = Vec::with_capacity(batch.len());
     let mut answers = Vec::with_capacity(batch.len());
     for recording in batch {
-        answers.push(record_one(&mut tx, host, recording, now).await?);
-    }
-    tx.commit().await?;
-    Ok(answers)
-}
-
-async fn record_one(
-    connection: &mut SqliteConnection,
-    host: HostId,
-    recording: &Recording,
-    now: DateTime<Utc>,
-) -> Result<RecordAnswer, Fault> {
-    let Recording { arrival, settlement, ran } = recording;
-    let row = Recorded::of(recording, host)?;
-    let began = now - plan::bounded(*ran);
-    match one(connection, settlement.id, now).await? {
-        None => {
-            if !give_birth(connection, &row.birth, began).await? {
-                return Err(Fault::Defect("a row came within a transaction that writes alone".into()));
+        let Recording { arrival, settlement, ran } = recording;
+        let Recorded { birth, outcome, .. } = Recorded::of(recording, host)?;
+        let began = now - plan::bounded(*ran);
+        match rows.remove(&settlement.id) {
+            None => births.push(Birth { at: Some(began), ..birth }),
+            Some(locked) if plan::awaits_first_attempt(&locked, arrival, now) => {
+                let decision = decide(Some(&locked.row), arrival, host, now);
+                let Some(change) = Write::of_decision(&locked, &decision, arrival, host)? else {
+                    answers.push(RecordAnswer::Exists);
+                    continue;
+                };
+                // It cannot have begun before it was submitted, however long the host believes that it ran.
+                writes.push(Write { at: locked.created_at.map(|born| born.max(began)), ..change });
+            }
+            Some(_) => {
+                answers.push(RecordAnswer::Exists);
+                continue;
             }
         }
-        Some(locked) if plan::awaits_first_attempt(&locked, arrival, now) => {
-            let decision = decide(Some(&locked.row), arrival, host, now);
-            let Some(change) = Write::of_decision(&locked, &decision, arrival, host)? else {
-                return Ok(RecordAnswer::Exists);
-            };
-            write(connection, &change, began).await?;
-        }
-        Some(_) => return Ok(RecordAnswer::Exists),
+        outcomes.push(outcome);
+        answers.push(RecordAnswer::Recorded);
     }
-    settle_one(connection, host, settlement, now).await?;
-    Ok(RecordAnswer::Recorded)
+    insert_tasks(&mut tx, &births, now).await?;
+    write(&mut tx, &writes, now).await?;
+    settle_round(&mut tx, host, &outcomes.iter().collect::<Vec<_>>(), now, &mut sent).await?;
+    tx.commit().await?;
+    outgoing.end(sent);
+    Ok(answers)
 }
