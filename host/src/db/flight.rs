@@ -152,10 +152,11 @@ mod tests {
     #[tokio::test]
     async fn an_operation_that_never_ends_gives_its_caller_and_its_place_in_the_pool_back() {
         let (_folder, line) = line();
-        let error =
-            fly(&line, Duration::from_millis(50), ("hang", Trust::Tested), |_| Box::pin(std::future::pending::<Result<(), _>>()))
-                .await
-                .unwrap_err();
+        let error = fly(&line, Duration::from_millis(50), ("hang", Trust::Tested), |_| {
+            Box::pin(std::future::pending::<Result<(), _>>())
+        })
+        .await
+        .unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("hang"), "{error}");
         // Waits until the hung connection is closed: there is only one.
         one(&line).await.unwrap();

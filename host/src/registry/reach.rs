@@ -136,7 +136,8 @@ impl Granted {
     /// Whether a run may change or spend anything outside. Without the defence of a grant it may, whatever is granted.
     pub(super) fn has_effects(&self) -> bool {
         let access = &self.access;
-        let grants = [Defence::HttpGrant, Defence::ModelGrant, Defence::ToolGrant, Defence::BucketGrant, Defence::MemoryGrant];
+        let grants =
+            [Defence::HttpGrant, Defence::ModelGrant, Defence::ToolGrant, Defence::BucketGrant, Defence::MemoryGrant];
         access.http.is_some()
             || !access.models.is_empty()
             || access.tools.is_some()

@@ -51,9 +51,19 @@ pub const STEPS: &[&str] = &[
 ];
 
 /// Every step at which a host died.
-pub const CRASHES: &[&str] =
-    &["s0 crash", "s1 crash", "s2 crash", "s3 crash", "s4 crash", "s5 crash", "s6 crash", "s7 crash", "s8 crash",
-    "s5 record crash", "s6 record crash"];
+pub const CRASHES: &[&str] = &[
+    "s0 crash",
+    "s1 crash",
+    "s2 crash",
+    "s3 crash",
+    "s4 crash",
+    "s5 crash",
+    "s6 crash",
+    "s7 crash",
+    "s8 crash",
+    "s5 record crash",
+    "s6 record crash",
+];
 
 /// Memory was short.
 pub const MEMORY: &[&str] = &["no memory for a guest"];

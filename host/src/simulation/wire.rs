@@ -107,7 +107,11 @@ impl Wire {
 
     /// It dies here, if chance has it. Steps that a whole batch takes at once come less often, and are as dangerous.
     pub fn die_at(&self, step: &'static str) {
-        let weight = if matches!(step, "s4 crash" | "s5 crash" | "s6 crash" | "s5 record crash" | "s6 record crash") { 4.0 } else { 1.0 };
+        let weight = if matches!(step, "s4 crash" | "s5 crash" | "s6 crash" | "s5 record crash" | "s6 record crash") {
+            4.0
+        } else {
+            1.0
+        };
         if self.world.happens(weight * self.world.swarm.crash) && self.life() == Life::Runs {
             self.world.count(step);
             self.die();

@@ -75,12 +75,7 @@ pub async fn run(
 }
 
 /// Do what an answer says. A candidate that comes back is to be claimed again.
-async fn follow(
-    shared: &Arc<Shared>,
-    ways: &Ways,
-    mut candidate: Candidate,
-    answer: ClaimAnswer,
-) -> Option<Candidate> {
+async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, answer: ClaimAnswer) -> Option<Candidate> {
     let id = candidate.arrival.message.id;
     match answer {
         ClaimAnswer::Run(claimed) => start(shared, ways, candidate, claimed).await,

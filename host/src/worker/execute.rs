@@ -1,8 +1,8 @@
 //! Execute: the guest runs, once, and its verdict becomes an end.
 
-use super::{Leg, Shared};
 use super::candidate::Ready;
 use super::settle::End;
+use super::{Leg, Shared};
 use crate::db::Claimed;
 use crate::registry::{self, Job, Reservation, Runner, Turn};
 use crate::task::settle::{Report, Standing, Usage, Verdict};
@@ -53,7 +53,13 @@ pub fn spawn(
             Instant::now() + left
         });
         let claim = (claimed.fence, claimed.standing);
-        let job = job(&message, (Some(claimed.fence), claimed.standing), deadline, stop.clone(), (memory.clone(), turn.clone()));
+        let job = job(
+            &message,
+            (Some(claimed.fence), claimed.standing),
+            deadline,
+            stop.clone(),
+            (memory.clone(), turn.clone()),
+        );
         // Two batches may have found the same place free: then the later one waits for it.
         let lane = match lane {
             Some(None) => Some(shared.room.lane().await),

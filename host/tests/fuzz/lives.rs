@@ -164,7 +164,8 @@ impl World {
     fn arrive(&mut self, host: usize, other: bool, runnable: &Runnable) {
         let me = HostId::from_u128(100 + host as u128);
         let message = if other { &self.other } else { &self.message };
-        let arrival = Arrival { message: message.clone(), queue: "default".into(), runnable: runnable.clone(), relayed: None };
+        let arrival =
+            Arrival { message: message.clone(), queue: "default".into(), runnable: runnable.clone(), relayed: None };
         let before = self.row.clone();
         let decision = decide(before.as_ref(), &arrival, me, self.now);
         assert_eq!(decision, decide(before.as_ref(), &arrival, me, self.now), "the same facts, the same decision");

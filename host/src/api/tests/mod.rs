@@ -252,7 +252,8 @@ async fn what_is_not_there_is_said_in_a_problem() {
     for (method, path, status, code) in [
         (Method::GET, "/", 404, "not_found"),
         (Method::GET, "/v1/task", 404, "not_found"),
-        (Method::DELETE, "/v1/tasks", 405, "method_not_allowed"),
+        (Method::PUT, "/v1/tasks", 405, "method_not_allowed"),
+        (Method::DELETE, "/v1/tasks", 400, "bad_query"),
         (Method::GET, "/v1/tasks/seven", 400, "bad_id"),
         (Method::GET, "/v1/tasks/0195d0a0-0000-7000-8000-000000000000", 404, "not_found"),
         (Method::GET, "/v1/tasks/0195d0a0-0000-7000-8000-000000000000/events", 404, "not_found"),

@@ -148,10 +148,8 @@ pub async fn nothing_is_recorded_over_a_row_that_does_not_await_its_first_attemp
     s.claim(other, &again(&parked, elsewhere(crate::task::WaitCode::NoPlugin))).await;
     // Another message.
     let taken = submitted(s, id()).await;
-    let conflict = relayed(&conflicting(&arrival_of(
-        message(taken.message.id, "word-count", "3", Default::default()),
-        here(),
-    )));
+    let conflict =
+        relayed(&conflicting(&arrival_of(message(taken.message.id, "word-count", "3", Default::default()), here())));
     for arrival in [&running, &retried, &cancelled, &parked, &conflict] {
         for arrival in [Arrival { relayed: None, ..arrival.clone() }, relayed(arrival)] {
             let before = s.row(arrival.message.id).await;
@@ -208,10 +206,8 @@ pub async fn of_a_record_and_a_claim_of_one_task_one_wins(s: &Subject) {
     for _ in 0..10 {
         let arrival = arrival();
         let (recording, arrivals) = (recording(&arrival, completed()), [arrival.clone()]);
-        let (recorded, claimed) = tokio::join!(
-            s.db.record(host, std::slice::from_ref(&recording)),
-            s.db.claim(steady(other), &arrivals)
-        );
+        let (recorded, claimed) =
+            tokio::join!(s.db.record(host, std::slice::from_ref(&recording)), s.db.claim(steady(other), &arrivals));
         match (&recorded.unwrap()[0], &claimed.unwrap()[0]) {
             (RecordAnswer::Recorded, ClaimAnswer::Done(Decision::Keep(Kept::Terminal))) => {}
             (RecordAnswer::Exists, ClaimAnswer::Run(_)) => {}

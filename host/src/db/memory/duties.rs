@@ -143,7 +143,8 @@ impl Tables {
             match (task, message, self.outbox.get_mut(&id)) {
                 (Some(task), Some(message), Some(out)) => {
                     (out.token, out.due_at) = (Some(token), now + bounded(ttl));
-                    let row = OutboxRow { id, queue: task.queue.clone(), fence: task.fence, message, deferred: out.deferred };
+                    let row =
+                        OutboxRow { id, queue: task.queue.clone(), fence: task.fence, message, deferred: out.deferred };
                     rows.push((out.created_at, row));
                 }
                 _ => drop(self.outbox.remove(&id)),

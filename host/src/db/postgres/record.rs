@@ -92,8 +92,21 @@ macro_rules! logged {
             INSERT INTO task_logs (task_id, seq, at, attempt, stream, level, logger, message, cut)
             SELECT w.id, w.log_seq - l.lines + l.line, l.at, 1, l.stream, l.level, l.logger, l.message, l.cut
             FROM written w JOIN (SELECT l.*, count(*) OVER (PARTITION BY l.id) AS lines FROM unnest(",
-            $id, "::uuid[], ", $line, "::bigint[], ", $at, "::timestamptz[], ", $stream, "::text[], ", $level,
-            "::text[], ", $logger, "::text[], ", $message, "::text[], ", $cut,
+            $id,
+            "::uuid[], ",
+            $line,
+            "::bigint[], ",
+            $at,
+            "::timestamptz[], ",
+            $stream,
+            "::text[], ",
+            $level,
+            "::text[], ",
+            $logger,
+            "::text[], ",
+            $message,
+            "::text[], ",
+            $cut,
             "::boolean[]) AS l(id, line, at, stream, level, logger, message, cut)) l USING (id)
         )"
         )

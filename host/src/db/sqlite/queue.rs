@@ -233,7 +233,9 @@ async fn messages(
         .map(|row| {
             let content = match row.id("task")? {
                 // The same task may have two messages.
-                Some(task) => asked.get(&task).map_or(Content::Gone, |(task, fence)| Content::Task(task.clone(), *fence)),
+                Some(task) => {
+                    asked.get(&task).map_or(Content::Gone, |(task, fence)| Content::Task(task.clone(), *fence))
+                }
                 None => Content::Message {
                     properties: need(row.text("properties")?, "properties")?,
                     body: need(row.bytes("body")?, "body")?.into(),

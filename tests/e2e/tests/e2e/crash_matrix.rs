@@ -263,7 +263,10 @@ fn setup(site: &Site, ledger: &Ledger, cell: &Cell) -> e2e::Setup {
     let Cell { point: Point { name, hit, unclaimed, .. }, fault } = cell;
     let rule = format!("{name}={fault}@{hit}");
     let patience = if *unclaimed { 60 } else { 0 };
-    base(site, ledger, "data").set("worker.claim_after_ms", patience).set("lease.ttl_seconds", 3).variable("AGENTRY_FAILPOINTS", rule)
+    base(site, ledger, "data")
+        .set("worker.claim_after_ms", patience)
+        .set("lease.ttl_seconds", 3)
+        .variable("AGENTRY_FAILPOINTS", rule)
 }
 
 /// A daemon with nothing but the probe: each site compiles its plugins anew, and there are many.
