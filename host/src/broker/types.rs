@@ -1,5 +1,6 @@
 //! What a broker hands over and takes.
 
+use crate::task::TaskMessage;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -96,6 +97,24 @@ impl Message {
             all.insert("headers".into(), Value::Object(self.headers.clone()));
         }
         Value::Object(all)
+    }
+}
+
+/// A task as any producer would publish it.
+impl From<&TaskMessage> for Message {
+    fn from(task: &TaskMessage) -> Message {
+        let mut message = Message {
+            body: task.encode().into(),
+            content_type: Some("application/json".into()),
+            message_id: Some(task.id.to_string()),
+            correlation_id: task.correlation_id.clone(),
+            reply_to: task.reply_to.clone(),
+            ..Message::default()
+        };
+        if let Some(traceparent) = &task.traceparent {
+            message.headers.insert("traceparent".into(), Value::String(traceparent.clone()));
+        }
+        message
     }
 }
 

@@ -33,14 +33,18 @@ pub struct Connections {
 
 /// Open both. What does not answer yet is no error here: see [`prepare`].
 pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Result<Connections, DaemonError> {
-    let db = database(settings, folder.path(), name).await?;
-    let broker: Arc<dyn Broker> = match settings.services() {
-        Services::Embedded => Arc::new(EmbeddedBroker::open(folder.path()).await.map_err(configuration)?),
+    let (db, broker): (Arc<dyn Db>, Arc<dyn Broker>) = match settings.services() {
+        Services::Embedded => {
+            let db = SqliteDb::connect(&folder.path().join(FILE), &options(settings, name)?)?;
+            let broker = EmbeddedBroker::open(&db, folder.path()).await.map_err(configuration)?;
+            (Arc::new(db), Arc::new(broker))
+        }
         Services::External { broker, .. } => {
             let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
             let mut options = AmqpOptions::new(address, &settings.broker.prefix, name);
             options.declare = settings.broker.declare;
-            Arc::new(AmqpBroker::start(options).map_err(configuration)?)
+            let db = database(settings, folder.path(), name).await?;
+            (db, Arc::new(AmqpBroker::start(options).map_err(configuration)?))
         }
     };
     #[cfg(feature = "failpoints")]
@@ -50,12 +54,7 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
 
 /// The database that the settings name; embedded, its file in the data folder.
 pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<Arc<dyn Db>, DbError> {
-    let options = DbOptions {
-        max_connections: settings.database.pool,
-        timeout: settings.database.timeout,
-        schema: settings.database.schema.parse()?,
-        name: name.to_owned(),
-    };
+    let options = options(settings, name)?;
     Ok(match settings.services() {
         Services::Embedded => Arc::new(SqliteDb::connect(&folder.join(FILE), &options)?),
         Services::External { database, .. } => Arc::new(PostgresDb::connect(database.expose(), &options)?),
@@ -64,13 +63,16 @@ pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<
 
 /// An embedded database in a file of its own.
 pub fn file(settings: &Settings, file: &Path) -> Result<Arc<dyn Db>, DbError> {
-    let options = DbOptions {
+    Ok(Arc::new(SqliteDb::connect(file, &options(settings, &super::build::host_name())?)?))
+}
+
+fn options(settings: &Settings, name: &str) -> Result<DbOptions, DbError> {
+    Ok(DbOptions {
         max_connections: settings.database.pool,
         timeout: settings.database.timeout,
         schema: settings.database.schema.parse()?,
-        name: super::build::host_name(),
-    };
-    Ok(Arc::new(SqliteDb::connect(file, &options)?))
+        name: name.to_owned(),
+    })
 }
 
 /// How the registry is to work; `slots` sizes the sandbox's pool, and `source_lines` are for an author's eyes.

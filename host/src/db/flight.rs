@@ -34,7 +34,7 @@ impl<DB: Database> Clone for Line<DB> {
 }
 
 impl<DB: Database> Line<DB> {
-    async fn acquire(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
+    pub async fn acquire(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
         match self.pool.acquire().await {
             Ok(connection) => Ok(connection),
             // The pool keeps trying while nobody listens, and then knows no reason. One more attempt tells it.

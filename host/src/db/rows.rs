@@ -45,7 +45,7 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
 }
 
 /// The message that a row was made from; its fingerprint is the stored one.
-fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
+pub(super) fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
     let fingerprint = need(row.bytes("fingerprint")?, "fingerprint")?;
     Ok(TaskMessage {
         id: need(row.id("id")?, "id")?,

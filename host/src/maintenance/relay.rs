@@ -4,7 +4,6 @@
 use super::Parts;
 use crate::broker::{Message, Publication, PublishError, Target};
 use crate::db::{DbError, OutboxReason, OutboxRow};
-use serde_json::Value;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -91,17 +90,5 @@ async fn round(parts: &Parts) -> Result<usize, DbError> {
 
 /// A task as any producer would publish it.
 fn publication(row: &OutboxRow) -> Publication {
-    let task = &row.message;
-    let mut message = Message {
-        body: task.encode().into(),
-        content_type: Some("application/json".into()),
-        message_id: Some(row.id.to_string()),
-        correlation_id: task.correlation_id.clone(),
-        reply_to: task.reply_to.clone(),
-        ..Message::default()
-    };
-    if let Some(traceparent) = &task.traceparent {
-        message.headers.insert("traceparent".into(), Value::String(traceparent.clone()));
-    }
-    Publication { target: Target::Tasks(row.queue.clone()), message }
+    Publication { target: Target::Tasks(row.queue.clone()), message: Message::from(&row.message) }
 }

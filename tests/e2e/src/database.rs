@@ -172,9 +172,9 @@ impl Database {
 
 /// What the embedded queue in a data folder holds, handed over or not, by queue; dead letters apart.
 pub(crate) async fn queued_in(data: &Path) -> BTreeMap<String, Result<u32, String>> {
-    let statement = "SELECT q.name || CASE q.kind WHEN 1 THEN '.returned' ELSE '' END, count(m.id) FROM queues q \
-                     LEFT JOIN messages m ON m.queue = q.id WHERE q.kind IN (0, 1) GROUP BY q.id";
-    let options = SqliteConnectOptions::new().filename(data.join("queue.sqlite")).read_only(true);
+    let statement = "SELECT q.name || CASE q.kind WHEN 1 THEN '.returned' ELSE '' END, count(m.id) FROM embedded_queues q \
+                     LEFT JOIN embedded_messages m ON m.queue = q.id WHERE q.kind IN (0, 1) GROUP BY q.id";
+    let options = SqliteConnectOptions::new().filename(data.join("agentry.sqlite")).read_only(true);
     let rows = async { sqlx::query_as(statement).fetch_all(&SqlitePool::connect_with(options).await?).await };
     let rows: Result<Vec<(String, u32)>, sqlx::Error> = rows.await;
     match rows {

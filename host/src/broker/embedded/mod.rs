@@ -1,11 +1,13 @@
-//! The queue without RabbitMQ: one process, one SQLite file, the same semantics.
+//! The queue without RabbitMQ: one process, the same semantics, in the file of the embedded database.
 //!
 //! What is durable is in the file ([`QueueTable`]): messages, and up to which one they were handed over. What dies with
 //! the process is in memory: who holds what. So after a crash everything unacknowledged comes again, as it must.
+//!
+//! A task that has a row is appended by the database itself, in the transaction that sends it ([`Arrivals`]), and without
+//! the outbox. Its message stays at hand, so that nothing is read back.
 
 mod line;
 mod subscription;
-mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -16,19 +18,19 @@ use super::{
     Source, Subscription, Target,
 };
 use crate::db::DbError;
-use crate::db::queue_table::{NewMessage, QueueTable};
+use crate::db::queue_table::{Appended, Arrivals, Changes, Content, NewMessage, QueueTable};
+use crate::db::sqlite::SqliteDb;
 use async_trait::async_trait;
 use chrono::Utc;
-use line::{Line, Shelf};
+use line::Line;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use subscription::{Feed, Holding};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use writer::{Write, Writer};
 
 impl From<DbError> for BrokerError {
     fn from(error: DbError) -> Self {
@@ -57,7 +59,7 @@ struct Shared {
     /// Who holds what, by subscription.
     holdings: Mutex<HashMap<u64, Arc<Holding>>>,
     last: AtomicU64,
-    writer: Writer,
+    health: watch::Sender<Health>,
     closing: CancellationToken,
 }
 
@@ -83,6 +85,33 @@ impl Shared {
         Ok(())
     }
 
+    fn line_of(&self, key: i64) -> Option<Arc<Line>> {
+        self.lines.read().unwrap_or_else(PoisonError::into_inner).values().find(|line| line.key == key).cloned()
+    }
+
+    /// Write, and wait until it is durable; health follows. The error says why not.
+    async fn write(self: &Arc<Self>, changes: Changes) -> Result<(), String> {
+        if self.closing.is_cancelled() && !changes.append.is_empty() {
+            return Err("the embedded queue was closed".into());
+        }
+        let arrivals: Arc<dyn Arrivals> = Arc::new(Attached(Arc::downgrade(self)));
+        let outcome = self.table.write(changes, Some(arrivals)).await.map_err(|e| e.to_string());
+        self.health.send_if_modified(|health| match (&outcome, &health) {
+            (Ok(()), Health::Down(..)) => {
+                tracing::info!("the embedded queue can be written again");
+                *health = Health::Up(Utc::now());
+                true
+            }
+            (Err(reason), Health::Up(_)) => {
+                tracing::error!(reason, "the embedded queue cannot be written");
+                *health = Health::Down(Utc::now(), reason.clone());
+                true
+            }
+            _ => false,
+        });
+        outcome
+    }
+
     /// Take receipts out of their holdings. Answers them by line, and how many were stale.
     fn redeem(&self, receipts: Vec<Receipt>) -> (Vec<(Arc<Line>, i64)>, usize) {
         let mut found = Vec::with_capacity(receipts.len());
@@ -104,34 +133,53 @@ impl Shared {
     }
 }
 
+/// The queue as the database knows it. Once the broker is gone, tasks go to the outbox.
+struct Attached(Weak<Shared>);
+
+impl Arrivals for Attached {
+    fn key(&self, queue: &str) -> Option<i64> {
+        let shared = self.0.upgrade().filter(|shared| !shared.closing.is_cancelled())?;
+        Some(shared.line(&Source::Tasks(queue.into()))?.key)
+    }
+
+    fn appended(&self, messages: Vec<Appended>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut by_queue: HashMap<i64, Vec<Appended>> = HashMap::new();
+        for message in messages {
+            by_queue.entry(message.queue).or_default().push(message);
+        }
+        for (key, messages) in by_queue {
+            if let Some(line) = shared.line_of(key) {
+                line.appended(messages);
+            }
+        }
+    }
+}
+
 /// The embedded queue.
 pub struct EmbeddedBroker {
     shared: Arc<Shared>,
-    path: PathBuf,
     health: watch::Receiver<Health>,
     tasks: TaskTracker,
-    writing: TaskTracker,
 }
 
 impl EmbeddedBroker {
-    /// Open `queue.sqlite` in a folder, which must exist. The caller sees to it that no other process has it open.
-    pub async fn open(folder: &Path) -> Result<Self, BrokerError> {
-        let path = folder.join("queue.sqlite");
-        let table = QueueTable::open(&path).await?;
+    /// Open the queue in an embedded database, and take over an earlier version's queue in `folder`, which must exist. The
+    /// caller sees to it that no other process has it open.
+    pub async fn open(db: &SqliteDb, folder: &Path) -> Result<Self, BrokerError> {
+        let table = QueueTable::open(db, folder).await?;
         let (health_tx, health) = watch::channel(Health::Up(Utc::now()));
-        let (writer, work) = writer::pair();
         let shared = Arc::new(Shared {
-            table: table.clone(),
+            table,
             lines: RwLock::default(),
             holdings: Mutex::default(),
             last: AtomicU64::new(0),
-            writer,
+            health: health_tx,
             closing: CancellationToken::new(),
         });
         shared.load().await?;
-        let (tasks, writing) = (TaskTracker::new(), TaskTracker::new());
-        writing.spawn(writer::run(table, work, health_tx));
-        Ok(EmbeddedBroker { shared, path, health, tasks, writing })
+        shared.table.attach(Arc::new(Attached(Arc::downgrade(&shared))));
+        Ok(EmbeddedBroker { shared, health, tasks: TaskTracker::new() })
     }
 
     fn route(&self, target: &Target) -> Option<Arc<Line>> {
@@ -156,8 +204,13 @@ fn to_row(queue: i64, message: Message) -> NewMessage {
     NewMessage { queue, properties, body: message.body }
 }
 
-fn from_row(properties: &str, body: Vec<u8>) -> Message {
-    let mut all = match serde_json::from_str(properties) {
+fn from_row(content: Content) -> Message {
+    let (properties, body) = match content {
+        Content::Task(task) => return Message::from(&*task),
+        Content::Message { properties, body } => (properties, body),
+        Content::Stored | Content::Gone => Default::default(), // never handed over
+    };
+    let mut all = match serde_json::from_str(&properties) {
         Ok(serde_json::Value::Object(all)) => all,
         // Written by us alone; a message with a body is better than none.
         _ => serde_json::Map::new(),
@@ -177,7 +230,7 @@ fn from_row(properties: &str, body: Vec<u8>) -> Message {
             _ => serde_json::Map::new(),
         },
         other: all,
-        body: body.into(),
+        body,
     }
 }
 
@@ -233,8 +286,8 @@ impl Broker for EmbeddedBroker {
             return Acknowledged { sent: 0, stale };
         }
         let mut sent = found.len();
-        let ids = found.iter().map(|(_, id)| *id).collect();
-        let removed = self.shared.writer.write(|done| Write::Remove { ids, done }).await;
+        let remove = found.iter().map(|(_, id)| *id).collect();
+        let removed = self.shared.write(Changes { remove, ..Changes::default() }).await;
         if removed.is_err() {
             // Said by the writer. They come again after a restart, when the file may be written again.
             (sent, stale) = (0, stale + sent);
@@ -253,12 +306,10 @@ impl Broker for EmbeddedBroker {
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
         let mut results = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
-        let mut shelf = Shelf::default();
         for publication in batch.into_iter().map(prepared) {
             match self.route(&publication.target) {
                 Some(line) => {
                     rows.push(to_row(line.key, publication.message));
-                    shelf.add(line);
                     results.push(Ok(()));
                 }
                 None => results.push(Err(PublishError::Unroutable(match publication.target {
@@ -271,12 +322,9 @@ impl Broker for EmbeddedBroker {
         if rows.is_empty() {
             return results;
         }
-        match self.shared.writer.write(|done| Write::Append { rows, done }).await {
-            Ok(()) => shelf.arrived(),
-            Err(text) => {
-                for result in results.iter_mut().filter(|r| r.is_ok()) {
-                    *result = Err(PublishError::Unconfirmed(text.clone()));
-                }
+        if let Err(text) = self.shared.write(Changes { append: rows, ..Changes::default() }).await {
+            for result in results.iter_mut().filter(|r| r.is_ok()) {
+                *result = Err(PublishError::Unconfirmed(text.clone()));
             }
         }
         results
@@ -296,16 +344,19 @@ impl Broker for EmbeddedBroker {
     }
 
     fn describe(&self) -> String {
-        format!("embedded queue {} (this process alone; nothing consumes RabbitMQ)", self.path.display())
+        format!("embedded queue {} (this process alone; nothing consumes RabbitMQ)", self.shared.table.place())
     }
 
     async fn close(&self) {
         self.shared.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.shared.writer.close();
-        self.writing.close();
-        self.writing.wait().await;
-        self.shared.table.close().await;
+        let lines: Vec<_> =
+            self.shared.lines.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let handed_exactly: Vec<_> = lines.iter().filter_map(|line| line.unmarked()).collect();
+        if !handed_exactly.is_empty() {
+            // If it fails, some messages look as if they had been handed over: the safe side.
+            let _ = self.shared.write(Changes { handed_exactly, ..Changes::default() }).await;
+        }
     }
 }

@@ -142,9 +142,6 @@ impl Feed {
                 // Read to the end, not within `select!`: a database future in flight is not to be dropped.
                 match line.take(&self.shared.table).await {
                     Ok(Some((message, redelivered))) => {
-                        if !redelivered {
-                            self.shared.writer.handed(line.key, message.id);
-                        }
                         self.hand_over(message, redelivered, unread);
                         continue;
                     }
@@ -185,7 +182,7 @@ impl Feed {
         self.holding.lock().ids.insert(id);
         let delivery = Delivery {
             source: self.source.clone(),
-            message: from_row(&message.properties, message.body),
+            message: from_row(message.content),
             redelivered,
             receipt: Receipt::new(self.id, id as u64),
         };

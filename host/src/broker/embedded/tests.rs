@@ -1,5 +1,6 @@
 use super::*;
 use crate::broker::conformance::{self, Place, conformance_suite, message, next, publish, ready, soon, tasks};
+use crate::db::DbOptions;
 
 struct Folder(tempfile::TempDir);
 
@@ -10,10 +11,18 @@ async fn place() -> Folder {
 #[async_trait]
 impl Place for Folder {
     async fn open(&self) -> Arc<dyn Broker> {
-        Arc::new(EmbeddedBroker::open(self.0.path()).await.unwrap())
+        Arc::new(open(self.0.path()).await)
     }
 
     async fn clean(&self) {}
+}
+
+fn database(folder: &Path) -> SqliteDb {
+    SqliteDb::connect(&folder.join("agentry.sqlite"), &DbOptions::default()).unwrap()
+}
+
+async fn open(folder: &Path) -> EmbeddedBroker {
+    EmbeddedBroker::open(&database(folder), folder).await.unwrap()
 }
 
 conformance_suite! { place() }
@@ -22,7 +31,7 @@ conformance_suite! { place() }
 async fn after_a_crash_everything_unacknowledged_comes_again() {
     let folder = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
-    let broker = EmbeddedBroker::open(folder.path()).await.unwrap();
+    let broker = open(folder.path()).await;
     broker.declare(&["q".into()]).await.unwrap();
     publish(&broker, conformance::numbers(0..3)).await;
     let mut subscription = broker.subscribe(tasks(), 2).await.unwrap();
@@ -30,10 +39,10 @@ async fn after_a_crash_everything_unacknowledged_comes_again() {
     let _second = next(&mut subscription).await;
     conformance::acknowledge(&broker, [first]).await;
     // What a crash leaves: the files as they are, write-ahead log and all, without any good-bye.
-    for name in ["queue.sqlite", "queue.sqlite-wal"] {
+    for name in ["agentry.sqlite", "agentry.sqlite-wal"] {
         std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
     }
-    let after = EmbeddedBroker::open(copy.path()).await.unwrap();
+    let after = open(copy.path()).await;
     ready(&after, 2).await;
     let mut subscription = after.subscribe(tasks(), 2).await.unwrap();
     let again = next(&mut subscription).await;
@@ -46,10 +55,11 @@ async fn after_a_crash_everything_unacknowledged_comes_again() {
 #[tokio::test]
 async fn a_queue_that_cannot_be_written_confirms_nothing_and_is_not_healthy() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = EmbeddedBroker::open(folder.path()).await.unwrap();
+    let db = database(folder.path());
+    let broker = EmbeddedBroker::open(&db, folder.path()).await.unwrap();
     broker.declare(&["q".into()]).await.unwrap();
     // As a full disk or a broken file would do.
-    broker.shared.table.close().await;
+    db.close().await;
     let publication = Publication { target: Target::Tasks("q".into()), message: message("x") };
     let results = soon("an answer", broker.publish(vec![publication])).await;
     assert!(matches!(&results[..], [Err(PublishError::Unconfirmed(_))]), "{results:?}");
@@ -60,6 +70,7 @@ async fn a_queue_that_cannot_be_written_confirms_nothing_and_is_not_healthy() {
 #[tokio::test]
 async fn a_folder_that_is_not_there_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let error = EmbeddedBroker::open(&folder.path().join("missing")).await.err().unwrap();
+    let db = database(folder.path());
+    let error = EmbeddedBroker::open(&db, &folder.path().join("missing")).await.err().unwrap();
     assert!(matches!(&error, BrokerError::Refused(text) if text.contains("missing")), "{error}");
 }

@@ -4,7 +4,7 @@ use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, bounded, content_hash};
 use super::super::{DeadLetter, DeadRecorded, storable};
-use super::transition::{begin, give_birth};
+use super::transition::{begin, insert_tasks, one};
 use sqlx::{SqliteConnection, query};
 
 statements! {
@@ -36,7 +36,10 @@ pub(super) async fn record(connection: &mut SqliteConnection, letter: &DeadLette
         .fetch_one(&mut *tx)
         .await?;
     if let Some(id) = plan::rejected_task(letter) {
-        give_birth(&mut tx, &Birth::of_dead_letter(letter, id)?, now).await?;
+        // The task of a message that is refused may have a row already.
+        if one(&mut tx, id, now).await?.is_none() {
+            insert_tasks(&mut tx, &[Birth::of_dead_letter(letter, id)?], now).await?;
+        }
     }
     tx.commit().await?;
     Ok(DeadRecorded { id: need(row.int("id")?, "id")?, repeated: false })

@@ -4,8 +4,10 @@ use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{Known, Locked, Write, bounded};
 use super::hosts;
-use super::transition::{begin, enqueue, locked, read_locked, write};
-use crate::task::claim;
+use super::many::json_ids;
+use super::outgoing::Outgoing;
+use super::transition::{begin, locked, read_locked, write};
+use crate::task::{TaskId, claim};
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
@@ -28,15 +30,22 @@ statements! {
         WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1 AND (h.ended OR ?4)
                 OR ?4 AND t.kill_at > t.started_at AND t.kill_at <= ?1)
             AND (t.rescued_at IS NULL OR t.rescued_at <= ?3) LIMIT ?2";
-    RESCUED = "UPDATE tasks SET rescued_at = ?2 WHERE id = ?1";
+    RESCUED = "UPDATE tasks SET rescued_at = ?2 WHERE id IN (SELECT value FROM json_each(?1))";
 }
 
-pub(super) async fn wake_due(connection: &mut SqliteConnection, limit: u32) -> Result<u64, Fault> {
+pub(super) async fn wake_due(
+    connection: &mut SqliteConnection,
+    limit: u32,
+    outgoing: &mut Outgoing,
+) -> Result<u64, Fault> {
     let (mut tx, now) = begin(connection).await?;
     let rows = query(DUE).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
-    let count = apply(&mut tx, &rows, now, Write::wake).await?;
+    let ids = apply(&mut tx, &rows, now, Write::wake).await?;
+    let mut sent = outgoing.begin();
+    sent.enqueue(&mut tx, &ids, now).await?;
     tx.commit().await?;
-    Ok(count)
+    outgoing.end(sent);
+    Ok(ids.len() as u64)
 }
 
 pub(super) async fn fail_expired(connection: &mut SqliteConnection, limit: u32) -> Result<u64, Fault> {
@@ -47,7 +56,7 @@ pub(super) async fn fail_expired(connection: &mut SqliteConnection, limit: u32) 
     let rows = query(CALLED_OFF).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
     let cancelled = apply(&mut tx, &rows, now, Write::cancel).await?;
     tx.commit().await?;
-    Ok(expired + cancelled)
+    Ok((expired.len() + cancelled.len()) as u64)
 }
 
 pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Duration, limit: u32) -> Result<u64, Fault> {
@@ -66,9 +75,9 @@ pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Durat
         .fetch_all(&mut *tx)
         .await?;
     let fail = |row: &Locked| Write::fail(row, &known.failure(&row.plugin), None);
-    let count = apply(&mut tx, &rows, now, fail).await?;
+    let ids = apply(&mut tx, &rows, now, fail).await?;
     tx.commit().await?;
-    Ok(count)
+    Ok(ids.len() as u64)
 }
 
 pub(super) async fn rescue(
@@ -76,28 +85,31 @@ pub(super) async fn rescue(
     steady: bool,
     again: Duration,
     limit: u32,
+    outgoing: &mut Outgoing,
 ) -> Result<u64, Fault> {
     let (mut tx, now) = begin(connection).await?;
     let again = stamp(now - bounded(again));
     let rows = query(LOST).bind(stamp(now)).bind(limit).bind(again).bind(steady).fetch_all(&mut *tx).await?;
-    for row in &rows {
-        let id = need(row.id("id")?, "id")?;
-        query(RESCUED).bind(id.hyphenated()).bind(stamp(now)).execute(&mut *tx).await?;
-        enqueue(&mut tx, id, now).await?;
+    let ids = rows.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<Vec<TaskId>, _>>()?;
+    if ids.is_empty() {
+        return Ok(0);
     }
+    query(RESCUED).bind(json_ids(ids.iter().copied())).bind(stamp(now)).execute(&mut *tx).await?;
+    let mut sent = outgoing.begin();
+    sent.enqueue(&mut tx, &ids, now).await?;
     tx.commit().await?;
-    Ok(rows.len() as u64)
+    outgoing.end(sent);
+    Ok(ids.len() as u64)
 }
 
+/// Change rows that were read in this transaction, and return their ids.
 async fn apply(
     connection: &mut SqliteConnection,
     rows: &[SqliteRow],
     now: DateTime<Utc>,
     change: impl Fn(&Locked) -> Result<Write, Fault>,
-) -> Result<u64, Fault> {
-    for row in rows {
-        let change = change(&read_locked(row)?)?;
-        write(connection, &change, now).await?;
-    }
-    Ok(rows.len() as u64)
+) -> Result<Vec<TaskId>, Fault> {
+    let writes = rows.iter().map(|row| change(&read_locked(row)?)).collect::<Result<Vec<_>, _>>()?;
+    write(connection, &writes, now).await?;
+    Ok(writes.iter().map(|write| write.id).collect())
 }

@@ -2,13 +2,18 @@
 
 mod buckets;
 mod claim;
+mod connect;
 mod dead;
 mod duties;
+mod embedded;
 mod erase;
 mod hosts;
+mod many;
 mod memories;
 mod outbox;
+mod outgoing;
 mod prune;
+mod queue;
 mod read;
 mod redrive;
 mod retry;
@@ -19,99 +24,21 @@ mod stores;
 mod submit;
 mod transition;
 mod version;
+mod writer;
 
-use super::fault::Fault;
-use super::flight::{Line, acquire_timeout, fly};
+use super::flight::fly;
 use super::*;
-use futures_util::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection};
-use std::path::Path;
 use std::sync::Arc;
+
+pub use connect::SqliteDb;
 
 /// How long migrating may take, the wait for another process that migrates included.
 const MIGRATION: Duration = Duration::from_secs(600);
-/// Statements kept prepared on a connection; there are fewer.
-const STATEMENTS: usize = 256;
-
-/// The database in a SQLite file. Cheap to clone; clones share their connections.
-#[derive(Clone, Debug)]
-pub struct SqliteDb {
-    writer: Line<Sqlite>,
-    readers: Line<Sqlite>,
-    timeout: Duration,
-}
-
-impl SqliteDb {
-    /// Prepare connections to the file, which is made with the first operation if it is missing; its folder must exist.
-    pub fn connect(path: &Path, options: &DbOptions) -> Result<SqliteDb, DbError> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-            return Err(DbError::Refused(format!(
-                "the folder {} of the database file does not exist",
-                folder.display()
-            )));
-        }
-        // Every commit is on the disk before it is told: WAL alone would lose the last ones with the power.
-        let writing = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(options.timeout)
-            .pragma("cache_size", "-16384") // 16 MiB per connection
-            .pragma("secure_delete", "ON") // what is erased or forgotten does not stay in free pages
-            .statement_cache_capacity(STATEMENTS);
-        let reading = writing.clone().pragma("query_only", "ON");
-        let pool = |connections: u32| {
-            SqlitePoolOptions::new()
-                .max_connections(connections.max(1))
-                .acquire_timeout(acquire_timeout(options.timeout))
-                .idle_timeout(None)
-                .max_lifetime(None)
-                // A file does not go away as a server does.
-                .test_before_acquire(false)
-        };
-        let place: Arc<str> = path.display().to_string().into();
-        Ok(SqliteDb {
-            writer: Line { pool: pool(1).connect_lazy_with(writing), place: place.clone() },
-            readers: Line { pool: pool(options.max_connections).connect_lazy_with(reading), place },
-            timeout: options.timeout,
-        })
-    }
-
-    /// The file, for people.
-    pub fn place(&self) -> String {
-        self.writer.place.to_string()
-    }
-
-    /// Close every connection, once what is under way has ended.
-    pub async fn close(&self) {
-        self.readers.pool.close().await;
-        self.writer.pool.close().await;
-    }
-
-    async fn write<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
-    {
-        fly(&self.writer, self.timeout, what, operation).await
-    }
-
-    async fn read<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
-    {
-        fly(&self.readers, self.timeout, what, operation).await
-    }
-}
 
 #[async_trait]
 impl Db for SqliteDb {
     async fn migrate(&self) -> Result<Migrated, DbError> {
-        fly(&self.writer, MIGRATION, "migrate", |c| Box::pin(version::migrate(c))).await
+        fly(&self.writer.line, MIGRATION, "migrate", |c| Box::pin(version::migrate(c))).await
     }
 
     async fn check_schema(&self) -> Result<SchemaVersion, DbError> {
@@ -154,9 +81,13 @@ impl Db for SqliteDb {
 
     async fn settle(&self, host: HostId, batch: &[Settlement]) -> Result<Vec<SettleAnswer>, DbError> {
         let batch: Arc<[Settlement]> = batch.into();
-        self.write("settle", move |c| {
-            let batch = batch.clone();
-            Box::pin(async move { settle::settle(c, host, &batch).await })
+        let db = self.clone();
+        self.write_then("settle", move |c| {
+            let (batch, mut outgoing) = (batch.clone(), db.outgoing());
+            Box::pin(async move {
+                let answers = settle::settle(c, host, &batch, &mut outgoing).await?;
+                Ok((answers, outgoing.after()))
+            })
         })
         .await
     }
@@ -172,9 +103,13 @@ impl Db for SqliteDb {
 
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
         let batch: Arc<[NewTask]> = batch.into();
-        self.write("submit", move |c| {
-            let batch = batch.clone();
-            Box::pin(async move { submit::submit(c, &batch).await })
+        let db = self.clone();
+        self.write_then("submit", move |c| {
+            let (batch, mut outgoing) = (batch.clone(), db.outgoing());
+            Box::pin(async move {
+                let answers = submit::submit(c, &batch, &mut outgoing).await?;
+                Ok((answers, outgoing.after()))
+            })
         })
         .await
     }
@@ -184,7 +119,12 @@ impl Db for SqliteDb {
     }
 
     async fn wake_due(&self, limit: u32) -> Result<u64, DbError> {
-        self.write("wake what is due", move |c| Box::pin(duties::wake_due(c, limit))).await
+        let db = self.clone();
+        self.write_then("wake what is due", move |c| {
+            let mut outgoing = db.outgoing();
+            Box::pin(async move { Ok((duties::wake_due(c, limit, &mut outgoing).await?, outgoing.after())) })
+        })
+        .await
     }
 
     async fn fail_expired(&self, limit: u32) -> Result<u64, DbError> {
@@ -192,7 +132,14 @@ impl Db for SqliteDb {
     }
 
     async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
-        self.write("rescue", move |c| Box::pin(duties::rescue(c, steady, again, limit))).await
+        let db = self.clone();
+        self.write_then("rescue", move |c| {
+            let mut outgoing = db.outgoing();
+            Box::pin(
+                async move { Ok((duties::rescue(c, steady, again, limit, &mut outgoing).await?, outgoing.after())) },
+            )
+        })
+        .await
     }
 
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
@@ -253,9 +200,13 @@ impl Db for SqliteDb {
 
     async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError> {
         let task = Arc::new(task.clone());
-        self.write("retry", move |c| {
-            let task = task.clone();
-            Box::pin(async move { retry::retry(c, &task, once).await })
+        let db = self.clone();
+        self.write_then("retry", move |c| {
+            let (task, mut outgoing) = (task.clone(), db.outgoing());
+            Box::pin(async move {
+                let answer = retry::retry(c, &task, once, &mut outgoing).await?;
+                Ok((answer, outgoing.after()))
+            })
         })
         .await
     }

@@ -4,8 +4,10 @@ use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::bounded;
 use super::super::{OutboxBatch, OutboxReason, rows};
+use super::many::json_ids;
 use super::transition::{UNQUEUE, begin};
 use crate::task::TaskId;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
 use std::time::Duration;
 use uuid::Uuid;
@@ -17,36 +19,38 @@ statements! {
         FROM (SELECT * FROM outbox WHERE due_at <= ?1 ORDER BY due_at, task_id LIMIT ?2) o LEFT JOIN tasks t
             ON t.id = o.task_id AND t.state NOT IN ('completed', 'failed', 'cancelled') AND t.fingerprint IS NOT NULL
         ORDER BY o.created_at, o.task_id";
-    HOLD = "UPDATE outbox SET token = ?2, due_at = ?3 WHERE task_id = ?1";
-    DROP = "DELETE FROM outbox WHERE token = ?1 AND task_id = ?2";
+    HOLD = "UPDATE outbox SET token = ?2, due_at = ?3 WHERE task_id IN (SELECT value FROM json_each(?1))";
+    DROP = "DELETE FROM outbox WHERE token = ?1 AND task_id IN (SELECT value FROM json_each(?2))";
     DEFER = "UPDATE outbox SET token = NULL, reason = ?3, deferred = deferred + 1, due_at = ?4
-        WHERE token = ?1 AND task_id = ?2";
+        WHERE token = ?1 AND task_id IN (SELECT value FROM json_each(?2))";
 }
 
 pub(super) async fn take(connection: &mut SqliteConnection, limit: u32, ttl: Duration) -> Result<OutboxBatch, Fault> {
     let token = Uuid::new_v4();
     let (mut tx, now) = begin(connection).await?;
     let due = query(DUE).bind(stamp(now)).bind(limit).fetch_all(&mut *tx).await?;
-    let mut batch = OutboxBatch { token, rows: Vec::with_capacity(due.len()) };
-    for row in &due {
-        let id = need(row.id("task_id")?, "task_id")?.hyphenated();
-        if row.id("id")?.is_none() {
-            query(UNQUEUE).bind(id).execute(&mut *tx).await?;
-            continue;
-        }
+    if due.is_empty() {
+        return Ok(OutboxBatch { token, rows: Vec::new() });
+    }
+    let (held, ended): (Vec<_>, Vec<_>) = due.iter().partition(|row| matches!(row.id("id"), Ok(Some(_))));
+    let ids = |rows: &[&SqliteRow]| {
+        let ids = rows.iter().map(|row| need(row.id("task_id")?, "task_id")).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, Fault>(json_ids(ids))
+    };
+    if !ended.is_empty() {
+        query(UNQUEUE).bind(ids(&ended)?).execute(&mut *tx).await?;
+    }
+    if !held.is_empty() {
         let until = stamp(now + bounded(ttl));
-        query(HOLD).bind(id).bind(token.hyphenated()).bind(until).execute(&mut *tx).await?;
-        batch.rows.push(rows::outbox(row)?);
+        query(HOLD).bind(ids(&held)?).bind(token.hyphenated()).bind(until).execute(&mut *tx).await?;
     }
     tx.commit().await?;
-    Ok(batch)
+    Ok(OutboxBatch { token, rows: held.into_iter().map(rows::outbox).collect::<Result<_, _>>()? })
 }
 
 pub(super) async fn drop_rows(connection: &mut SqliteConnection, token: Uuid, ids: &[TaskId]) -> Result<(), Fault> {
     let (mut tx, _) = begin(connection).await?;
-    for id in ids {
-        query(DROP).bind(token.hyphenated()).bind(id.hyphenated()).execute(&mut *tx).await?;
-    }
+    query(DROP).bind(token.hyphenated()).bind(json_ids(ids.iter().copied())).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -60,15 +64,13 @@ pub(super) async fn defer(
 ) -> Result<(), Fault> {
     let (mut tx, now) = begin(connection).await?;
     let until = stamp(now + bounded(delay));
-    for id in ids {
-        query(DEFER)
-            .bind(token.hyphenated())
-            .bind(id.hyphenated())
-            .bind(reason.as_str())
-            .bind(until.as_str())
-            .execute(&mut *tx)
-            .await?;
-    }
+    query(DEFER)
+        .bind(token.hyphenated())
+        .bind(json_ids(ids.iter().copied()))
+        .bind(reason.as_str())
+        .bind(until)
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(())
 }

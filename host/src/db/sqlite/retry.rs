@@ -5,7 +5,8 @@ use super::super::fault::Fault;
 use super::super::plan::Birth;
 use super::super::rows;
 use super::super::{AskedTask, NewTask, RetryAnswer};
-use super::transition::{begin, give_birth};
+use super::outgoing::Outgoing;
+use super::transition::{begin, insert_tasks};
 use crate::task::TaskId;
 use sqlx::{SqliteConnection, query};
 
@@ -22,7 +23,12 @@ pub(super) async fn asked(connection: &mut SqliteConnection, id: TaskId) -> Resu
     row.as_ref().map(rows::asked).transpose()
 }
 
-pub(super) async fn retry(connection: &mut SqliteConnection, task: &NewTask, once: bool) -> Result<RetryAnswer, Fault> {
+pub(super) async fn retry(
+    connection: &mut SqliteConnection,
+    task: &NewTask,
+    once: bool,
+    outgoing: &mut Outgoing,
+) -> Result<RetryAnswer, Fault> {
     let of = need(task.retry_of, "retry_of")?;
     let (mut tx, now) = begin(connection).await?;
     let Some(old) = query(OLD).bind(of.hyphenated()).fetch_optional(&mut *tx).await? else {
@@ -45,7 +51,11 @@ pub(super) async fn retry(connection: &mut SqliteConnection, task: &NewTask, onc
     if old.flag("is_empty")? {
         return Ok(RetryAnswer::Erased);
     }
-    give_birth(&mut tx, &Birth::of_submission(task, now)?, now).await?;
+    let birth = Birth::of_submission(task, now)?;
+    insert_tasks(&mut tx, std::slice::from_ref(&birth), now).await?;
+    let mut sent = outgoing.begin();
+    sent.enqueue_new(&mut tx, &[(task, birth)], now).await?;
     tx.commit().await?;
+    outgoing.end(sent);
     Ok(RetryAnswer::Created)
 }

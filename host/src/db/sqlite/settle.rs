@@ -1,58 +1,81 @@
 //! Settling: one transaction for a batch, each row fenced.
 
+pub(super) mod details;
+
+use super::super::SettleAnswer;
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::{self, Outcome, call_detail, counted, unstorable};
-use super::super::{SettleAnswer, storable};
-use super::transition::{EVENT, begin, enqueue};
-use crate::task::{HostId, Settlement, WaitCode, settle::Call};
+use super::super::plan::{Outcome, unstorable};
+use super::many::{Many, repeated, rounds};
+use super::outgoing::Outgoing;
+use super::transition::{NewEvent, append_events, begin};
+use crate::task::{HostId, Settlement, TaskId, WaitCode};
 use chrono::{DateTime, Utc};
 use sqlx::{SqliteConnection, query};
+use std::collections::{HashMap, HashSet};
+
+/// Ends attempts, each only while its task is running under its fence.
+macro_rules! settles {
+    ($size:tt) => {
+        concat!(
+            "UPDATE tasks INDEXED BY sqlite_autoindex_tasks_1 SET state = s.column4, output = s.column5,
+            failure = CASE WHEN s.column4 = 'completed' THEN NULL ELSE COALESCE(s.column6, failure) END,
+            burnt = CASE WHEN s.column7 THEN attempt ELSE burnt END, snoozes = snoozes + s.column8,
+            child_losses = child_losses + s.column9, run_at = COALESCE(s.column10, run_at),
+            waiting_code = s.column11, waiting_detail = s.column12, version = s.column13, digest = s.column14,
+            finished_at = s.column15, waiting_since = s.column16, rescued_at = NULL, last_seq = last_seq + 1,
+            log_seq = log_seq + s.column17
+            FROM (VALUES ",
+            repeated!($size "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+            ") AS s WHERE tasks.id = s.column1 AND tasks.state = 'running' AND tasks.fence = s.column2
+                AND tasks.owner = s.column3
+            RETURNING id, attempt, started_at, last_seq, log_seq"
+        )
+    };
+}
+
+macro_rules! attempts {
+    ($size:tt) => {
+        concat!(
+            "INSERT INTO task_attempts (build, task_id, fence, attempt, host, version, digest, started_at, finished_at,
+                ended, failure, usage)
+            SELECT (SELECT build FROM hosts WHERE id = ?), a.* FROM (VALUES ",
+            repeated!($size "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+            ") AS a"
+        )
+    };
+}
 
 statements! {
-    SETTLE = "UPDATE tasks SET state = ?4, output = ?5,
-            failure = CASE WHEN ?4 = 'completed' THEN NULL ELSE COALESCE(?6, failure) END,
-            burnt = CASE WHEN ?7 THEN attempt ELSE burnt END,
-            snoozes = snoozes + ?8, child_losses = child_losses + ?16, run_at = COALESCE(?9, run_at), waiting_code = ?10, waiting_detail = ?11, version = ?12,
-            digest = ?13,
-            finished_at = CASE WHEN ?4 IN ('completed', 'failed', 'cancelled') THEN ?14 END,
-            waiting_since = CASE WHEN ?4 IN ('scheduled', 'pending', 'retrying') THEN ?14 END,
-            rescued_at = NULL, last_seq = last_seq + 1, log_seq = log_seq + ?15
-        WHERE id = ?1 AND state = 'running' AND fence = ?2 AND owner = ?3
-        RETURNING attempt, started_at, last_seq, log_seq - ?15 AS logged";
-    ATTEMPT = "INSERT INTO task_attempts (task_id, fence, attempt, host, build, version, digest, started_at, finished_at,
-            ended, failure, usage)
-        VALUES (?1, ?2, ?3, ?4, (SELECT build FROM hosts WHERE id = ?4), ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    /// All lines of an attempt at once: a guest may write hundreds.
-    LOGS = "INSERT INTO task_logs (task_id, seq, at, attempt, stream, level, logger, message, cut)
-        SELECT ?1, ?2 + l.key + 1, l.value ->> 0, ?3, l.value ->> 1, l.value ->> 2, l.value ->> 3, l.value ->> 4,
-            l.value ->> 5
-        FROM json_each(?4) l";
-    /// All calls of an attempt at once, as its lines.
-    CALLS = "INSERT INTO task_calls (task_id, fence, seq, at, attempt, capability, operation, target, duration_us,
-            request_bytes, response_bytes, result, detail)
-        SELECT ?1, ?2, c.key + 1, c.value ->> 0, ?3, c.value ->> 1, c.value ->> 2, c.value ->> 3, c.value ->> 4,
-            c.value ->> 5, c.value ->> 6, c.value ->> 7, c.value ->> 8
-        FROM json_each(?4) c";
-    BODIES = "INSERT INTO task_call_bodies (task_id, fence, seq, request_body_bytes, response_body_bytes, request_body,
-            response_body)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    /// An attempt that this host has settled: the proof that an earlier call went through, whatever happened since.
-    SETTLED = "SELECT fence FROM task_attempts WHERE task_id = ?1 AND fence = ?2 AND host = ?3 AND ended <> 'host_lost'";
+    SETTLES_64 = settles!(64);
+    SETTLES_16 = settles!(16);
+    SETTLES_4 = settles!(4);
+    SETTLES_1 = settles!(1);
+    ATTEMPTS_64 = attempts!(64);
+    ATTEMPTS_16 = attempts!(16);
+    ATTEMPTS_4 = attempts!(4);
+    ATTEMPTS_1 = attempts!(1);
+    /// Attempts that this host has settled: the proof that an earlier call went through, whatever happened since.
+    SETTLED = "SELECT a.task_id FROM json_each(?2) c CROSS JOIN task_attempts a
+        ON a.task_id = c.value ->> 0 AND a.fence = c.value ->> 1 AND a.host = ?1 AND a.ended <> 'host_lost'";
 }
+
+const SETTLES: Many = Many([SETTLES_64, SETTLES_16, SETTLES_4, SETTLES_1]);
+const ATTEMPTS: Many = Many([ATTEMPTS_64, ATTEMPTS_16, ATTEMPTS_4, ATTEMPTS_1]);
 
 pub(super) async fn settle(
     connection: &mut SqliteConnection,
     host: HostId,
     batch: &[Settlement],
+    outgoing: &mut Outgoing,
 ) -> Result<Vec<SettleAnswer>, Fault> {
     let mut bisection = Bisection::new(batch.len());
     while let Some(range) = bisection.next() {
-        let result = settle_all(connection, host, &batch[range.clone()]).await;
+        let result = settle_all(connection, host, &batch[range.clone()], outgoing).await;
         if let Some((index, fault)) = bisection.tried(range, result)? {
             let instead = unstorable(&batch[index], &fault.reason());
-            let answer = match settle_all(connection, host, std::slice::from_ref(&instead)).await?.first() {
+            let answer = match settle_all(connection, host, std::slice::from_ref(&instead), outgoing).await?.first() {
                 Some(SettleAnswer::Fenced) => SettleAnswer::Fenced,
                 _ => SettleAnswer::Refused,
             };
@@ -66,130 +89,151 @@ async fn settle_all(
     connection: &mut SqliteConnection,
     host: HostId,
     batch: &[Settlement],
+    outgoing: &mut Outgoing,
 ) -> Result<Vec<SettleAnswer>, Fault> {
     let (mut tx, now) = begin(connection).await?;
-    let mut answers = Vec::with_capacity(batch.len());
-    for settlement in batch {
-        answers.push(settle_one(&mut tx, host, settlement, now).await?);
+    let mut sent = outgoing.begin();
+    let outcomes = batch.iter().map(Outcome::of).collect::<Result<Vec<_>, _>>()?;
+    let mut answers = vec![SettleAnswer::Fenced; batch.len()];
+    for round in rounds(batch.iter().map(|settlement| settlement.id)) {
+        let outcomes: Vec<&Outcome<'_>> = round.iter().map(|at| &outcomes[*at]).collect();
+        let settled = settle_round(&mut tx, host, &outcomes, now, &mut sent).await?;
+        for (at, settled) in round.into_iter().zip(settled) {
+            answers[at] = if settled { SettleAnswer::Settled } else { SettleAnswer::Fenced };
+        }
     }
     tx.commit().await?;
+    outgoing.end(sent);
     Ok(answers)
 }
 
-async fn settle_one(
-    connection: &mut SqliteConnection,
-    host: HostId,
-    settlement: &Settlement,
-    now: DateTime<Utc>,
-) -> Result<SettleAnswer, Fault> {
-    let outcome = Outcome::of(settlement)?;
-    let (id, owner, at) = (outcome.id.hyphenated(), host.hyphenated(), stamp(now));
-    let changed = query(SETTLE)
-        .bind(id)
-        .bind(outcome.fence)
-        .bind(owner)
-        .bind(outcome.state.as_str())
-        .bind(outcome.output)
-        .bind(outcome.failure.as_deref())
-        .bind(outcome.burns)
-        .bind(i64::from(outcome.snoozed))
-        .bind(outcome.after.map(|after| stamp(now + after)))
-        .bind(outcome.waiting_code.map(WaitCode::as_str))
-        .bind(outcome.waiting_detail.as_deref())
-        .bind(outcome.version)
-        .bind(outcome.digest)
-        .bind(at.as_str())
-        .bind(outcome.logs.len() as i64)
-        .bind(i64::from(outcome.child_lost))
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = changed else {
-        let settled = query(SETTLED).bind(id).bind(outcome.fence).bind(owner).fetch_optional(connection).await?;
-        return Ok(if settled.is_some() { SettleAnswer::Settled } else { SettleAnswer::Fenced });
-    };
-    let attempt = row.count("attempt")?;
-    query(EVENT)
-        .bind(id)
-        .bind(need(row.int("last_seq")?, "last_seq")?)
-        .bind(at.as_str())
-        .bind(outcome.event.as_str())
-        .bind(attempt)
-        .bind(outcome.fence)
-        .bind(owner)
-        .bind(outcome.digest)
-        .bind(outcome.detail.as_deref())
-        .execute(&mut *connection)
-        .await?;
-    query(ATTEMPT)
-        .bind(id)
-        .bind(outcome.fence)
-        .bind(attempt)
-        .bind(owner)
-        .bind(outcome.version)
-        .bind(outcome.digest)
-        .bind(row.text("started_at")?)
-        .bind(at.as_str())
-        .bind(outcome.event.as_str())
-        .bind(outcome.failure.as_deref())
-        .bind(outcome.usage.as_str())
-        .execute(&mut *connection)
-        .await?;
-    if !outcome.logs.is_empty() {
-        let lines: Vec<_> = outcome
-            .logs
-            .iter()
-            .map(|l| {
-                let (logger, message) = (storable::text(&l.logger), storable::text(&l.message));
-                (stamp(l.at), l.stream, l.level, logger, message, l.cut)
-            })
-            .collect();
-        query(LOGS)
-            .bind(id)
-            .bind(need(row.int("logged")?, "logged")?)
-            .bind(attempt)
-            .bind(serde_json::to_string(&lines).map_err(|e| Fault::Defect(format!("log lines: {e}")))?)
-            .execute(&mut *connection)
-            .await?;
-    }
-    if !outcome.calls.is_empty() {
-        query(CALLS)
-            .bind(id)
-            .bind(outcome.fence)
-            .bind(attempt)
-            .bind(calls(outcome.calls)?)
-            .execute(&mut *connection)
-            .await?;
-    }
-    // JSON holds no bytes, so these go one by one.
-    for (call, seq) in outcome.calls.iter().zip(1i64..).filter(|(call, _)| plan::has_body(call)) {
-        query(BODIES)
-            .bind(id)
-            .bind(outcome.fence)
-            .bind(seq)
-            .bind(plan::body_bytes(&call.request_body))
-            .bind(plan::body_bytes(&call.response_body))
-            .bind(plan::body(&call.request_body))
-            .bind(plan::body(&call.response_body))
-            .execute(&mut *connection)
-            .await?;
-    }
-    if outcome.outbox {
-        enqueue(connection, outcome.id, now).await?;
-    }
-    Ok(SettleAnswer::Settled)
+/// What the row says of an attempt that has ended.
+struct Ended {
+    attempt: u32,
+    started_at: Option<String>,
+    last_seq: i64,
+    log_seq: i64,
 }
 
-/// The columns of calls, as JSON text.
-fn calls(calls: &[Call]) -> Result<String, Fault> {
-    let rows: Vec<_> = calls
+/// Ends of different tasks: whether each is recorded, now or by an earlier call.
+async fn settle_round(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    outcomes: &[&Outcome<'_>],
+    now: DateTime<Utc>,
+    outgoing: &mut Outgoing,
+) -> Result<Vec<bool>, Fault> {
+    let at = stamp(now);
+    let mut rows = end(connection, host, outcomes, now, &at).await?;
+    let (mut ended, mut others) = (Vec::with_capacity(outcomes.len()), Vec::new());
+    for outcome in outcomes {
+        match rows.remove(&outcome.id) {
+            Some(row) => ended.push((*outcome, row)),
+            None => others.push(*outcome),
+        }
+    }
+    let lines: Vec<NewEvent<'_>> = ended
         .iter()
-        .map(|c| {
-            let words = (storable::text(&c.capability), storable::text(&c.operation), storable::text(&c.target));
-            let counts = (counted(c.duration_us), counted(c.request_bytes), counted(c.response_bytes));
-            let (capability, operation, target) = words;
-            let (result, detail) = (storable::text(&c.result), call_detail(c));
-            (stamp(c.at), capability, operation, target, counts.0, counts.1, counts.2, result, detail)
+        .map(|(outcome, row)| NewEvent {
+            id: outcome.id,
+            seq: row.last_seq,
+            event: outcome.event,
+            attempt: row.attempt,
+            fence: outcome.fence,
+            host: Some(host),
+            digest: Some(outcome.digest),
+            detail: outcome.detail.as_deref(),
         })
         .collect();
-    serde_json::to_string(&rows).map_err(|e| Fault::Defect(format!("calls: {e}")))
+    append_events(connection, &lines, now).await?;
+    for (statement, part) in ATTEMPTS.parts(&ended) {
+        let mut insert = query(statement).bind(host.hyphenated());
+        for (outcome, row) in part {
+            insert = insert
+                .bind(outcome.id.hyphenated())
+                .bind(outcome.fence)
+                .bind(row.attempt)
+                .bind(host.hyphenated())
+                .bind(outcome.version)
+                .bind(outcome.digest)
+                .bind(row.started_at.as_deref())
+                .bind(at.as_str())
+                .bind(outcome.event.as_str())
+                .bind(outcome.failure.as_deref())
+                .bind(outcome.usage.as_str());
+        }
+        insert.execute(&mut *connection).await?;
+    }
+    details::write(connection, &ended).await?;
+    let again: Vec<TaskId> =
+        ended.iter().filter(|(outcome, _)| outcome.outbox).map(|(outcome, _)| outcome.id).collect();
+    outgoing.enqueue(connection, &again, now).await?;
+    let settled = settled(connection, host, &others).await?;
+    let done = |outcome: &&Outcome<'_>| !others.iter().any(|o| o.id == outcome.id) || settled.contains(&outcome.id);
+    Ok(outcomes.iter().map(done).collect())
+}
+
+/// Change the rows that run under these fences, and return them.
+async fn end(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    outcomes: &[&Outcome<'_>],
+    now: DateTime<Utc>,
+    at: &str,
+) -> Result<HashMap<TaskId, Ended>, Fault> {
+    let mut ended = HashMap::with_capacity(outcomes.len());
+    for (statement, part) in SETTLES.parts(outcomes) {
+        let mut update = query(statement);
+        for outcome in part {
+            let terminal = outcome.state.is_terminal();
+            update = update
+                .bind(outcome.id.hyphenated())
+                .bind(outcome.fence)
+                .bind(host.hyphenated())
+                .bind(outcome.state.as_str())
+                .bind(outcome.output)
+                .bind(outcome.failure.as_deref())
+                .bind(outcome.burns)
+                .bind(i64::from(outcome.snoozed))
+                .bind(i64::from(outcome.child_lost))
+                .bind(outcome.after.map(|after| stamp(now + after)))
+                .bind(outcome.waiting_code.map(WaitCode::as_str))
+                .bind(outcome.waiting_detail.as_deref())
+                .bind(outcome.version)
+                .bind(outcome.digest)
+                .bind(terminal.then_some(at))
+                .bind((!terminal).then_some(at))
+                .bind(outcome.logs.len() as i64);
+        }
+        for row in update.fetch_all(&mut *connection).await? {
+            let id = need(row.id("id")?, "id")?;
+            let row = Ended {
+                attempt: row.count("attempt")?,
+                started_at: row.text("started_at")?,
+                last_seq: need(row.int("last_seq")?, "last_seq")?,
+                log_seq: need(row.int("log_seq")?, "log_seq")?,
+            };
+            ended.insert(id, row);
+        }
+    }
+    Ok(ended)
+}
+
+/// Those of which an earlier call recorded the end.
+async fn settled(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    outcomes: &[&Outcome<'_>],
+) -> Result<HashSet<TaskId>, Fault> {
+    if outcomes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let claims: Vec<_> = outcomes.iter().map(|outcome| (outcome.id, outcome.fence)).collect();
+    let rows = query(SETTLED).bind(host.hyphenated()).bind(json(&claims)?).fetch_all(connection).await?;
+    rows.iter().map(|row| need(row.id("task_id")?, "task_id")).collect()
+}
+
+/// Rows of columns, as JSON text.
+fn json(rows: &impl serde::Serialize) -> Result<String, Fault> {
+    serde_json::to_string(rows).map_err(|e| Fault::Defect(format!("rows: {e}")))
 }

@@ -4,34 +4,47 @@ use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{Birth, Submission, Write};
 use super::super::{CancelAnswer, NewTask, Submitted};
-use super::transition::{begin, give_birth, one, write};
+use super::many::json_ids;
+use super::outgoing::Outgoing;
+use super::transition::{begin, insert_tasks, one, write};
 use crate::task::{Event, State, TaskId};
 use sqlx::{SqliteConnection, query};
 use std::collections::HashMap;
 
 statements! {
-    /// What a row that was there already was asked.
-    FINGERPRINT = "SELECT fingerprint FROM tasks WHERE id = ?1";
+    /// What rows that were there already were asked.
+    FINGERPRINTS = "SELECT t.id, t.fingerprint FROM json_each(?1) v CROSS JOIN tasks t ON t.id = v.value";
     ASK_TO_END = "UPDATE tasks SET cancel_requested = 1 WHERE id = ?1";
 }
 
-pub(super) async fn submit(connection: &mut SqliteConnection, batch: &[NewTask]) -> Result<Vec<Submitted>, Fault> {
+pub(super) async fn submit(
+    connection: &mut SqliteConnection,
+    batch: &[NewTask],
+    outgoing: &mut Outgoing,
+) -> Result<Vec<Submitted>, Fault> {
     let submission = Submission::of(batch);
     let (mut tx, now) = begin(connection).await?;
+    let ids = submission.firsts().iter().map(|task| task.message.id);
     let mut known: HashMap<TaskId, Option<Vec<u8>>> = HashMap::new();
-    for task in submission.firsts() {
-        let birth = Birth::of_submission(task, now)?;
-        if !give_birth(&mut tx, &birth, now).await? {
-            let row = query(FINGERPRINT).bind(birth.id.hyphenated()).fetch_one(&mut *tx).await?;
-            known.insert(birth.id, row.bytes("fingerprint")?);
-        }
+    for row in query(FINGERPRINTS).bind(json_ids(ids)).fetch_all(&mut *tx).await? {
+        known.insert(need(row.id("id")?, "id")?, row.bytes("fingerprint")?);
     }
     let answers = submission.answers(&known);
     if answers.contains(&Submitted::Conflict) {
-        tx.rollback().await?;
-    } else {
-        tx.commit().await?;
+        return Ok(answers);
     }
+    let mut births = Vec::with_capacity(submission.firsts().len());
+    let fresh: Vec<&NewTask> =
+        submission.firsts().iter().copied().filter(|task| !known.contains_key(&task.message.id)).collect();
+    for task in fresh.iter().copied() {
+        births.push(Birth::of_submission(task, now)?);
+    }
+    insert_tasks(&mut tx, &births, now).await?;
+    let mut sent = outgoing.begin();
+    let births: Vec<_> = fresh.into_iter().zip(births).collect();
+    sent.enqueue_new(&mut tx, &births, now).await?;
+    tx.commit().await?;
+    outgoing.end(sent);
     Ok(answers)
 }
 
@@ -47,7 +60,7 @@ pub(super) async fn cancel(connection: &mut SqliteConnection, id: TaskId) -> Res
             CancelAnswer::Requested(need(owner, "owner")?)
         }
         _ => {
-            write(&mut tx, &Write::of_event(&locked, Event::Cancelled, None)?, now).await?;
+            write(&mut tx, &[Write::of_event(&locked, Event::Cancelled, None)?], now).await?;
             CancelAnswer::Cancelled
         }
     };

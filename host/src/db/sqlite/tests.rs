@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::db::conformance::{self, BackDoor, Subject, arrival};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Executor, Row, SqlitePool, raw_sql};
 
 /// A file of its own, gone in the end.
@@ -74,7 +75,8 @@ async fn every_statement_is_taken_by_the_database() {
     let own = Own::new();
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.writer.pool.acquire().await.unwrap();
+    db.create_queues().await.unwrap();
+    let mut connection = db.writer.line.pool.acquire().await.unwrap();
     let files = [
         ("buckets", buckets::ALL),
         ("dead", dead::ALL),
@@ -83,11 +85,16 @@ async fn every_statement_is_taken_by_the_database() {
         ("hosts", hosts::ALL),
         ("memories", memories::ALL),
         ("outbox", outbox::ALL),
+        ("outgoing", outgoing::ALL),
         ("prune", prune::ALL),
+        ("queue", queue::ALL),
+        ("queue", queue::tables::ALL),
+        ("queue", queue::asked::ALL),
         ("read", read::ALL),
         ("redrive", redrive::ALL),
         ("retry", retry::ALL),
         ("settle", settle::ALL),
+        ("settle::details", settle::details::ALL),
         ("sizes", sizes::ALL),
         ("spending", spending::ALL),
         ("submit", submit::ALL),
@@ -136,7 +143,7 @@ async fn commits_are_on_the_disk_before_they_are_told() {
     let own = Own::new();
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.writer.pool.acquire().await.unwrap();
+    let mut connection = db.writer.line.pool.acquire().await.unwrap();
     let synchronous: i64 = raw_sql("PRAGMA synchronous").fetch_one(&mut *connection).await.unwrap().get(0);
     let journal: String = raw_sql("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap().get(0);
     assert_eq!((synchronous, journal.as_str()), (2, "wal"));

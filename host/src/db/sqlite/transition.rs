@@ -1,13 +1,15 @@
-//! Giving birth to rows and changing them, each with the event that tells of it. Always inside `BEGIN IMMEDIATE`: there is
-//! one writer, and what it has read stays so until it commits.
+//! Inserting rows and changing them, each with its event. Always inside the writer's `BEGIN IMMEDIATE`: there is one
+//! writer, and what it has read stays so until it commits.
 
 use super::super::cells::{Cells, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{Birth, Locked, Write};
 use super::super::rows;
-use crate::task::{TaskId, WaitCode};
+use super::many::{Many, json_ids, repeated};
+use crate::task::{Event, Fence, HostId, State, TaskId, WaitCode};
 use chrono::{DateTime, SubsecRound, Utc};
 use sqlx::{Connection, Sqlite, SqliteConnection, Transaction, query};
+use std::collections::HashMap;
 
 /// What is selected of a row before it is changed (`?1`: now), and the statement around it.
 macro_rules! locked {
@@ -25,161 +27,262 @@ macro_rules! locked {
 }
 pub(super) use locked;
 
-statements! {
-    BIRTH = "INSERT INTO tasks (id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure,
+/// Inserts new rows, of which none exists.
+macro_rules! births {
+    ($size:tt) => {
+        concat!(
+            "INSERT INTO tasks (id, plugin, plugin_name, queue, state, version, digest, input, fingerprint, failure,
             max_attempts, attempt, fence, owner, priority, labels, options, reply_to, correlation_id, traceparent, run_at,
-            deadline, retry_of, waiting_code, waiting_detail, created_at, started_at, finished_at, waiting_since,
-            kill_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-            ?24, ?25, ?26,
-            CASE WHEN ?5 = 'running' THEN ?26 END,
-            CASE WHEN ?5 IN ('completed', 'failed', 'cancelled') THEN ?26 END,
-            CASE WHEN ?5 IN ('scheduled', 'pending', 'retrying') THEN ?26 END, ?27)
-        ON CONFLICT (id) DO NOTHING";
-    EVENT = "INSERT INTO task_events (task_id, seq, at, event, attempt, fence, host, digest, detail)
-        VALUES (?1, ?2, ?3, ?4, NULLIF(?5, 0), NULLIF(?6, 0), ?7, ?8, ?9)";
+            deadline, retry_of, waiting_code, waiting_detail, created_at, started_at, finished_at, waiting_since, kill_at)
+            VALUES ",
+            repeated!($size "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        )
+    };
+}
+
+macro_rules! events {
+    ($size:tt) => {
+        concat!(
+            "INSERT INTO task_events (task_id, seq, at, event, attempt, fence, host, digest, detail) VALUES ",
+            repeated!($size "(?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        )
+    };
+}
+
+/// Changes rows that were read in this transaction. The index is named so that the planner never scans `tasks`.
+macro_rules! writes {
+    ($size:tt) => {
+        concat!(
+            "UPDATE tasks INDEXED BY sqlite_autoindex_tasks_1 SET state = w.column2, fence = w.column3, owner = w.column4,
+            attempt = w.column5, max_attempts = w.column6, host_losses = w.column7, version = w.column8,
+            digest = w.column9, failure = COALESCE(w.column10, failure), waiting_code = w.column11,
+            waiting_detail = w.column12, started_at = COALESCE(w.column13, started_at), finished_at = w.column14,
+            waiting_since = w.column15, rescued_at = NULL, last_seq = w.column16, kill_at = w.column17
+            FROM (VALUES ",
+            repeated!($size "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+            ") AS w WHERE tasks.id = w.column1"
+        )
+    };
+}
+
+statements! {
+    BIRTHS_64 = births!(64);
+    BIRTHS_16 = births!(16);
+    BIRTHS_4 = births!(4);
+    BIRTHS_1 = births!(1);
+    EVENTS_64 = events!(64);
+    EVENTS_16 = events!(16);
+    EVENTS_4 = events!(4);
+    EVENTS_1 = events!(1);
+    WRITES_64 = writes!(64);
+    WRITES_16 = writes!(16);
+    WRITES_4 = writes!(4);
+    WRITES_1 = writes!(1);
     /// An outbox row that is there already is made anew: its holder may be about to delete it for an earlier publication,
     /// which a fresh token-less row survives.
-    QUEUE = "INSERT INTO outbox (task_id, created_at, due_at) VALUES (?1, ?2, ?2)
+    QUEUE = "INSERT INTO outbox (task_id, created_at, due_at) SELECT value, ?2, ?2 FROM json_each(?1) WHERE true
         ON CONFLICT (task_id) DO UPDATE SET due_at = excluded.due_at, token = NULL, reason = NULL, deferred = 0";
-    UNQUEUE = "DELETE FROM outbox WHERE task_id = ?1";
+    UNQUEUE = "DELETE FROM outbox WHERE task_id IN (SELECT value FROM json_each(?1))";
     LOST = "INSERT INTO task_attempts (task_id, fence, attempt, host, build, version, digest, started_at, finished_at, ended)
         SELECT t.id, t.fence, t.attempt, t.owner, h.build, t.version, t.digest, t.started_at, ?2, 'host_lost'
-        FROM tasks t LEFT JOIN hosts h ON h.id = t.owner WHERE t.id = ?1";
-    WRITE = "UPDATE tasks SET state = ?2, fence = ?3, owner = ?4, attempt = ?5, max_attempts = ?6, host_losses = ?7,
-            version = ?8, digest = ?9, failure = COALESCE(?10, failure), waiting_code = ?11, waiting_detail = ?12,
-            started_at = CASE WHEN ?2 = 'running' THEN ?13 ELSE started_at END,
-            finished_at = CASE WHEN ?2 IN ('completed', 'failed', 'cancelled') THEN ?13 END,
-            waiting_since = CASE WHEN ?2 IN ('scheduled', 'pending', 'retrying') THEN ?13 END,
-            rescued_at = NULL, last_seq = ?14, kill_at = ?15
-        WHERE id = ?1";
+        FROM tasks t LEFT JOIN hosts h ON h.id = t.owner WHERE t.id IN (SELECT value FROM json_each(?1))";
     ONE = locked!("WHERE t.id = ?2");
+    THESE = locked!("WHERE t.id IN (SELECT value FROM json_each(?2))");
 }
+
+const BIRTHS: Many = Many([BIRTHS_64, BIRTHS_16, BIRTHS_4, BIRTHS_1]);
+const EVENTS: Many = Many([EVENTS_64, EVENTS_16, EVENTS_4, EVENTS_1]);
+const WRITES: Many = Many([WRITES_64, WRITES_16, WRITES_4, WRITES_1]);
 
 /// SQLite's clock is this machine's, as fine as it is stored.
 pub(super) fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// Begin a transaction that writes, and tell the time: after the wait for the one writer's turn.
+/// Begin an operation within the writer's transaction: what it writes is undone if it fails. Returns the time, read after
+/// the wait for the writer.
 pub(super) async fn begin(
     connection: &mut SqliteConnection,
 ) -> Result<(Transaction<'_, Sqlite>, DateTime<Utc>), Fault> {
-    let tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let tx = connection.begin().await?;
     Ok((tx, now()))
 }
 
-/// Insert a row; answers whether there was none.
-pub(super) async fn give_birth(
+/// A line of a task's history.
+pub(super) struct NewEvent<'a> {
+    pub id: TaskId,
+    pub seq: i64,
+    pub event: Event,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub host: Option<HostId>,
+    pub digest: Option<&'a str>,
+    pub detail: Option<&'a str>,
+}
+
+/// Append to the history.
+pub(super) async fn append_events(
     connection: &mut SqliteConnection,
-    birth: &Birth<'_>,
+    lines: &[NewEvent<'_>],
     now: DateTime<Utc>,
-) -> Result<bool, Fault> {
-    let inserted = query(BIRTH)
-        .bind(birth.id.hyphenated())
-        .bind(&*birth.plugin)
-        .bind(&*birth.plugin_name)
-        .bind(&*birth.queue)
-        .bind(birth.state.as_str())
-        .bind(birth.version)
-        .bind(birth.digest)
-        .bind(birth.input)
-        .bind(birth.fingerprint)
-        .bind(birth.failure.as_deref())
-        .bind(birth.max_attempts)
-        .bind(birth.attempt)
-        .bind(birth.fence)
-        .bind(birth.owner.map(|id| id.hyphenated()))
-        .bind(birth.priority)
-        .bind(birth.labels.as_str())
-        .bind(birth.options.as_str())
-        .bind(birth.reply_to)
-        .bind(birth.correlation_id)
-        .bind(birth.traceparent)
-        .bind(birth.run_at.map(stamp))
-        .bind(birth.deadline.map(stamp))
-        .bind(birth.retry_of.map(|id| id.hyphenated()))
-        .bind(birth.waiting_code.map(WaitCode::as_str))
-        .bind(birth.waiting_detail.as_deref())
-        .bind(stamp(now))
-        .bind(kill_at(birth.allowed, now))
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
-    if inserted == 0 {
-        return Ok(false);
-    }
-    query(EVENT)
-        .bind(birth.id.hyphenated())
-        .bind(1)
-        .bind(stamp(now))
-        .bind(birth.event.as_str())
-        .bind(birth.attempt)
-        .bind(birth.fence)
-        .bind(birth.host.map(|id| id.hyphenated()))
-        .bind(birth.digest)
-        .bind(birth.detail.as_deref())
-        .execute(&mut *connection)
-        .await?;
-    if birth.outbox {
-        enqueue(connection, birth.id, now).await?;
-    }
-    Ok(true)
-}
-
-/// Change a row that was read in this transaction.
-pub(super) async fn write(connection: &mut SqliteConnection, write: &Write, now: DateTime<Utc>) -> Result<(), Fault> {
-    let id = write.id.hyphenated();
-    if write.lost {
-        query(LOST).bind(id).bind(stamp(now)).execute(&mut *connection).await?;
-    }
-    let seq = write.last_seq + 1;
-    let changed = query(WRITE)
-        .bind(id)
-        .bind(write.state.as_str())
-        .bind(write.fence)
-        .bind(write.owner.map(|id| id.hyphenated()))
-        .bind(write.attempt)
-        .bind(write.max_attempts)
-        .bind(write.host_losses)
-        .bind(write.version.as_deref())
-        .bind(write.digest.as_deref())
-        .bind(write.failure.as_deref())
-        .bind(write.waiting_code.map(WaitCode::as_str))
-        .bind(write.waiting_detail.as_deref())
-        .bind(stamp(now))
-        .bind(seq)
-        .bind(kill_at(write.allowed, now))
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
-    if changed != 1 {
-        return Err(Fault::Defect(format!("a row was read and {changed} were changed")));
-    }
-    query(EVENT)
-        .bind(id)
-        .bind(seq)
-        .bind(stamp(now))
-        .bind(write.event.as_str())
-        .bind(write.attempt)
-        .bind(write.fence)
-        .bind(write.host.map(|id| id.hyphenated()))
-        .bind(write.digest.as_deref())
-        .bind(write.detail.as_deref())
-        .execute(&mut *connection)
-        .await?;
-    if write.outbox {
-        enqueue(connection, write.id, now).await?;
-    } else if write.state.is_terminal() {
-        query(UNQUEUE).bind(id).execute(connection).await?;
+) -> Result<(), Fault> {
+    let at = stamp(now);
+    for (statement, part) in EVENTS.parts(lines) {
+        let mut insert = query(statement);
+        for line in part {
+            insert = insert
+                .bind(line.id.hyphenated())
+                .bind(line.seq)
+                .bind(at.as_str())
+                .bind(line.event.as_str())
+                .bind((line.attempt > 0).then_some(line.attempt))
+                .bind((line.fence > 0).then_some(line.fence))
+                .bind(line.host.map(|id| id.hyphenated()))
+                .bind(line.digest)
+                .bind(line.detail);
+        }
+        insert.execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-/// Put a task into the outbox, due now.
-pub(super) async fn enqueue(connection: &mut SqliteConnection, id: TaskId, now: DateTime<Utc>) -> Result<(), Fault> {
-    query(QUEUE).bind(id.hyphenated()).bind(stamp(now)).execute(connection).await?;
+/// Insert rows of which none exists, each with its first event. What goes to its queue is left to the caller.
+pub(super) async fn insert_tasks(
+    connection: &mut SqliteConnection,
+    births: &[Birth<'_>],
+    now: DateTime<Utc>,
+) -> Result<(), Fault> {
+    let at = stamp(now);
+    for (statement, part) in BIRTHS.parts(births) {
+        let mut insert = query(statement);
+        for birth in part {
+            let times = Times::of(birth.state, &at);
+            insert = insert
+                .bind(birth.id.hyphenated())
+                .bind(&*birth.plugin)
+                .bind(&*birth.plugin_name)
+                .bind(&*birth.queue)
+                .bind(birth.state.as_str())
+                .bind(birth.version)
+                .bind(birth.digest)
+                .bind(birth.input)
+                .bind(birth.fingerprint)
+                .bind(birth.failure.as_deref())
+                .bind(birth.max_attempts)
+                .bind(birth.attempt)
+                .bind(birth.fence)
+                .bind(birth.owner.map(|id| id.hyphenated()))
+                .bind(birth.priority)
+                .bind(birth.labels.as_str())
+                .bind(birth.options.as_str())
+                .bind(birth.reply_to)
+                .bind(birth.correlation_id)
+                .bind(birth.traceparent)
+                .bind(birth.run_at.map(stamp))
+                .bind(birth.deadline.map(stamp))
+                .bind(birth.retry_of.map(|id| id.hyphenated()))
+                .bind(birth.waiting_code.map(WaitCode::as_str))
+                .bind(birth.waiting_detail.as_deref())
+                .bind(at.as_str())
+                .bind(times.started)
+                .bind(times.finished)
+                .bind(times.waiting)
+                .bind(kill_at(birth.allowed, now));
+        }
+        insert.execute(&mut *connection).await?;
+    }
+    let lines: Vec<NewEvent<'_>> = births
+        .iter()
+        .map(|birth| NewEvent {
+            id: birth.id,
+            seq: 1,
+            event: birth.event,
+            attempt: birth.attempt,
+            fence: birth.fence,
+            host: birth.host,
+            digest: birth.digest,
+            detail: birth.detail.as_deref(),
+        })
+        .collect();
+    append_events(connection, &lines, now).await
+}
+
+/// Change rows that were read in this transaction, each with its event. What goes to its queue is left to the caller.
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    writes: &[Write],
+    now: DateTime<Utc>,
+) -> Result<(), Fault> {
+    let at = stamp(now);
+    let lost = json_ids(writes.iter().filter(|write| write.lost).map(|write| write.id));
+    if lost != "[]" {
+        query(LOST).bind(lost).bind(at.as_str()).execute(&mut *connection).await?;
+    }
+    for (statement, part) in WRITES.parts(writes) {
+        let mut update = query(statement);
+        for write in part {
+            let times = Times::of(write.state, &at);
+            update = update
+                .bind(write.id.hyphenated())
+                .bind(write.state.as_str())
+                .bind(write.fence)
+                .bind(write.owner.map(|id| id.hyphenated()))
+                .bind(write.attempt)
+                .bind(write.max_attempts)
+                .bind(write.host_losses)
+                .bind(write.version.as_deref())
+                .bind(write.digest.as_deref())
+                .bind(write.failure.as_deref())
+                .bind(write.waiting_code.map(WaitCode::as_str))
+                .bind(write.waiting_detail.as_deref())
+                .bind(times.started)
+                .bind(times.finished)
+                .bind(times.waiting)
+                .bind(write.last_seq + 1)
+                .bind(kill_at(write.allowed, now));
+        }
+        let changed = update.execute(&mut *connection).await?.rows_affected();
+        if changed != part.len() as u64 {
+            return Err(Fault::Defect(format!("{} rows were read and {changed} were changed", part.len())));
+        }
+    }
+    let lines: Vec<NewEvent<'_>> = writes
+        .iter()
+        .map(|write| NewEvent {
+            id: write.id,
+            seq: write.last_seq + 1,
+            event: write.event,
+            attempt: write.attempt,
+            fence: write.fence,
+            host: write.host,
+            digest: write.digest.as_deref(),
+            detail: write.detail.as_deref(),
+        })
+        .collect();
+    append_events(connection, &lines, now).await?;
+    let ended =
+        json_ids(writes.iter().filter(|write| write.state.is_terminal() && !write.outbox).map(|write| write.id));
+    if ended != "[]" {
+        query(UNQUEUE).bind(ended).execute(connection).await?;
+    }
     Ok(())
+}
+
+/// The times that follow from a state.
+struct Times<'a> {
+    started: Option<&'a str>,
+    finished: Option<&'a str>,
+    waiting: Option<&'a str>,
+}
+
+impl<'a> Times<'a> {
+    fn of(state: State, now: &'a str) -> Times<'a> {
+        Times {
+            started: (state == State::Running).then_some(now),
+            finished: state.is_terminal().then_some(now),
+            waiting: (state != State::Running && !state.is_terminal()).then_some(now),
+        }
+    }
 }
 
 /// A row as it stands in this transaction.
@@ -190,6 +293,16 @@ pub(super) async fn one(
 ) -> Result<Option<Locked>, Fault> {
     let row = query(ONE).bind(stamp(now)).bind(id.hyphenated()).fetch_optional(connection).await?;
     row.as_ref().map(read_locked).transpose()
+}
+
+/// Rows as they stand in this transaction, by id; without those that do not exist.
+pub(super) async fn read_rows(
+    connection: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = TaskId>,
+    now: DateTime<Utc>,
+) -> Result<HashMap<TaskId, Locked>, Fault> {
+    let rows = query(THESE).bind(stamp(now)).bind(json_ids(ids)).fetch_all(connection).await?;
+    rows.iter().map(|row| read_locked(row).map(|locked| (locked.id, locked))).collect()
 }
 
 /// A row selected by `locked!`.

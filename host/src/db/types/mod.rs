@@ -33,6 +33,16 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// The same error once more, for another caller.
+    pub(super) fn again(&self) -> DbError {
+        match self {
+            DbError::Unavailable(text) => DbError::Unavailable(text.clone()),
+            DbError::Refused(text) => DbError::Refused(text.clone()),
+            DbError::Schema(text) => DbError::Schema(text.clone()),
+            DbError::Defect(text) => DbError::Defect(text.clone()),
+        }
+    }
+
     /// Whether the same call may work later.
     pub fn is_transient(&self) -> bool {
         matches!(self, DbError::Unavailable(_))
