@@ -34,7 +34,7 @@ pub struct Ran {
 
 impl Ran {
     /// What the claim step is given, where its answer arrives, and what is to be settled then.
-    pub fn to_be_claimed(self) -> (Candidate, oneshot::Receiver<Claimed>, Settlement, Standing) {
+    pub fn into_candidate(self) -> (Candidate, oneshot::Receiver<Claimed>, Settlement, Standing) {
         let (unclaimed, answer) = Unclaimed::new(self.stop);
         let candidate = Candidate::of(self.arrival, None).with(self.delivery);
         (Candidate { unclaimed: Some(unclaimed), ..candidate }, answer, self.settlement, self.standing)
@@ -84,7 +84,7 @@ async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
         let id = ran.settlement.id;
         if answer != RecordAnswer::Recorded {
             tracing::debug!(task = %id, ?answer, "not recorded at once: it goes through the claim table");
-            let (candidate, granted, settlement, standing) = ran.to_be_claimed();
+            let (candidate, granted, settlement, standing) = ran.into_candidate();
             tokio::spawn(unclaimed::under(granted, settlement, standing, ways.ends.clone()));
             let _ = ways.claims.send(candidate).await;
             continue;

@@ -169,7 +169,7 @@ async fn ended(shared: &Shared, ways: &Ways, ran: Ran) {
             let _ = ways.records.send(ran).await;
         }
         _ => {
-            let (candidate, answer, settlement, standing) = ran.to_be_claimed();
+            let (candidate, answer, settlement, standing) = ran.into_candidate();
             let _ = ways.claims.send(candidate).await;
             under(answer, settlement, standing, ways.ends.clone()).await;
         }

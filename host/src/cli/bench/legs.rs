@@ -129,8 +129,11 @@ fn bound(text: &str) -> Option<f64> {
     if text == "+Inf" { Some(f64::INFINITY) } else { text.parse().ok() }
 }
 
+/// Name, labels and value of a line.
+type Sample<'a> = (&'a str, Vec<(String, String)>, f64);
+
 /// `name{key="value",…} number`: the parts; `None` for comments.
-fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
+fn sample(line: &str) -> Option<Sample<'_>> {
     if line.starts_with('#') {
         return None;
     }

@@ -33,7 +33,7 @@ impl Stage {
     /// Builds, installs and starts.
     pub fn set(found: &Found) -> anyhow::Result<Self> {
         let target = workspace::Workspace::read()?.target;
-        let components = || guests::build(&[]);
+        let components = || guests::build(&[], guests::Pace::Full);
         talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
         let folder = tempfile::Builder::new().prefix("agentry-bench-").tempdir().context("failed to make a folder")?;
         let what = "the daemon, the bare loop and the tools, in release mode";
