@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use super::daemon::{Setup, wait, without_settings};
+use super::daemon::{Daemon, Setup, wait, without_settings};
 use super::row::{Row, median, number};
 use super::stage::{Stage, json as run};
 use crate::workspace;
@@ -267,18 +267,23 @@ fn figures(result: &Value) -> anyhow::Result<(f64, f64)> {
 }
 
 /// `agentry bench` against a new daemon over the services.
-pub fn bench(stage: &Stage, arguments: &[&str]) -> anyhow::Result<Value> {
+fn bench(stage: &Stage, arguments: &[&str]) -> anyhow::Result<Value> {
     let database = stage.database()?;
     let setup = Setup::new(stage, &database, "one", &stage.plugins("plugins/word-count")?)?;
     let daemon = setup.start()?;
+    let result = load(stage, &setup, &daemon, arguments)?;
+    drop(daemon);
+    stage.drop_database(&database)?;
+    Ok(result)
+}
+
+/// `agentry bench` against a running daemon.
+pub fn load(stage: &Stage, setup: &Setup, daemon: &Daemon, arguments: &[&str]) -> anyhow::Result<Value> {
     let mut command = Command::new(stage.program("agentry")?);
     without_settings(&mut command);
     command.current_dir(stage.folder.path()).envs(setup.environment());
     command.args(["bench", "--json", "--server", &daemon.address]).args(arguments);
-    let result = finished(run(&command, PATIENCE)?, "agentry bench")?;
-    drop(daemon);
-    stage.drop_database(&database)?;
-    Ok(result)
+    finished(run(&command, PATIENCE)?, "agentry bench")
 }
 
 fn finished(result: Option<Value>, what: &str) -> anyhow::Result<Value> {
