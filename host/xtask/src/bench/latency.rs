@@ -31,15 +31,16 @@ pub fn measure(stage: &Stage, rounds: u8) -> anyhow::Result<Vec<Row>> {
         drop(daemon);
         stage.drop_database(&database)?;
     }
-    let row = |((rate, most50, most99), (p50, p99)): (&(u32, f64, f64), &(Vec<f64>, Vec<f64>))| {
+    let mut rows = Vec::with_capacity(RATES.len());
+    for ((rate, most50, most99), (p50, p99)) in RATES.iter().zip(&times) {
         let (mid50, mid99) = (median(p50.clone()).unwrap_or_default(), median(p99.clone()).unwrap_or_default());
-        Row::new(
+        rows.push(Row::new(
             &format!("publish → terminal row at {rate}/s"),
             &format!("p50 ≤ {most50} ms, p99 ≤ {most99} ms"),
             format!("p50 {mid50:.1} ms, p99 {mid99:.1} ms"),
             mid50 <= *most50 && mid99 <= *most99,
             json!({"p50_ms": p50, "p99_ms": p99}),
-        )
-    };
-    Ok(RATES.iter().zip(&times).map(row).collect())
+        ));
+    }
+    Ok(rows)
 }
