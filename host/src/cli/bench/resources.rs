@@ -88,7 +88,7 @@ mod tests {
         let hosts = |hosts: &[Value]| json!({ "hosts": hosts });
         let (here, gone) = (host("agentry/0.1.0 (a/b)/box/41", true), host("agentry/0.1.0/box/40", false));
         assert_eq!(pid_of(&hosts(&[here.clone(), gone.clone()]), "box"), Ok(41));
-        assert!(pid_of(&hosts(&[here.clone()]), "other").unwrap_err().contains("box"));
+        assert!(pid_of(&hosts(std::slice::from_ref(&here)), "other").unwrap_err().contains("box"));
         assert!(pid_of(&hosts(&[here.clone(), here]), "box").unwrap_err().starts_with("2 daemons"));
         assert!(pid_of(&hosts(&[gone]), "box").unwrap_err().starts_with("0 daemons"));
     }
