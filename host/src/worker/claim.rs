@@ -61,7 +61,7 @@ pub async fn run(
         let asked = Instant::now();
         // What runs without a claim has begun already.
         let waiting = batch.iter().filter(|candidate| candidate.unclaimed.is_none());
-        waiting.filter_map(|c| c.delivery.as_ref()).for_each(|delivery| shared.begun(delivery.arrived));
+        waiting.filter_map(|c| c.delivery.as_ref()).for_each(|delivery| shared.begun(delivery.arrived, delivery.message.body.len()));
         let Some(answers) = batch::until_answered(&shared, "claim", || db.claim(me(), &arrivals)).await else {
             continue; // Never claimed: still the broker's, or parked.
         };

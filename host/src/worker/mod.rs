@@ -175,10 +175,10 @@ pub enum Drained {
 
 impl Shared {
     /// A delivery's run, or its claim, begins.
-    fn begun(&self, arrived: Instant) {
+    fn begun(&self, arrived: Instant, bytes: usize) {
         let waited = arrived.elapsed();
         self.parts.metrics.leg(Leg::Wait, waited);
-        self.window.begun(waited);
+        self.window.begun(waited, bytes);
     }
 }
 

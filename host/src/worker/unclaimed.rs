@@ -117,7 +117,7 @@ fn spawn(shared: Arc<Shared>, ways: Ways, arrival: Arrival, ready: Ready, delive
             return;
         }
         let (message, began) = (arrival.message.clone(), Instant::now());
-        shared.begun(delivery.arrived);
+        shared.begun(delivery.arrived, delivery.message.body.len());
         let standing = first(&message, &*runner);
         let job = execute::job(&message, (None, standing), None, stop.clone(), (memory.clone(), turn.clone()));
         let mut run = std::pin::pin!(execute::watched(&*runner, &message, runner.run(job)));

@@ -8,7 +8,8 @@
 //! - and [`WindowConfig::ahead`] more while deliveries begin at once, many in a short time. They go as soon as one has to
 //!   wait, and what has not begun by then goes back to the broker.
 //!
-//! No queue gets more than twice its slots.
+//! No queue gets more than twice its slots, and none reaches ahead while messages are so large that [`AHEAD_BYTES`] would not
+//! hold what is ahead: an AMQP client's buffer has no bound of its own.
 
 use super::dead::Burial;
 use super::unclaimed::Ways;
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_millis(100);
 /// A delivery that waited for longer before it began had to wait.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// The most bytes of messages that one queue holds ahead, if all are as large as the largest of a period.
+const AHEAD_BYTES: u64 = 64 << 20;
 /// Periods without a beginning after which further subscriptions go.
 const IDLE: u32 = 20;
 
@@ -54,23 +57,37 @@ pub struct Window {
     begun: AtomicU32,
     /// The longest wait, in microseconds.
     waited: AtomicU64,
+    /// The largest message, in bytes.
+    bytes: AtomicU64,
     stirred: Notify,
 }
 
 impl Window {
-    /// A delivery that waited so long has begun.
-    pub fn begun(&self, waited: Duration) {
+    /// A delivery of so many bytes that waited so long has begun.
+    pub fn begun(&self, waited: Duration, bytes: usize) {
+        self.bytes.fetch_max(bytes as u64, Ordering::Relaxed);
         self.waited.fetch_max(waited.as_micros().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
         if self.begun.fetch_add(1, Ordering::Relaxed) == 0 {
             self.stirred.notify_one();
         }
     }
 
-    /// Beginnings since the last look, and the longest wait among them.
-    fn look(&self) -> (u32, Duration) {
-        let begun = self.begun.swap(0, Ordering::Relaxed);
-        (begun, Duration::from_micros(self.waited.swap(0, Ordering::Relaxed)))
+    /// Beginnings since the last look, and the longest wait and the largest message among them.
+    fn look(&self) -> Lately {
+        Lately {
+            begun: self.begun.swap(0, Ordering::Relaxed),
+            waited: Duration::from_micros(self.waited.swap(0, Ordering::Relaxed)),
+            bytes: self.bytes.swap(0, Ordering::Relaxed),
+        }
     }
+}
+
+/// What began in one period.
+#[derive(Clone, Copy, Debug)]
+struct Lately {
+    begun: u32,
+    waited: Duration,
+    bytes: u64,
 }
 
 /// Whether deliveries begin at once, judged period by period.
@@ -81,11 +98,12 @@ struct Pace {
 }
 
 impl Pace {
-    fn next(&mut self, (begun, waited): (u32, Duration), least: u32) {
-        self.idle = if begun == 0 { self.idle + 1 } else { 0 };
-        if waited > PATIENCE || self.idle >= IDLE {
+    fn next(&mut self, lately: Lately, config: &WindowConfig) {
+        self.idle = if lately.begun == 0 { self.idle + 1 } else { 0 };
+        let ahead = lately.bytes.saturating_mul(u64::from(config.step) * u64::from(config.ahead));
+        if lately.waited > PATIENCE || self.idle >= IDLE || ahead > AHEAD_BYTES {
             self.brisk = false;
-        } else if begun >= least {
+        } else if lately.begun >= config.brisk {
             self.brisk = true;
         }
     }
@@ -118,7 +136,7 @@ pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
             () = shared.window.stirred.notified(), if quiet => {}
             () = tokio::time::sleep(PERIOD), if !quiet => {}
         }
-        pace.next(shared.window.look(), shared.config.window.brisk);
+        pace.next(shared.window.look(), &shared.config.window);
         for (queue, subscriptions) in &mut queues {
             let slots = shared.config.slots_of(queue);
             let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.brisk);
@@ -176,17 +194,20 @@ mod tests {
 
     #[test]
     fn many_that_begin_at_once_widen_the_window_and_one_that_waits_narrows_it() {
-        let (ms, mut pace) = (Duration::from_millis, Pace::default());
-        pace.next((31, ms(1)), 32);
-        assert!(!pace.brisk, "few");
-        pace.next((32, ms(1)), 32);
-        assert!(pace.brisk);
-        pace.next((5, ms(100)), 32);
-        assert!(pace.brisk, "few again, and none of them waited");
-        pace.next((500, ms(300)), 32);
-        assert!(!pace.brisk);
-        pace.next((500, ms(0)), 32);
-        (0..IDLE).for_each(|_| pace.next((0, ms(0)), 32));
-        assert!(!pace.brisk && pace.is_quiet());
+        let mut pace = Pace::default();
+        let mut next = |begun, ms, bytes| {
+            pace.next(Lately { begun, waited: Duration::from_millis(ms), bytes }, &CONFIG);
+            (pace.brisk, pace.is_quiet())
+        };
+        assert_eq!(next(31, 1, 100), (false, false), "few");
+        assert_eq!(next(32, 1, 100), (true, false));
+        assert_eq!(next(5, 100, 100), (true, false), "few again, and none of them waited");
+        assert_eq!(next(500, 300, 100), (false, false));
+        assert_eq!(next(500, 0, 100), (true, false));
+        assert_eq!(next(500, 0, 64 << 10), (true, false));
+        assert_eq!(next(500, 0, (64 << 10) + 1), (false, false), "large messages");
+        next(500, 0, 100);
+        let idle = (0..IDLE).map(|_| next(0, 0, 0)).last();
+        assert_eq!(idle, Some((false, true)));
     }
 }

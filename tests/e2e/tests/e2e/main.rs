@@ -25,6 +25,7 @@ mod restarts;
 mod returned;
 mod sharing;
 mod shipping;
+mod sockets;
 mod start_up;
 mod unknown_plugins;
 mod upgrade;
