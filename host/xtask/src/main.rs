@@ -21,6 +21,7 @@ mod guests;
 mod host;
 mod lint;
 mod process;
+mod release;
 mod services;
 mod signals;
 mod talk;
@@ -42,6 +43,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Measure the goals for speed beside Dramatiq and a bare loop over the same parts, and draw host/bench.svg.
     Bench(bench::Args),
+    /// Build the daemon for installation: small, with its debug information in a file beside it.
+    Release,
     /// Check formatting and lints of the whole workspace.
     Lint,
     /// Build the example plugins and the test guests, and put each component beside its plugin.toml.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Release => release::run(),
         Command::Lint => lint::run(),
         Command::Plugins(args) => guests::run(&args),
         Command::Services(command) => services::developer::run(&command),
