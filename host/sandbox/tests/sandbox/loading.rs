@@ -211,7 +211,9 @@ async fn what_standard_libraries_bring_along_is_linked() {
 #[tokio::test]
 async fn a_compiler_that_takes_too_long_is_not_waited_for() {
     let config = SandboxConfig { slots: 1, compile_timeout: Duration::ZERO, ..SandboxConfig::default() };
-    let error = Sandbox::new(config).unwrap().load(Guest::default().build(), &Grants::default()).await.unwrap_err();
+    // Large enough that the compiler cannot be done before it is looked at for the first time.
+    let guest = Guest { core: "(func (result i32) (i32.const 1))".repeat(5_000), ..Guest::default() };
+    let error = Sandbox::new(config).unwrap().load(guest.build(), &Grants::default()).await.unwrap_err();
     assert!(matches!(error, LoadError::CompileTimeout { .. }), "{error}");
 }
 
