@@ -31,6 +31,9 @@ pub struct Stage {
     broker: Broker,
 }
 
+/// How long first attempts run before they are claimed, by daemon: never, shortly, and as by default.
+const CLAIM_AFTER: [u64; 3] = [0, 50, 200];
+
 /// A daemon and its ways.
 pub struct Actor {
     pub daemon: Daemon,
@@ -57,6 +60,7 @@ impl Stage {
                 .set("database.timeout_seconds", 3)
                 .set("lease.ttl_seconds", LEASE.as_secs())
                 .set("worker.slots", 16)
+                .set("worker.claim_after_ms", CLAIM_AFTER[number % CLAIM_AFTER.len()])
                 .set("log.level", "warn");
             let setup = match &ledger {
                 Some(ledger) => ledger.kept_by(setup),

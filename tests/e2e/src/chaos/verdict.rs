@@ -9,7 +9,6 @@ use super::report::{Found, Report, Struck};
 use super::stage::Stage;
 use crate::http::is_terminal;
 use crate::invariants::{self, Ends, Event, Expected, World};
-use crate::ledger::Ledger;
 
 /// Stops the daemons and looks.
 pub async fn reach(
@@ -25,7 +24,9 @@ pub async fn reach(
     let mut violations = Vec::new();
     let stage = stage.stopped(&mut violations).await;
     let mut world = invariants::world(&stage.site, &database).await;
-    world.ledger = stage.ledger.as_ref().map(Ledger::beginnings);
+    if let Some(ledger) = &stage.ledger {
+        world.read(ledger);
+    }
     world.promised = promised.ids.iter().copied().collect();
     world.earlier = earlier;
     // However often its hosts die, every task of this load completes in the end.
@@ -53,7 +54,7 @@ fn costs(world: &World) -> Found {
         lost: world.promised.iter().filter(|id| !ended(*id)).count(),
         doubled: world.histories.values().filter(|history| ends(history) > 1).count(),
         runs,
-        began: world.ledger.as_ref().map_or(0, Vec::len),
+        began: world.ledger.as_ref().map_or(0, Vec::len) + world.unclaimed.len(),
         extra_runs: runs.saturating_sub(world.histories.len() + world.events("retrying") + world.events("snoozed")),
         take_overs,
         interrupted,

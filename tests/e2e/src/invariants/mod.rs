@@ -61,9 +61,7 @@ pub async fn hold_with(site: &Site, daemon: Daemon, ids: &[Uuid], expected: Expe
     daemon.stop().await;
     let mut world = world(site, &database).await;
     if let Some(ledger) = kept.ledger {
-        let (claimed, unclaimed): (Vec<_>, Vec<_>) = ledger.lines().into_iter().partition(|(.., claimed)| *claimed);
-        world.ledger = Some(claimed.into_iter().map(|(id, attempt, _)| (id, attempt)).collect());
-        world.unclaimed = unclaimed.into_iter().map(|(id, ..)| id).collect();
+        world.read(ledger);
     }
     world.promised = ids.iter().copied().collect();
     (world.earlier, world.expected) = (earlier, expected);

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Expected;
 use crate::database::DeadLetter;
+use crate::ledger::Ledger;
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +121,13 @@ pub struct Host {
 }
 
 impl World {
+    /// Take in what guests wrote down, under a claim and without one.
+    pub fn read(&mut self, ledger: &Ledger) {
+        let (claimed, unclaimed): (Vec<_>, Vec<_>) = ledger.lines().into_iter().partition(|(.., claimed)| *claimed);
+        self.ledger = Some(claimed.into_iter().map(|(id, attempt, _)| (id, attempt)).collect());
+        self.unclaimed = unclaimed.into_iter().map(|(id, ..)| id).collect();
+    }
+
     /// How many events of this name there are, over all tasks.
     pub fn events(&self, name: &str) -> usize {
         self.histories.values().flatten().filter(|event| event.event == name).count()
