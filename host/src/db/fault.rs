@@ -90,6 +90,13 @@ impl Fault {
         }
     }
 
+    /// Whether the database could not do it for reasons of its own: a full disk, an I/O error, a connection that is gone.
+    pub fn is_outage(&self) -> bool {
+        use sqlx::Error as E;
+        matches!(self, Fault::Sql(E::Io(_) | E::Protocol(_) | E::WorkerCrashed))
+            || self.class() == Some(Class::Unavailable)
+    }
+
     /// The reason alone, for an answer about one row.
     pub fn reason(&self) -> String {
         match self {

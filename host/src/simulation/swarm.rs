@@ -71,7 +71,7 @@ impl Swarm {
             hosts: *chance.one(&[1, 2, 3, 3, 4]),
             slots: *chance.one(&[1, 2, 4, 8]),
             claim_after: Duration::from_millis(*chance.one(&[0, 25, 200, 2_000])),
-            window: WindowConfig { least: 4, step: 2, ahead: 3, brisk: *chance.one(&[1, 3, 1_000]) },
+            window: WindowConfig { least: 4, step: *chance.one(&[1, 2, 100]), ahead: 3 },
             every: *chance.one(&[20, 50, 100]),
             open: *chance.one(&[10, 30, 60]),
             slow: sometimes(chance, 4.0),

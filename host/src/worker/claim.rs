@@ -3,7 +3,7 @@
 use super::acknowledge::Done;
 use super::candidate::Candidate;
 use super::dead::Burial;
-use super::settle::End;
+use super::settle::{Claim, End};
 use super::unclaimed::Unclaimed;
 use super::{Leg, Shared, batch, execute};
 use crate::broker::{Delivery, Receipt};
@@ -61,7 +61,9 @@ pub async fn run(
         let asked = Instant::now();
         // What runs without a claim has begun already.
         let waiting = batch.iter().filter(|candidate| candidate.unclaimed.is_none());
-        waiting.filter_map(|c| c.delivery.as_ref()).for_each(|delivery| shared.begun(delivery.arrived, delivery.message.body.len()));
+        waiting
+            .filter_map(|c| c.delivery.as_ref())
+            .for_each(|delivery| shared.begun(delivery.arrived, delivery.message.body.len()));
         let Some(answers) = batch::until_answered(&shared, "claim", || db.claim(me(), &arrivals)).await else {
             continue; // Never claimed: still the broker's, or parked.
         };
@@ -85,7 +87,7 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, ans
             match attach(shared, ways, candidate).await {
                 None => {
                     tracing::debug!(task = %id, "a redelivery of what runs here: re-attached");
-                    deny(shared, ways, id, unclaimed).await;
+                    deny(shared, id, unclaimed).await;
                 }
                 Some(candidate) => {
                     let candidate = Candidate { unclaimed, ..candidate };
@@ -100,20 +102,20 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, ans
         }
         ClaimAnswer::Done(decision) => {
             tracing::debug!(task = %id, ?decision, "not run");
-            deny(shared, ways, id, candidate.unclaimed).await;
+            deny(shared, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.acks.send(Done::now(Some(id), vec![delivery.receipt])).await;
             }
         }
         ClaimAnswer::Conflict => {
-            deny(shared, ways, id, candidate.unclaimed).await;
+            deny(shared, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.dead.send(Burial::conflict(delivery, id)).await;
             }
         }
         ClaimAnswer::Refused(reason) => {
             tracing::error!(task = %id, reason, "the database refuses this message");
-            deny(shared, ways, id, candidate.unclaimed).await;
+            deny(shared, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.dead.send(Burial::refused(delivery, id, reason)).await;
             }
@@ -122,14 +124,23 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, ans
     None
 }
 
-/// A run that began without a claim gets none. What else was delivered for it is done with.
-async fn deny(shared: &Shared, ways: &Ways, id: TaskId, unclaimed: Option<Unclaimed>) {
+/// A run that began without a claim gets none. Further deliveries of it go back: what they are worth is for the claim table,
+/// since one may have come after the decision.
+async fn deny(shared: &Shared, id: TaskId, unclaimed: Option<Unclaimed>) {
     let Some(unclaimed) = unclaimed else { return };
     unclaimed.deny();
     let receipts = shared.flights.over(id).receipts;
     if !receipts.is_empty() {
-        let _ = ways.acks.send(Done::now(Some(id), receipts)).await;
+        shared.parts.broker.give_back(receipts).await;
     }
+}
+
+/// Give a claimed task back that nothing here will run.
+fn interrupt(ways: &Ways, claim: Claim, reason: &'static str) {
+    let ends = ways.ends.clone();
+    tokio::spawn(async move {
+        let _ = ends.send(End::interrupted(claim, reason)).await;
+    });
 }
 
 async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claimed) {
@@ -137,7 +148,10 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
     let receipt = candidate.delivery.map(|d| d.receipt);
     if let Some(unclaimed) = candidate.unclaimed {
         shared.flights.claimed(message.id, claimed.fence, receipt);
-        unclaimed.grant(claimed);
+        let claim = (message.id, claimed.fence, claimed.standing.attempt);
+        if !unclaimed.grant(claimed) {
+            interrupt(ways, claim, "it had not begun when it was claimed");
+        }
         return;
     }
     let receipt = release(shared, ways, &candidate.arrival.queue, message.id, receipt).await;
@@ -148,11 +162,7 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
         // Decided to run without anything to run it: the plugin went away while a lost answer was looked up.
         None => {
             let claim = (message.id, claimed.fence, claimed.standing.attempt);
-            let end = End::interrupted(claim, "its plugin is not served here any more");
-            let ends = ways.ends.clone();
-            tokio::spawn(async move {
-                let _ = ends.send(end).await;
-            });
+            interrupt(ways, claim, "its plugin is not served here any more");
         }
     }
 }

@@ -124,6 +124,7 @@ impl Flows {
     pub fn add(&self, flow: watch::Sender<Flow>, trouble: &watch::Sender<Option<String>>) {
         let mut flows = self.lock();
         steer(&flow, wanted(&trouble.borrow()));
+        flows.retain(|flow| !flow.is_closed());
         flows.push(flow);
     }
 

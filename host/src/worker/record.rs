@@ -97,8 +97,13 @@ async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
         }
         shared.parts.metrics.leg(Leg::Settle, recorded - ran.ended);
         tracing::debug!(task = %id, event = %ended.event(), "recorded");
-        let mut receipts = over.receipts;
-        receipts.push(ran.delivery.receipt);
+        let mut receipts = vec![ran.delivery.receipt];
+        if ended.state().is_terminal() {
+            receipts.extend(over.receipts);
+        } else if !over.receipts.is_empty() {
+            // One of them may be what wakes the task for its next attempt.
+            shared.parts.broker.give_back(over.receipts).await;
+        }
         let _ = ways.acks.send(Done { id: Some(id), receipts, since: recorded }).await;
     }
 }

@@ -52,10 +52,9 @@ impl Unclaimed {
         (Unclaimed { claimed, stop }, answer)
     }
 
-    /// The claim is granted.
-    pub fn grant(self, claimed: Claimed) {
-        // The run holds the receiver until its end, whichever way it ends.
-        let _ = self.claimed.send(claimed);
+    /// The claim is granted. False: the run is gone, or never began.
+    pub fn grant(self, claimed: Claimed) -> bool {
+        self.claimed.send(claimed).is_ok()
     }
 
     /// The claim is not granted: the guest is ended, its result dropped.
@@ -83,12 +82,14 @@ fn may_run(shared: &Shared, candidate: &Candidate, delivery: &Delivery) -> bool 
 pub fn begin(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, delivery: Delivery) -> Option<Candidate> {
     let message = candidate.arrival.message.clone();
     let Delivery { source, message: wire, redelivered, receipt, arrived } = delivery;
-    let receipt = match shared.flights.attach_unclaimed(message.id, &message.fingerprint, receipt) {
-        Ok(()) => {
-            tracing::debug!(task = %message.id, "a redelivery of what runs here without a claim: re-attached");
-            return None;
-        }
-        Err(receipt) => receipt,
+    // Not what a relay published for a later attempt: this one may be recorded already, and that message is what wakes the task.
+    let attached = match candidate.arrival.is_first() {
+        true => shared.flights.attach_unclaimed(message.id, &message.fingerprint, receipt),
+        false => Err(receipt),
+    };
+    let Err(receipt) = attached else {
+        tracing::debug!(task = %message.id, "a redelivery of what runs here without a claim: re-attached");
+        return None;
     };
     let delivery = Delivery { source, message: wire, redelivered, receipt, arrived };
     if !may_run(shared, &candidate, &delivery) {

@@ -5,8 +5,9 @@
 //! that is always there, and further ones of [`WindowConfig::step`] deliveries each:
 //!
 //! - as many as it takes to hold what runs: a delivery stays unacknowledged until its task has ended;
-//! - and [`WindowConfig::ahead`] more while deliveries begin at once, many in a short time. They go as soon as one has to
-//!   wait, and what has not begun by then goes back to the broker.
+//! - and up to [`WindowConfig::ahead`] more while deliveries begin at once: as many as begin in [`REACH`]. They go as soon as
+//!   one has to wait, and what has not begun by then goes back to the broker. Since each return counts against a quorum queue's
+//!   delivery limit, the next time comes after a pause that doubles.
 //!
 //! No queue gets more than twice its slots, and none reaches ahead while messages are so large that [`AHEAD_BYTES`] would not
 //! hold what is ahead: an AMQP client's buffer has no bound of its own.
@@ -23,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the window is looked at while something begins.
 const PERIOD: Duration = Duration::from_millis(100);
+/// What is ahead begins within this time, in tenths of a second.
+const REACH: u64 = 2;
+/// Periods after a narrowing before the window is widened again: at first, and at most.
+const PAUSES: std::ops::RangeInclusive<u32> = 20..=600;
 /// A delivery that waited for longer before it began had to wait.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The most bytes of messages that one queue holds ahead, if all are as large as the largest of a period.
@@ -37,17 +42,15 @@ pub struct WindowConfig {
     pub least: u16,
     /// Deliveries of each further one.
     pub step: u16,
-    /// Further subscriptions while deliveries begin at once.
+    /// Further subscriptions while deliveries begin at once, at most.
     pub ahead: u16,
-    /// Beginnings in a tenth of a second that make it so.
-    pub brisk: u32,
 }
 
 impl WindowConfig {
     /// For a host on which so many guests compute at once.
     pub fn of(computing: u32) -> WindowConfig {
         let least = u16::try_from(computing.saturating_mul(2)).unwrap_or(u16::MAX).clamp(2, 1_024);
-        WindowConfig { least, step: 256, ahead: 4, brisk: computing.max(8) }
+        WindowConfig { least, step: 256, ahead: 4 }
     }
 }
 
@@ -91,20 +94,43 @@ struct Lately {
 }
 
 /// Whether deliveries begin at once, judged period by period.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pace {
-    brisk: bool,
+    /// Further subscriptions that reach ahead.
+    ahead: u32,
     idle: u32,
+    /// Periods until the window may be widened again, and how many there will be the next time.
+    pause: u32,
+    next_pause: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { ahead: 0, idle: 0, pause: 0, next_pause: *PAUSES.start() }
+    }
 }
 
 impl Pace {
     fn next(&mut self, lately: Lately, config: &WindowConfig) {
         self.idle = if lately.begun == 0 { self.idle + 1 } else { 0 };
-        let ahead = lately.bytes.saturating_mul(u64::from(config.step) * u64::from(config.ahead));
-        if lately.waited > PATIENCE || self.idle >= IDLE || ahead > AHEAD_BYTES {
-            self.brisk = false;
-        } else if lately.begun >= config.brisk {
-            self.brisk = true;
+        self.pause = self.pause.saturating_sub(1);
+        let step = u64::from(config.step.max(1));
+        let within_reach = u64::from(lately.begun) * REACH / step;
+        let within_memory = AHEAD_BYTES / lately.bytes.max(1) / step;
+        let most = within_memory.min(u64::from(config.ahead)).try_into().unwrap_or(u32::MAX);
+        let narrow = self.ahead > 0 && lately.waited > PATIENCE;
+        if narrow || self.idle >= IDLE {
+            self.ahead = 0;
+        } else if self.pause == 0 && lately.waited <= PATIENCE {
+            // More at once, fewer only when there is a reason.
+            self.ahead = self.ahead.max(within_reach.try_into().unwrap_or(u32::MAX));
+        }
+        self.ahead = self.ahead.min(most);
+        if narrow {
+            self.pause = self.next_pause;
+            self.next_pause = (self.next_pause * 2).min(*PAUSES.end());
+        } else if self.idle >= IDLE {
+            self.next_pause = *PAUSES.start();
         }
     }
 
@@ -115,11 +141,10 @@ impl Pace {
 }
 
 /// Further subscriptions that a queue is to have.
-fn further(config: &WindowConfig, slots: u32, busy: u32, brisk: bool) -> usize {
+fn further(config: &WindowConfig, slots: u32, busy: u32, ahead: u32) -> usize {
     let (least, step) = (u32::from(config.least), u32::from(config.step.max(1)));
     let most = slots.saturating_mul(2).saturating_sub(least) / step;
     let running = (busy.saturating_mul(2).min(busy.saturating_add(least / 2))).saturating_sub(least).div_ceil(step);
-    let ahead = if brisk { u32::from(config.ahead) } else { 0 };
     (running + ahead).min(most) as usize
 }
 
@@ -139,7 +164,7 @@ pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
         pace.next(shared.window.look(), &shared.config.window);
         for (queue, subscriptions) in &mut queues {
             let slots = shared.config.slots_of(queue);
-            let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.brisk);
+            let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.ahead);
             while subscriptions.len() > wanted {
                 subscriptions.pop().into_iter().for_each(|end| end.cancel());
             }
@@ -174,40 +199,43 @@ async fn subscribe(
 mod tests {
     use super::*;
 
-    const CONFIG: WindowConfig = WindowConfig { least: 64, step: 256, ahead: 4, brisk: 32 };
+    const CONFIG: WindowConfig = WindowConfig { least: 64, step: 256, ahead: 4 };
 
     #[test]
-    fn further_subscriptions_hold_what_runs_and_reach_ahead_while_deliveries_begin_at_once() {
-        for (slots, busy, brisk, expected) in [
-            (10_000, 0, false, 0),
-            (10_000, 32, false, 0),
-            (10_000, 100, false, 1),
-            (10_000, 32, true, 4),
-            (10_000, 1_000, false, 4),
-            (10_000, 10_000, false, 39),
-            (32, 32, true, 0),
-            (200, 200, true, 1),
+    fn further_subscriptions_hold_what_runs_and_reach_ahead() {
+        for (slots, busy, ahead, expected) in [
+            (10_000, 0, 0, 0),
+            (10_000, 32, 0, 0),
+            (10_000, 100, 0, 1),
+            (10_000, 32, 4, 4),
+            (10_000, 1_000, 0, 4),
+            (10_000, 10_000, 0, 39),
+            (32, 32, 4, 0),
+            (200, 200, 4, 1),
         ] {
-            assert_eq!(further(&CONFIG, slots, busy, brisk), expected, "{slots} {busy} {brisk}");
+            assert_eq!(further(&CONFIG, slots, busy, ahead), expected, "{slots} {busy} {ahead}");
         }
     }
 
     #[test]
-    fn many_that_begin_at_once_widen_the_window_and_one_that_waits_narrows_it() {
+    fn the_window_reaches_as_far_as_begins_soon_and_narrows_when_a_delivery_waits() {
         let mut pace = Pace::default();
         let mut next = |begun, ms, bytes| {
             pace.next(Lately { begun, waited: Duration::from_millis(ms), bytes }, &CONFIG);
-            (pace.brisk, pace.is_quiet())
+            (pace.ahead, pace.is_quiet())
         };
-        assert_eq!(next(31, 1, 100), (false, false), "few");
-        assert_eq!(next(32, 1, 100), (true, false));
-        assert_eq!(next(5, 100, 100), (true, false), "few again, and none of them waited");
-        assert_eq!(next(500, 300, 100), (false, false));
-        assert_eq!(next(500, 0, 100), (true, false));
-        assert_eq!(next(500, 0, 64 << 10), (true, false));
-        assert_eq!(next(500, 0, (64 << 10) + 1), (false, false), "large messages");
-        next(500, 0, 100);
+        assert_eq!(next(127, 1, 100), (0, false), "too few for one step");
+        assert_eq!(next(128, 1, 100), (1, false));
+        assert_eq!(next(2_000, 1, 100), (4, false), "and no more than that");
+        assert_eq!(next(5, 100, 100), (4, false), "few again, and none of them waited");
+        assert_eq!(next(500, 300, 100), (0, false));
+        let pause = (0..*PAUSES.start()).map(|_| next(2_000, 0, 100).0).collect::<Vec<_>>();
+        assert_eq!(pause.iter().filter(|ahead| **ahead == 0).count() as u32, PAUSES.start() - 1, "a pause");
+        assert_eq!(next(2_000, 0, 32 << 10), (4, false));
+        assert_eq!(next(2_000, 0, 128 << 10), (2, false), "large messages");
+        assert_eq!(next(2_000, 0, 1 << 20), (0, false));
+        next(2_000, 0, 100);
         let idle = (0..IDLE).map(|_| next(0, 0, 0)).last();
-        assert_eq!(idle, Some((false, true)));
+        assert_eq!(idle, Some((0, true)));
     }
 }

@@ -52,6 +52,8 @@ trait Job: Send {
     fn what(&self) -> &'static str;
     /// Run it in the transaction and keep its result.
     fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, ()>;
+    /// Whether it ended as only a failing disk or connection ends it: SQLite may have rolled the whole transaction back.
+    fn broke(&self) -> bool;
     /// Return the result to the caller, or why the transaction was not committed.
     fn end(self: Box<Self>, committed: &Result<(), DbError>);
 }
@@ -74,6 +76,10 @@ where
 
     fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, ()> {
         Box::pin(async move { self.result = Some((self.run)(connection).await) })
+    }
+
+    fn broke(&self) -> bool {
+        matches!(&self.result, Some(Err(fault)) if fault.is_outage())
     }
 
     fn end(self: Box<Self>, committed: &Result<(), DbError>) {
@@ -165,7 +171,11 @@ impl Writer {
                     tokio::time::sleep(Duration::from_millis(rand::random_range(1..20u64 << tries))).await;
                     tries += 1;
                 }
-                begun => break begun?,
+                Ok(transaction) => break transaction,
+                Err(fault) => {
+                    drop(connection.detach());
+                    return Err(fault);
+                }
             }
         };
         let mut at = 0;
@@ -173,7 +183,16 @@ impl Writer {
             let what = job.what();
             let run = AssertUnwindSafe(job.run(&mut transaction)).catch_unwind();
             match tokio::time::timeout(self.limit * 2, run).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) if !job.broke() => {}
+                // A full disk or an I/O error makes SQLite roll back by itself (sqlite.org/lang_transaction.html, section 3.1).
+                // What came before in this group is gone, and what would follow would commit alone.
+                Ok(Ok(())) => {
+                    drop(transaction);
+                    drop(connection.detach());
+                    return Err(Fault::Busy(format!(
+                        "{what} failed on the database file, and all that shared its commit"
+                    )));
+                }
                 // The connection is in an unknown state: it is closed and not used again.
                 broken => {
                     drop(transaction);
@@ -189,7 +208,12 @@ impl Writer {
                 group.extend(self.next());
             }
         }
-        Ok(transaction.commit().await?)
+        let committed = transaction.commit().await;
+        if committed.is_err() {
+            // SQLite may have rolled back, which this client does not notice: the connection is not used again.
+            drop(connection.detach());
+        }
+        Ok(committed?)
     }
 }
 
