@@ -163,6 +163,15 @@ impl Writer {
     /// Run what waits in one transaction. `group`: what was run, the first of which is given.
     async fn commit(&self, group: &mut Vec<Box<dyn Job>>) -> Result<(), Fault> {
         let mut connection = self.line.acquire(self.limit).await?;
+        let committed = self.commit_on(&mut connection, group).await;
+        if committed.is_err() {
+            // In an unknown state: SQLite may have rolled back, which this client does not notice. It is not used again.
+            drop(connection.detach());
+        }
+        committed
+    }
+
+    async fn commit_on(&self, connection: &mut SqliteConnection, group: &mut Vec<Box<dyn Job>>) -> Result<(), Fault> {
         let mut tries = 1;
         let mut transaction = loop {
             match connection.begin_with("BEGIN IMMEDIATE").await.map_err(Fault::from) {
@@ -171,11 +180,7 @@ impl Writer {
                     tokio::time::sleep(Duration::from_millis(rand::random_range(1..20u64 << tries))).await;
                     tries += 1;
                 }
-                Ok(transaction) => break transaction,
-                Err(fault) => {
-                    drop(connection.detach());
-                    return Err(fault);
-                }
+                begun => break begun?,
             }
         };
         let mut at = 0;
@@ -187,16 +192,11 @@ impl Writer {
                 // A full disk or an I/O error makes SQLite roll back by itself (sqlite.org/lang_transaction.html, section 3.1).
                 // What came before in this group is gone, and what would follow would commit alone.
                 Ok(Ok(())) => {
-                    drop(transaction);
-                    drop(connection.detach());
                     return Err(Fault::Busy(format!(
                         "{what} failed on the database file, and all that shared its commit"
                     )));
                 }
-                // The connection is in an unknown state: it is closed and not used again.
                 broken => {
-                    drop(transaction);
-                    drop(connection.detach());
                     // Its caller sees that it is gone.
                     let panicked = broken.is_ok().then(|| group.remove(at));
                     let reason = if panicked.is_some() { "panicked" } else { "did not end in time" };
@@ -208,12 +208,7 @@ impl Writer {
                 group.extend(self.next());
             }
         }
-        let committed = transaction.commit().await;
-        if committed.is_err() {
-            // SQLite may have rolled back, which this client does not notice: the connection is not used again.
-            drop(connection.detach());
-        }
-        Ok(committed?)
+        Ok(transaction.commit().await?)
     }
 }
 
