@@ -15,7 +15,9 @@ pub fn run() -> anyhow::Result<()> {
     if !talk::watched() {
         build.arg("--quiet");
     }
-    succeed(&build)?;
+    if !process::run(&build)?.success() {
+        bail!("failed to build {BINARY}, see above");
+    }
     let built = Workspace::read()?.target.join("release");
     let folder = built.join("dist");
     std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
@@ -59,11 +61,13 @@ fn objcopy() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn succeed(command: &Command) -> anyhow::Result<()> {
-    match process::run(command)? {
-        status if status.success() => Ok(()),
-        status => bail!("{} failed ({status}), see above", Path::new(command.get_program()).display()),
+/// It takes seconds and starts nothing, so it needs no guard.
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("failed to run {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{:?} failed ({status}), see above", command.get_program());
     }
+    Ok(())
 }
 
 #[cfg(test)]
