@@ -43,7 +43,9 @@ pub fn binary(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let binary = stage.program("agentry")?;
     let size =
         |path: &std::path::Path| std::fs::metadata(path).map(|meta| meta.len() as f64).context("failed to read a size");
-    let [program, debug] = release::split(binary, stage.folder.path())?;
+    let folder = stage.folder.path().join("dist"); // not where the program itself may be
+    std::fs::create_dir_all(&folder).context("failed to make a folder")?;
+    let [program, debug] = release::split(binary, &folder)?;
     let (whole, bare, beside) = (size(binary)?, size(&program)?, size(&debug)?);
     Ok(vec![Row::new(
         "the release binary",
