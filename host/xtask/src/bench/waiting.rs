@@ -26,13 +26,37 @@ struct Server {
     _guard: Guarded,
 }
 
+/// `reach` imports every capability, and a component is loaded only if each of its imports is granted. It calls HTTP alone.
+const SETTINGS: &str = r#"
+[http]
+private = ["PLACE"]
+
+[llm.providers.none]
+kind = "openai"
+url = "http://127.0.0.1:9/v1"
+
+[llm.models.default]
+provider = "none"
+model = "none"
+
+[tools.mock]
+url = "http://127.0.0.1:9/mcp"
+
+[plugins.reach.capabilities]
+http = ["GET http://PLACE"]
+llm = ["default"]
+tools = { mock = ["*"] }
+keyvalue = ["cache"]
+memory = ["notes"]
+config = ["region"]
+"#;
+
 /// Measures them once.
 pub fn measure(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let server = serve(stage)?;
     let place = format!("127.0.0.1:{}", server.port);
     let database = stage.database()?;
-    let settings =
-        format!("[http]\nprivate = [\"{place}\"]\n\n[plugins.reach]\ncapabilities.http = [\"GET http://{place}\"]\n");
+    let settings = SETTINGS.replace("PLACE", &place);
     let setup = Setup::new(stage, &database, "one", &stage.plugins("tests/guests/reach")?)?.with(&settings);
     let daemon = setup.start()?;
     let mut command = Command::new(stage.program("agentry")?);
