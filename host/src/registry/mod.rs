@@ -124,7 +124,7 @@ pub trait Runner: Send + Sync + 'static {
     /// Most attempts at once on this host, over all versions of the name; `None`: as many as there are slots.
     fn concurrency(&self) -> Option<u32>;
     /// Whether a run may change or spend something outside its sandbox: requests, chats, tools, buckets, memories. One that may
-    /// not can be run once more without anybody noticing, so its first attempt needs no durable claim before it begins.
+    /// not can be run once more without a visible effect, so its first attempt needs no durable claim before it begins.
     fn has_effects(&self) -> bool;
     /// Wall clock of one attempt unless the task says otherwise.
     fn timeout(&self) -> Duration;

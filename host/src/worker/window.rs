@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_millis(100);
 const REACH: u64 = 2;
 /// Periods after a narrowing before the window is widened again: at first, and at most.
 const PAUSES: std::ops::RangeInclusive<u32> = 20..=600;
-/// A delivery that waited for longer before it began had to wait.
+/// The longest wait of a delivery that counts as having begun at once.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The most bytes of messages that one queue holds ahead, if all are as large as the largest of a period.
 const AHEAD_BYTES: u64 = 64 << 20;

@@ -134,7 +134,7 @@ impl Line {
         self.resting_runs
     }
 
-    /// Pages that nobody holds.
+    /// Pages that are free.
     pub(super) fn free(&self) -> u64 {
         self.free_beside(self.resting)
     }
@@ -266,7 +266,7 @@ impl Line {
             let run = first.numbers.clone();
             if self.may_resume(&run) {
                 self.wake(&run);
-                // If nobody listens any more, the run is being dropped, and gives back what it has.
+                // If the receiver is gone, the run is being dropped, and gives back what it has.
                 let _ = self.resuming.pop_front().map(|first| first.answer.send(Ok(())));
             } else if self.running > 0 {
                 // It ends or rests, and calls this again.
@@ -281,7 +281,7 @@ impl Line {
             && let Some(first) = self.waiting.pop_front()
         {
             self.begin(pages);
-            // If nobody listens any more, `InLine` gives back what it finds that it was given.
+            // If the receiver is gone, `InLine` gives back what it was given.
             let _ = first.admitted.send(());
         }
     }

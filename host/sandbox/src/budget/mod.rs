@@ -60,11 +60,11 @@ pub struct Reservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("asked for {asked} bytes of memory while it held {held}, and {free} of {total} were free")]
 pub struct NoMemory {
-    /// What it wanted to have in all.
+    /// The total that it asked for.
     pub asked: u64,
-    /// What it had.
+    /// The part that it held.
     pub held: u64,
-    /// What was free besides.
+    /// The part of the budget that was free.
     pub free: u64,
     /// The whole budget.
     pub total: u64,
@@ -91,7 +91,7 @@ impl MemoryBudget {
         self.total * PAGE
     }
 
-    /// What is free now, in bytes.
+    /// Free memory, in bytes.
     pub fn free(&self) -> u64 {
         self.line().free() * PAGE
     }
@@ -207,7 +207,7 @@ impl Drop for InLine<'_> {
 }
 
 impl Reservation {
-    /// What is reserved, in bytes.
+    /// Reserved memory, in bytes.
     pub fn bytes(&self) -> u64 {
         self.numbers.held() * PAGE
     }

@@ -238,7 +238,7 @@ impl Line {
             && let Some(first) = self.to_begin.pop_front()
         {
             self.begin();
-            // If nobody listens any more, `InLine` returns what it finds that it was given.
+            // If the receiver is gone, `InLine` returns what it was given.
             let _ = first.granted.send(());
         }
         while !self.to_admit.is_empty()
