@@ -251,8 +251,8 @@ impl Broker for AmqpBroker {
         let queue = self.shared.names.queue(&source);
         let mut tag = format!("{}/{queue}", self.shared.options.name);
         tag.truncate(tag.floor_char_boundary(240));
-        // One room only: what is in there cannot be called back when the subscription is paused.
-        let (deliveries, receiver) = mpsc::channel::<Delivery>(1);
+        // Small: what is in there cannot be called back when the subscription is paused.
+        let (deliveries, receiver) = mpsc::channel::<Delivery>(subscription::HANDED);
         let (confirmed_tx, confirmed) = watch::channel(None);
         let (flow, flow_rx) = watch::channel(Flow::Go);
         let end = CancellationToken::new();

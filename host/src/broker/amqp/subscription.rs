@@ -8,8 +8,8 @@ use super::convert;
 use super::topology::{CALL, call, meaning, passive};
 use crate::broker::{BrokerError, Delivery, Flow, Source};
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
@@ -57,15 +57,35 @@ impl From<BrokerError> for Left {
     }
 }
 
+/// Deliveries that the reader's channel holds. More than one, so that a flood does not cost two task switches a delivery.
+pub(super) const HANDED: usize = 32;
+
 /// What is on its way to the reader.
 #[derive(Default)]
 struct InHand {
     /// Taken from lapin, not handed over; prefetch bounds it. Taken at once, whether the reader reads or not, since the end
     /// of a channel is only heard behind its deliveries.
     next: VecDeque<Delivery>,
-    /// Handed over, and perhaps not read: its tag, and whether its receipt still is. Known to be read when there is room
-    /// again.
-    unread: Option<(u64, Weak<()>)>,
+    /// The last [`HANDED`] that were handed over, and perhaps not read: tag, and whether the receipt still exists.
+    unread: VecDeque<(u64, Weak<()>)>,
+}
+
+impl InHand {
+    /// Hand over as much as the reader's channel has room for.
+    fn hand_over(&mut self, first: mpsc::Permit<'_, Delivery>, deliveries: &mpsc::Sender<Delivery>) {
+        let mut permit = Some(first);
+        while let Some(delivery) = self.next.pop_front() {
+            let Some(permit) = permit.take().or_else(|| deliveries.try_reserve().ok()) else {
+                self.next.push_front(delivery);
+                return;
+            };
+            if self.unread.len() == HANDED {
+                self.unread.pop_front(); // read: there was room for as many after it
+            }
+            self.unread.push_back((delivery.receipt.tag, Arc::downgrade(&delivery.receipt.alive)));
+            permit.send(delivery);
+        }
+    }
 }
 
 impl Feed {
@@ -136,6 +156,7 @@ impl Feed {
         }
         // Whoever comes now comes too late; whoever came before has been answered or is ahead of the close.
         self.shared.incarnations.end(&incarnation);
+        incarnation.flush().await;
         // A lost one is closed by being dropped.
         if !matches!(left, Left::Lost(_)) && incarnation.channel.status().connected() {
             self.close(&incarnation).await;
@@ -187,24 +208,25 @@ impl Feed {
                 let _ = first.send(Ok(()));
             }
             tokio::select! {
-                permit = self.deliveries.reserve(), if (flow == Flow::Go && !hand.next.is_empty()) || hand.unread.is_some() => {
+                permit = self.deliveries.reserve(), if flow == Flow::Go && !hand.next.is_empty() => {
                     let Ok(permit) = permit else { return Ok(self.leave(incarnation, consumer, hand, Left::Dropped).await) };
-                    hand.unread = None;
-                    if flow == Flow::Go && let Some(delivery) = hand.next.pop_front() {
-                        hand.unread = Some((delivery.receipt.tag, Arc::downgrade(&delivery.receipt.alive)));
-                        permit.send(delivery);
-                    }
+                    hand.hand_over(permit, &self.deliveries);
                 }
                 Some(received) = OptionFuture::from(consumer.as_mut().map(|c| c.next())) => {
-                    match received {
-                        Some(Ok(delivery)) => {
-                            incarnation.delivered(delivery.delivery_tag).await;
-                            hand.next.push_back(convert::delivery(&self.source, incarnation.id, delivery));
+                    let (mut received, mut taken) = (Some(received), 0);
+                    // What has arrived behind it is taken as well: a turn of this loop costs more than a delivery does.
+                    while let Some(one) = received.take() {
+                        match one {
+                            Some(Ok(delivery)) => self.take(incarnation, delivery, &mut hand.next).await,
+                            Some(Err(error)) => return Err(meaning("consuming", &error).into()),
+                            None => {
+                                let text = format!("RabbitMQ cancelled the consumer of {:?}: was it deleted?", self.queue);
+                                return Err(BrokerError::Unavailable(text).into());
+                            }
                         }
-                        Some(Err(error)) => return Err(meaning("consuming", &error).into()),
-                        None => {
-                            let text = format!("RabbitMQ cancelled the consumer of {:?}: was it deleted?", self.queue);
-                            return Err(BrokerError::Unavailable(text).into());
+                        taken += 1;
+                        if taken < HANDED {
+                            received = consumer.as_mut().and_then(|consumer| consumer.next().now_or_never());
                         }
                     }
                 }
@@ -224,6 +246,12 @@ impl Feed {
                 return Err(BrokerError::Unavailable("the connection has ended".into()).into());
             }
         }
+    }
+
+    /// Take a delivery in hand.
+    async fn take(&self, incarnation: &Incarnation, delivery: lapin::message::Delivery, next: &mut VecDeque<Delivery>) {
+        incarnation.delivered(delivery.delivery_tag).await;
+        next.push_back(convert::delivery(&self.source, incarnation.id, delivery));
     }
 
     fn consumer_tag(&self) -> String {
@@ -258,8 +286,7 @@ impl Feed {
             .await?;
         let drained = timeout(CALL, async {
             while let Some(Ok(delivery)) = consumer.next().await {
-                incarnation.delivered(delivery.delivery_tag).await;
-                next.push_back(convert::delivery(&self.source, incarnation.id, delivery));
+                self.take(incarnation, delivery, next).await;
             }
         });
         if drained.await.is_err() {
@@ -300,11 +327,15 @@ impl Feed {
 
     /// Keep the channel while there are receipts for it. What was dropped with the reader's channel, unread, goes back:
     /// its receipt is gone, or will be in a moment.
-    async fn linger(&self, incarnation: &Incarnation, mut unread: Option<(u64, Weak<()>)>) {
+    async fn linger(&self, incarnation: &Incarnation, mut unread: VecDeque<(u64, Weak<()>)>) {
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
-            if let Some((tag, _)) = unread.take_if(|(_, receipt)| receipt.strong_count() == 0) {
-                incarnation.settle(vec![tag], Settle::GiveBack).await;
+            let gone = |(tag, receipt): &(u64, Weak<()>)| (receipt.strong_count() == 0).then_some(*tag);
+            let tags: Vec<u64> = unread.iter().filter_map(gone).collect();
+            if !tags.is_empty() {
+                unread.retain(|(_, receipt)| receipt.strong_count() > 0);
+                // Those that were read and settled are settled already, and are skipped.
+                incarnation.settle(tags, Settle::GiveBack).await;
             }
             tokio::select! {
                 () = incarnation.drained() => return,
