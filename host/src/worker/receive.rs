@@ -108,6 +108,12 @@ fn given_up(why: &str) -> Failure {
 }
 
 async fn next(end: &CancellationToken, subscription: &mut Subscription) -> Option<Delivery> {
+    // Waiting for a token costs more than a delivery that is there.
+    if !end.is_cancelled()
+        && let Ok(delivery) = subscription.deliveries.try_recv()
+    {
+        return Some(delivery);
+    }
     tokio::select! {
         biased;
         () = end.cancelled() => None,

@@ -9,6 +9,8 @@ use crate::broker::Delivery;
 use crate::db::{Claimed, RecordAnswer, Recording};
 use crate::task::settle::Standing;
 use crate::task::{Arrival, Settlement};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -55,12 +57,36 @@ pub struct Ways {
     pub acks: mpsc::Sender<Done>,
 }
 
+/// Statements in flight at once. While the database executes one, the next is built; a third would only wait.
+const IN_FLIGHT: usize = 2;
+
 /// Record until every sender is gone.
+///
+/// A batch goes out at once if none is in flight. Beside another one it goes out only when it is full, so that a host with
+/// little to do makes no more transactions than it needs.
 pub async fn run(shared: Arc<Shared>, mut ended: mpsc::Receiver<Ran>, ways: Ways) {
-    while let Some(batch) = batch::next(&mut ended).await {
-        for part in batch::parts(batch, STATEMENT_BYTES, Ran::weight) {
-            record(&shared, &ways, part).await;
+    let (mut gathered, mut in_flight, mut open) = (Vec::new(), FuturesUnordered::new(), true);
+    while open || !gathered.is_empty() || !in_flight.is_empty() {
+        let full = gathered.len() >= batch::MOST;
+        if !gathered.is_empty() && (in_flight.is_empty() || (full && in_flight.len() < IN_FLIGHT)) {
+            let batch = std::mem::replace(&mut gathered, Vec::with_capacity(batch::MOST));
+            in_flight.push(flush(&shared, &ways, batch));
         }
+        let room = batch::MOST - gathered.len();
+        tokio::select! {
+            biased;
+            Some(()) = in_flight.next() => {}
+            received = ended.recv_many(&mut gathered, room), if open && room > 0 => {
+                open = received > 0;
+            }
+            else => {}
+        }
+    }
+}
+
+async fn flush(shared: &Arc<Shared>, ways: &Ways, batch: Vec<Ran>) {
+    for part in batch::parts(batch, STATEMENT_BYTES, Ran::weight) {
+        record(shared, ways, part).await;
     }
 }
 
