@@ -9,9 +9,8 @@ const LOCAL: [&str; 3] = ["bans", "licenses", "sources"];
 /// Checks the dependencies against `.cargo/deny.toml`. Returns the number of checks that were skipped, each reported by name.
 pub fn run() -> anyhow::Result<usize> {
     if !quietly(&["deny", "--version"])?.0 {
-        let all = LOCAL.len() + 1;
         println!("skipped: cargo deny check: cargo-deny is not installed (cargo install cargo-deny --locked)");
-        return Ok(all);
+        return Ok(1);
     }
     let mut checks = LOCAL.to_vec();
     let mut skipped = 0;
