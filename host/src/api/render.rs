@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The contract's fields, in its order. `input` and `output` are left out where they were not asked for: `null` would be
+/// The fields of a task in `host/docs/http.md`, in that order. `input` and `output` are left out where they were not asked for: `null` would be
 /// a value.
 #[derive(Serialize)]
 pub(super) struct TaskJson<'a> {

@@ -6,7 +6,7 @@ use std::fmt;
 /// The stable word for what went wrong. Programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the contract's table of failures says what each one means
+#[allow(missing_docs)] // host/docs/failures.md says what each one means
 pub enum FailureKind {
     PluginError,
     Trap,

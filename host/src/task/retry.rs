@@ -28,7 +28,7 @@ pub struct RetryPolicy {
     pub factor: f64,
     /// The longest delay ever, also of a guest's `after-ms` and of a snooze.
     pub max: Duration,
-    /// Which kinds are retried; `None`: the contract's table.
+    /// Which kinds are retried; `None`: [`retried_by_default`].
     pub on: Option<Vec<FailureKind>>,
 }
 
@@ -62,7 +62,7 @@ impl RetryPolicy {
     }
 }
 
-/// The contract's table of failures: what is retried unless a policy says otherwise. `plugin_error` is decided by the
+/// Kinds that are retried unless a policy says otherwise, as in `host/docs/failures.md`. `plugin_error` is decided by the
 /// guest (`retry` or `permanent`), so the worker marks the permanent one itself.
 pub fn retried_by_default(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::PluginError | FailureKind::Trap | FailureKind::Timeout | FailureKind::Internal)

@@ -90,7 +90,7 @@ fn is_one_line(text: &str) -> bool {
     !text.is_empty() && text.len() <= 1_024 && !text.chars().any(char::is_control)
 }
 
-/// The rules that the contract and the comments of [`Manifest`] give.
+/// The rules in the comments of [`Manifest`].
 fn assert_within_its_rules(manifest: &Manifest) {
     assert!(PluginRef::is_name(&manifest.name), "{manifest:?}");
     assert!(manifest.component.components().all(|part| matches!(part, Component::Normal(_))), "{manifest:?}");

@@ -189,7 +189,7 @@ impl ValueGenerator for Layers {
     }
 }
 
-/// The ranges that `config.default.toml` and the contract give.
+/// The ranges that `host/docs/settings.md` gives.
 fn assert_within_range(settings: &Settings) {
     assert!((1..=10_000).contains(&settings.worker.slots) && settings.worker.memory_mib >= 16);
     assert!(!settings.broker.queues.is_empty() && !settings.plugins.dirs.is_empty());

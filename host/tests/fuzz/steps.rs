@@ -1,4 +1,4 @@
-//! Any order of events, against the contract's table of transitions written down a second time.
+//! Any order of events, against the table of transitions of `host/docs/lifecycle.md` written down a second time.
 
 use crate::{draw, while_testing};
 use agentry::task::{Event, IllegalTransition, State, next};
@@ -7,7 +7,7 @@ use bolero::{Driver, ValueGenerator};
 /// From, by which events, to. `None`: no row yet.
 type Row = (&'static [Option<State>], &'static [Event], State);
 
-/// The contract's table, row by row.
+/// The table of `host/docs/lifecycle.md`, row by row.
 const CONTRACT: &[Row] = {
     use {Event as E, State as S};
     const WAITING: &[Option<State>] = &[Some(S::Scheduled), Some(S::Pending), Some(S::Retrying)];

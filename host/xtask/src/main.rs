@@ -4,7 +4,7 @@
 //! main ─▶ demo ─▶ guests, host, services
 //!      ├▶ bench ─▶ guests, services (and the programs in tests/bench)
 //!      ├▶ chaos ─▶ guests, host (and the driver in tests/e2e)
-//!      └▶ test ─▶ lint, guests, host ─▶ process ─▶ guard (a child of its own, which cleans up)
+//!      └▶ test ─▶ lint, deny, guests, host ─▶ process ─▶ guard (a child of its own, which cleans up)
 //!           └───▶ services ─▶ postgres, rabbitmq | docker ─▶ process
 //! ```
 //!
@@ -16,6 +16,7 @@
 mod bench;
 mod chaos;
 mod demo;
+mod deny;
 mod guard;
 mod guests;
 mod host;

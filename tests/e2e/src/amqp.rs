@@ -148,7 +148,7 @@ impl Amqp {
         all
     }
 
-    /// Declares what the contract says the daemon declares, word for word.
+    /// Declares what `host/docs/messages.md` says the daemon declares, word for word.
     pub async fn declare(&self, prefix: &str, logical: &str) {
         let channel = self.connection.create_channel().await.expect("a channel");
         let dead = format!("{prefix}.dead");

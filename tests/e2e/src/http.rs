@@ -96,6 +96,16 @@ impl Http {
         answer(request.body(body)).await.unwrap_or_else(|error| panic!("POST {path}: {error:?}"))
     }
 
+    /// Any request, with exactly these headers.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
+        let method = method.parse().unwrap_or_else(|error| panic!("{method}: {error}"));
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.body(body)).await.unwrap_or_else(|error| panic!("{path}: {error:?}"))
+    }
+
     /// The value of a line of `GET /metrics`, by everything that stands before it.
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = self.get("/metrics").await;

@@ -1,6 +1,6 @@
 //! The harness of the black-box tests: it starts the real binary as a child process against a real RabbitMQ and a real
 //! Postgres (or embedded), drives it as users do, and reads what came of it as operators do. It links no host code: what
-//! it knows of the daemon is what the contract says.
+//! it knows of the daemon is what `host/docs` says.
 //!
 //! ```text
 //! Site ─▶ a database, a broker prefix and a folder of its own, gone when dropped

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How often a subscription asks its channel for a sign of life, and how long it waits for one (contract, section 7).
+/// How often a subscription asks its channel for a sign of life, and how long it waits for one.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 const PROBE_ANSWER: Duration = Duration::from_secs(5);
 

@@ -1,4 +1,4 @@
-//! Exchanges and queues, exactly as the contract has them (section 3), and what RabbitMQ says when others are in the way.
+//! Exchanges and queues as `host/docs/messages.md` lists them, and what RabbitMQ says when others are in the way.
 
 use crate::broker::{BrokerError, Source, Target};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};

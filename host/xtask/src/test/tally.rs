@@ -25,7 +25,7 @@ struct Open {
 }
 
 impl Tally {
-    /// A test that is left out by name.
+    /// Counts a test or a check that is left out by name.
     pub fn skip(&mut self) {
         self.skipped += 1;
     }

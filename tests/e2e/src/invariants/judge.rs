@@ -1,5 +1,5 @@
 //! The one judge of all invariants: a pure function over a [`World`]. The state machine is written down here once more, from
-//! the contract and not from the code.
+//! `host/docs/lifecycle.md` and not from the code.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -106,7 +106,7 @@ fn folds(history: &[Event], row: &Row, told: &mut impl FnMut(&'static str, Strin
     }
 }
 
-/// The state after an event, as the contract's table has it; `None`: there is no such transition.
+/// The state after an event, as `host/docs/lifecycle.md` has it; `None`: there is no such transition.
 fn next(from: Option<&str>, event: &str) -> Option<&'static str> {
     let waiting = matches!(from, Some("scheduled" | "pending" | "retrying"));
     let running = from == Some("running");

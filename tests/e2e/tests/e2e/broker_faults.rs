@@ -10,7 +10,7 @@ use e2e::{Amqp, Daemon, Mode, Site, Task, eventually, patience, probe, task, var
 use serde_json::json;
 use uuid::Uuid;
 
-/// What the contract promises for a channel or a connection that is gone without a word.
+/// Time in which `host/docs/messages.md` promises to replace a channel or a connection that fell silent.
 fn thirty_seconds() -> Duration {
     patience() / 2
 }
