@@ -20,7 +20,10 @@ pub async fn plugin(client: &Client, text: &str) -> Result<String, Failed> {
     let path = format!("/v1/plugins/{}", encode(&asked.name));
     let found = match client.ask(Method::GET, &path, None, client.patience()).await? {
         Ok(plugin) => standing(&plugin, &asked),
-        Err(answer) if answer.status == StatusCode::NOT_FOUND => Standing::Unusable(escape::line(&answer.detail)),
+        Err(answer) if answer.status == StatusCode::NOT_FOUND => {
+            let remedy = "`agentry plugin list` shows every plugin with its state";
+            Standing::Unusable(format!("{}; {remedy}", escape::line(&answer.detail)))
+        }
         Err(answer) => return Err(refused(answer)),
     };
     let problem = match found {
@@ -33,9 +36,7 @@ pub async fn plugin(client: &Client, text: &str) -> Result<String, Failed> {
             target::note(&format!("another host runs the tasks, not {}: {problem}", client.address()));
             Ok("default".to_owned())
         }
-        false => Err(Failed::usage(format!(
-            "no task was sent: {problem}; `agentry plugin list` shows every plugin with its state"
-        ))),
+        false => Err(Failed::usage(format!("no task was sent: {problem}"))),
     }
 }
 
@@ -66,7 +67,7 @@ fn standing(plugin: &Value, asked: &PluginRef) -> Standing {
     if let Some(broken) = of("broken") {
         let cause = output::field(broken, "cause");
         return Standing::Unusable(format!(
-            "the plugin {asked} does not load: {cause}; build or repair it, and the daemon loads it without a restart"
+            "the plugin {asked} does not load: {cause}; a running daemon loads it without a restart once it is built or repaired"
         ));
     }
     let known: Vec<String> = versions.iter().map(|version| output::field(version, "version")).collect();
@@ -140,7 +141,7 @@ mod tests {
         let broken = json!({"version": null, "state": "broken", "cause": "p/p.wasm is missing", "queue": null});
         let plugin = json!({"state": "broken", "cause": "p/p.wasm is missing", "versions": [broken]});
         let Standing::Unusable(problem) = standing(&plugin, &asked("p@^1")) else { panic!("it is usable") };
-        assert!(problem.contains("p/p.wasm is missing") && problem.contains("build"), "{problem}");
+        assert!(problem.contains("p/p.wasm is missing") && problem.contains("repaired"), "{problem}");
     }
 
     #[test]

@@ -85,7 +85,12 @@ impl Bench {
         let loaded = self.load(&plan, &client, route, embedded.as_ref(), &mut stop).await;
         if let Some(embedded) = embedded {
             // A signal now ends it at once.
-            let _ = stop.unless(async { Ok(embedded.stop().await) }).await;
+            let _ = stop
+                .unless(async {
+                    embedded.stop().await;
+                    Ok(())
+                })
+                .await;
         }
         let (report, asked) = loaded?;
         match self.json {
@@ -114,7 +119,12 @@ impl Bench {
         let sender = stop.unless(send::Sender::open(plan, client, route)).await?;
         let progress = send::Progress::default();
         let measured = watch::measure(plan, client, &sender, embedded.map(Embedded::pid), &progress, stop).await;
-        let _ = stop.unless(async { Ok(sender.close().await) }).await;
+        let _ = stop
+            .unless(async {
+                sender.close().await;
+                Ok(())
+            })
+            .await;
         output::progress("");
         let measured = measured.map_err(|failed| match progress.begun.get() {
             Some(_) => Failed { message: failed.message + &self.left(plan, client), ..failed },

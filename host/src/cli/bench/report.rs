@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// The most parts into which the time of a run is divided for throughput over time.
-const PARTS: usize = 60;
+const PARTS: usize = 30;
 /// Ends are recorded in batches: the batches that a part holds on average, so that their number says something.
 const PER_PART: usize = 8;
 /// CPU per task is reported from so many tasks and clock ticks on: below, it is noise.

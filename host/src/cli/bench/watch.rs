@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 /// How often the counters are read.
 const GLANCE: Duration = Duration::from_millis(100);
-/// The least and the most time between two reads where the number in flight is bounded by them. In between, reading takes at
-/// most a third of the time, so that it costs the daemon little.
-const SHORT_GLANCE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
+/// The least and the most pause between two reads where the number in flight is bounded by them: twice the time of a read, within
+/// these, so that reading costs the daemon little.
+const SHORT_GLANCE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(3)];
 /// How long the rows of an interrupted run may take to read.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Without a new end for so long, it is asked whether anything is left to run: other daemons may have run the rest.

@@ -156,7 +156,7 @@ async fn a_plugin_that_cannot_run_is_rejected_before_a_task_is_sent() {
     std::fs::remove_file(folder.join(plugin::component(&folder))).expect("the component is removed");
     let daemon = site.setup().plugins([plugins.clone()]).start().await;
     let missing = plugin::component(&folder);
-    bench(&site, &daemon, &[]).await.expect(2, &["no task was sent", "does not load", &missing, "build or repair it"]);
+    bench(&site, &daemon, &[]).await.expect(2, &["no task was sent", "does not load", &missing, "built or repaired"]);
     bench(&site, &daemon, &["--plugin", "nosuch"])
         .await
         .expect(2, &["no task was sent", "nosuch", "agentry plugin list"]);
