@@ -192,14 +192,14 @@ fn address(text: &str) -> Result<String, Failed> {
         let (text, takes) = (super::escape::line(text), "http://HOST:PORT, https://HOST:PORT or HOST:PORT");
         Failed::usage(format!("--server is \"{text}\": {problem}; expected {takes}"))
     };
-    let trimmed = text.trim_end_matches('/');
-    let (scheme, rest) = trimmed.split_once("://").unwrap_or(("", trimmed));
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let rest = rest.trim_end_matches('/');
     match scheme {
         "http" | "https" => {}
         "" => {
             let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(1..))) {
-                return Err(invalid("scheme and port are missing or invalid"));
+                return Err(invalid("the port is missing or invalid"));
             }
         }
         other => return Err(invalid(&format!("the scheme {} is not supported", super::escape::line(other)))),
