@@ -26,7 +26,7 @@ impl Reasons {
 
     /// The most frequent first.
     pub fn sort(&mut self) {
-        self.0.sort_by(|a, b| b.2.cmp(&a.2));
+        self.0.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
     }
 
     /// For a program.
