@@ -139,7 +139,7 @@ pub(super) async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> R
     let most = state.parts.body_bytes;
     let too_large = || {
         let detail = format!("the body has more than {} MiB (api.body_mib)", most / (1_024 * 1_024));
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).with("limit_bytes", most)
     };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > most as u64) {
@@ -198,7 +198,8 @@ fn parse(
     if text.len() > limits.body_bytes {
         let detail =
             format!("the task has {} bytes and limits.max.message_kib allows {}", text.len(), limits.body_bytes);
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail);
+        return Err(problem.with("limit_bytes", limits.body_bytes));
     }
     let request: Request<'_> = object("the task", text)?;
     let missing = |field: &str| Problem::bad("bad_message", format!("the task: missing field `{field}`"));

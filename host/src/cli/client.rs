@@ -10,11 +10,19 @@ use std::time::Duration;
 /// Longer than any answer takes that is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// More than any daemon allows in a body: `api.body_mib` is at most 1,024.
+const OVERSIZED: u64 = 1 << 31;
+/// How long a daemon may take to reject it.
+const PROBE: Duration = Duration::from_secs(5);
+
 /// A daemon's API.
 pub struct Client {
     http: reqwest::Client,
     server: String,
     token: Option<String>,
+    patience: Duration,
+    /// The option that sets the patience; empty: none does.
+    option: &'static str,
 }
 
 /// An answer that is not a success.
@@ -29,32 +37,65 @@ pub struct Refused {
 impl Client {
     /// A client of `--server`.
     pub fn new(server: &Server) -> Result<Client, Failed> {
-        let address = server.server.trim_end_matches('/').to_owned();
-        if !address.starts_with("http://") && !address.starts_with("https://") {
-            return Err(Failed::usage(format!("--server is {address:?}; it takes http://HOST:PORT")));
-        }
+        let address = address(&server.server)?;
         // No proxy variables: what is asked is where the answer comes from.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).build();
         Ok(Client {
             http: http.map_err(|e| Failed::usage(format!("failed to make an HTTP client: {e}")))?,
             server: address,
             token: std::env::var("AGENTRY_TOKEN").ok().filter(|t| !t.is_empty()),
+            patience: PATIENCE,
+            option: "",
         })
+    }
+
+    /// The same with another time for each response, which an option of the command sets.
+    #[must_use]
+    pub fn patient(self, patience: Duration, option: &'static str) -> Client {
+        Client { patience, option, ..self }
+    }
+
+    /// The daemon's address, with its scheme.
+    pub fn address(&self) -> &str {
+        &self.server
+    }
+
+    /// How long one response may take.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// The largest body in bytes that the daemon reads (`api.body_mib`). Announces a larger one and sends nothing of it; `None`
+    /// if the daemon does not report its limit.
+    pub async fn body_limit(&self) -> Option<u64> {
+        let never = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+        let mut request = self
+            .http
+            .post(format!("{}/v1/tasks/batch", self.server))
+            .timeout(PROBE.min(self.patience))
+            .header("content-type", "application/json")
+            .header("content-length", OVERSIZED)
+            .body(reqwest::Body::wrap_stream(never));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.ok()?;
+        read(&response.text().await.ok()?, LEVELS)["limit_bytes"].as_u64()
     }
 
     /// Ask; a refusal is an error with exit code 2.
     pub async fn get(&self, path: &str) -> Result<Value, Failed> {
-        self.ask(Method::GET, path, None, PATIENCE).await?.map_err(refused)
+        self.ask(Method::GET, path, None, self.patience).await?.map_err(refused)
     }
 
     /// Send a body.
     pub async fn post(&self, path: &str, body: String) -> Result<Value, Failed> {
-        self.ask(Method::POST, path, Some(body), PATIENCE).await?.map_err(refused)
+        self.ask(Method::POST, path, Some(body), self.patience).await?.map_err(refused)
     }
 
     /// Take something away.
     pub async fn delete(&self, path: &str) -> Result<Value, Failed> {
-        self.ask(Method::DELETE, path, None, PATIENCE).await?.map_err(refused)
+        self.ask(Method::DELETE, path, None, self.patience).await?.map_err(refused)
     }
 
     /// The answer, or the refusal.
@@ -77,7 +118,7 @@ impl Client {
 
     /// An answer that is not JSON.
     pub async fn text(&self, path: &str) -> Result<String, Failed> {
-        let (status, text) = self.exchange(Method::GET, path, None, PATIENCE).await?;
+        let (status, text) = self.exchange(Method::GET, path, None, self.patience).await?;
         match status.is_success() {
             true => Ok(text),
             false => Err(refused(Refused { status, detail: format!("{path}: {status}") })),
@@ -92,7 +133,7 @@ impl Client {
             output: Option<&'a RawValue>,
         }
         let path = format!("/v1/tasks/{}", encode(id));
-        let (_, text) = self.exchange(Method::GET, &path, None, PATIENCE).await?;
+        let (_, text) = self.exchange(Method::GET, &path, None, self.patience).await?;
         let task: Task<'_> = serde_json::from_str(&text)
             .map_err(|e| Failed::unreachable(format!("the daemon's answer cannot be read: {e}")))?;
         Ok(task.output.map_or("null", RawValue::get).to_owned())
@@ -109,17 +150,65 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
+        let sent = body.as_ref().map_or(0, String::len);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let unreachable = |error: reqwest::Error| {
-            let hint = "start one with `agentry up`, or name it with --server or AGENTRY_SERVER";
-            Failed::unreachable(format!("no daemon answers at {}: {}; {hint}", self.server, cause(&error)))
-        };
+        let unreachable = |error: reqwest::Error| self.unreachable(&error, sent, patience);
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let text = response.text().await.map_err(unreachable)?;
         Ok((status, text))
+    }
+
+    /// No connection, no response in time, and a connection that ended are different problems.
+    fn unreachable(&self, error: &reqwest::Error, sent: usize, patience: Duration) -> Failed {
+        let (server, cause) = (&self.server, cause(error));
+        if error.is_connect() {
+            let hint = "start one with `agentry up`, or name it with --server or AGENTRY_SERVER";
+            return Failed::unreachable(format!("no daemon answers at {server}: {cause}; {hint}"));
+        }
+        if error.is_timeout() {
+            let option = if self.option.is_empty() { String::new() } else { format!(" ({})", self.option) };
+            let seconds = patience.as_secs_f64();
+            return Failed::unreachable(format!(
+                "no response from the daemon at {server} within {seconds} s{option}; see its log"
+            ));
+        }
+        let hint = match sent {
+            0 => "see its log".to_owned(),
+            sent => format!(
+                "{sent} bytes were sent; if they exceed api.body_mib, send less in one request or raise it, and else see the \
+                 daemon's log"
+            ),
+        };
+        Failed::unreachable(format!("the connection to the daemon at {server} ended: {cause}; {hint}"))
+    }
+}
+
+/// An address with its scheme. `HOST:PORT` means `http://HOST:PORT`.
+fn address(text: &str) -> Result<String, Failed> {
+    let invalid = |problem: &str| {
+        let (text, takes) = (super::escape::line(text), "http://HOST:PORT, https://HOST:PORT or HOST:PORT");
+        Failed::usage(format!("--server is \"{text}\": {problem}; expected {takes}"))
+    };
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let rest = rest.trim_end_matches('/');
+    match scheme {
+        "http" | "https" => {}
+        "" => {
+            let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                return Err(invalid("the port is missing or invalid"));
+            }
+        }
+        other => return Err(invalid(&format!("the scheme {} is not supported", super::escape::line(other)))),
+    }
+    let address = format!("{}://{rest}", if scheme.is_empty() { "http" } else { scheme });
+    match url::Url::parse(&address) {
+        Ok(url) if scheme.is_empty() && !matches!(url.path(), "" | "/") => Err(invalid("the scheme is missing")),
+        Ok(_) => Ok(address),
+        Err(error) => Err(invalid(&error.to_string())),
     }
 }
 
@@ -175,6 +264,68 @@ pub fn rows<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_address_without_a_scheme_is_http() {
+        let same = ["http://127.0.0.1:7070", "https://box", "http://[::1]:1", "http://box/agentry"];
+        for text in same {
+            assert_eq!(address(text).unwrap(), text);
+        }
+        assert_eq!(address("http://box:1//").unwrap(), "http://box:1");
+        for (text, expected) in [("localhost:8080", "http://localhost:8080"), ("[::1]:7070/", "http://[::1]:7070")] {
+            assert_eq!(address(text).unwrap(), expected);
+        }
+        let problems = [
+            ("localhost", "port"),
+            ("", "port"),
+            ("box:99999", "port"),
+            ("box:0", "port"),
+            ("::x", "port"),
+            ("ftp://box:1", "the scheme ftp is not supported"),
+            ("box/a:1", "the scheme is missing"),
+            ("a b:1", "domain name"),
+            ("http://", "host"),
+        ];
+        for (text, problem) in problems {
+            let error = address(text).unwrap_err();
+            assert!(error.code == 2 && error.message.contains(problem), "{text}: {error:?}");
+            assert!(error.message.contains("http://HOST:PORT"), "{error:?}");
+        }
+    }
+
+    /// A server that accepts a connection, reads a little and does `then` with it.
+    async fn server(then: impl FnOnce(tokio::net::TcpStream) + Send + 'static) -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server { server: listener.local_addr().unwrap().to_string(), json: false };
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut some = [0; 1_024];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut some).await;
+            then(stream);
+        });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::new(&server).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_sends_no_response_is_given_up_after_the_patience() {
+        let (keep, held) = tokio::sync::oneshot::channel();
+        let client =
+            server(move |stream| drop(keep.send(stream))).await.patient(Duration::from_millis(200), "--patience");
+        let error = client.get("/healthz").await.unwrap_err();
+        assert_eq!(error.code, 3);
+        assert!(error.message.contains("within 0.2 s (--patience)"), "{error:?}");
+        assert!(!error.message.contains("no daemon"), "{error:?}");
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_while_a_body_is_sent_is_not_called_a_missing_daemon() {
+        let client = server(drop).await;
+        let error = client.post("/v1/tasks/batch", "x".repeat(8 << 20)).await.unwrap_err();
+        assert!(error.message.contains("8388608 bytes") && error.message.contains("api.body_mib"), "{error:?}");
+        assert!(!error.message.contains("no daemon"), "{error:?}");
+    }
 
     #[test]
     fn an_answer_is_read_whatever_its_tasks_hold() {

@@ -44,7 +44,7 @@ impl FromStr for Rate {
             let number: u32 = number.parse().ok().filter(|n| (1..=1_000_000).contains(n))?;
             Some(Rate { every: Duration::from_secs(period) / number })
         };
-        read(text).ok_or_else(|| "it takes a number from 1 up per s, m or h, such as 50/s".to_owned())
+        read(text).ok_or_else(|| "expected a number from 1 to 1,000,000 per s, m or h, such as 50/s".to_owned())
     }
 }
 
@@ -78,9 +78,9 @@ mod tests {
     fn a_rate_is_a_number_per_unit() {
         assert_eq!("50/s".parse(), Ok(Rate { every: Duration::from_millis(20) }));
         assert_eq!("30/m".parse(), Ok(Rate { every: Duration::from_secs(2) }));
-        for bad in ["", "50", "0/s", "50/d", "-1/s", "fast", "1/s/s"] {
+        for bad in ["1000001/s", "", "50", "0/s", "50/d", "-1/s", "fast", "1/s/s"] {
             let told = bad.parse::<Rate>().unwrap_err();
-            assert!(told.contains("50/s"), "{bad}: {told}");
+            assert!(told.contains("50/s") && told.contains("1,000,000"), "{bad}: {told}");
         }
     }
 

@@ -62,7 +62,12 @@ pub async fn publisher(settings: &Settings) -> Result<Arc<dyn Broker>, DaemonErr
     };
     let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
     let options = AmqpOptions::new(address, &settings.broker.prefix, super::build::host_name());
-    Ok(Arc::new(AmqpBroker::connect(options).await.map_err(failed)?))
+    match AmqpBroker::connect(options).await {
+        Ok(broker) => Ok(Arc::new(broker)),
+        Err(BrokerError::Unavailable(why) | BrokerError::Refused(why)) => {
+            Err(DaemonError::Configuration(format!("failed to connect to the broker: {why}")))
+        }
+    }
 }
 
 /// The database that the settings name; embedded, its file in the data folder.

@@ -33,7 +33,10 @@ impl Embedded {
         let folder = tempfile::tempdir().map_err(|e| failed("make a temporary folder", &e))?;
         let plugins = std::path::absolute(plugins).map_err(|e| failed("find the plugins", &e))?;
         if !plugins.is_dir() {
-            return Err(Failed::usage(format!("--plugins: {} is not a folder", plugins.display())));
+            return Err(Failed::usage(format!(
+                "--plugins: {} is not a folder; name the one that holds the plugins",
+                plugins.display()
+            )));
         }
         let program = daemon::program().map_err(|e| failed("find this program", &e))?;
         let mut command = Command::new(program);
@@ -43,6 +46,8 @@ impl Embedded {
             command.env_remove(name);
         }
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A signal from the terminal goes to this program alone, which then still reads what was recorded.
+        command.process_group(0);
         let mut child = command.kill_on_drop(true).spawn().map_err(|e| failed("start a daemon", &e))?;
         let (Some(stderr), Some(pid)) = (child.stderr.take(), child.id()) else {
             return Err(Failed::usage("failed to read from the daemon"));
@@ -55,7 +60,7 @@ impl Embedded {
         match tokio::time::timeout(START, address).await {
             Ok(Ok(address)) => Ok(Embedded { address, child, pid, _folder: folder }),
             Ok(Err(_)) => Err(ended("ended before it was ready")),
-            Err(_) => Err(ended("was not ready in time")),
+            Err(_) => Err(ended(&format!("was not ready within {} s", START.as_secs()))),
         }
     }
 

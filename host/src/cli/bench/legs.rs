@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The histogram with one label `leg`.
 const LEGS: &str = "agentry_task_leg_seconds";
@@ -16,6 +17,25 @@ pub struct Leg {
     sum: f64,
     count: u64,
     buckets: Vec<(f64, u64)>,
+}
+
+/// A bound in seconds of a value that only a histogram knows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// The value is at most this.
+    AtMost(f64),
+    /// The value exceeds the last bound of the histogram.
+    Above(f64),
+}
+
+impl fmt::Display for Bound {
+    /// In milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::AtMost(seconds) => write!(f, "≤ {:.2}", seconds * 1e3),
+            Bound::Above(seconds) => write!(f, "> {:.2}", seconds * 1e3),
+        }
+    }
 }
 
 /// One read of `/metrics`.
@@ -82,19 +102,15 @@ impl Scrape {
 }
 
 impl Leg {
-    /// An estimate in seconds: interpolated within the bucket that holds the rank; of the last one its lower bound.
-    pub fn percentile(&self, share: f64) -> Option<f64> {
+    /// What is known of a percentile: the bounds of the bucket that holds the rank.
+    pub fn percentile(&self, share: f64) -> Option<Bound> {
         let rank = (share * self.count as f64).ceil().max(1.0);
-        let mut lower = (0.0, 0_u64);
+        let mut lower = 0.0;
         for (upper, count) in &self.buckets {
             if *count as f64 >= rank {
-                if upper.is_infinite() {
-                    return Some(lower.0);
-                }
-                let inside = (rank - lower.1 as f64) / (count - lower.1) as f64;
-                return Some(lower.0 + (upper - lower.0) * inside);
+                return Some(if upper.is_finite() { Bound::AtMost(*upper) } else { Bound::Above(lower) });
             }
-            lower = (*upper, *count);
+            lower = *upper;
         }
         None
     }
@@ -113,14 +129,26 @@ pub fn ordered(legs: &BTreeMap<String, Leg>) -> Vec<(&str, &Leg)> {
     all
 }
 
-/// Legs for JSON, in milliseconds.
+/// Legs for JSON, in milliseconds. A percentile is an upper bound (`le`), or above the last bound of the histogram (`gt`);
+/// `p50_ms` and `p99_ms` are the bound without its kind.
 pub fn json_of(legs: &BTreeMap<String, Leg>) -> Value {
     let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
     let one = |leg: &Leg| {
-        json!({
-            "count": leg.count, "mean_ms": ms(leg.mean()), "p50_ms": leg.percentile(0.5).map(ms),
-            "p99_ms": leg.percentile(0.99).map(ms),
-        })
+        let mut figures = Map::from_iter([
+            ("count".to_owned(), json!(leg.count)),
+            ("mean_ms".to_owned(), json!(ms(leg.mean()))),
+            ("percentiles".to_owned(), json!("bounds of histogram buckets")),
+        ]);
+        for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+            let (kind, bound) = match leg.percentile(share) {
+                Some(Bound::AtMost(seconds)) => ("le", Some(ms(seconds))),
+                Some(Bound::Above(seconds)) => ("gt", Some(ms(seconds))),
+                None => ("le", None),
+            };
+            figures.insert(format!("{name}_ms"), json!(bound));
+            figures.insert(format!("{name}_{kind}_ms"), json!(bound));
+        }
+        Value::Object(figures)
     };
     Value::Object(ordered(legs).into_iter().map(|(name, leg)| (name.to_owned(), one(leg))).collect::<Map<_, _>>())
 }
@@ -210,12 +238,16 @@ agentry_task_leg_seconds_bucket{leg="wait",le="+Inf"} 1
         let legs = Scrape::parse(AFTER).since(&Scrape::parse(BEFORE));
         let run = &legs["run"];
         assert_eq!((run.count, run.mean()), (4, 0.125));
-        assert_eq!(run.percentile(0.5), Some(0.1));
-        assert_eq!(run.percentile(0.75).map(|p| (p * 1e6).round()), Some(150_000.0));
-        assert_eq!(legs["wait"].percentile(0.5), Some(0.1), "the lower bound of the last bucket");
+        assert_eq!(run.percentile(0.5), Some(Bound::AtMost(0.1)));
+        assert_eq!(run.percentile(0.75), Some(Bound::AtMost(0.2)));
+        assert_eq!(legs["wait"].percentile(0.5), Some(Bound::Above(0.1)), "beyond the last bound");
+        let shown = [run.percentile(0.5), legs["wait"].percentile(0.5)].map(|bound| bound.unwrap().to_string());
+        assert_eq!(shown, ["≤ 100.00", "> 100.00"]);
         let order: Vec<_> = ordered(&legs).into_iter().map(|(name, _)| name).collect();
         assert_eq!(order, ["wait", "run"]);
-        assert_eq!(json_of(&legs)["run"]["mean_ms"], 125.0);
+        let json = json_of(&legs);
+        assert_eq!((&json["run"]["mean_ms"], &json["run"]["p99_le_ms"]), (&json!(125.0), &json!(200.0)));
+        assert_eq!((&json["wait"]["p99_gt_ms"], &json["wait"]["p99_le_ms"]), (&json!(100.0), &Value::Null));
     }
 
     #[test]

@@ -5,105 +5,39 @@
 //! (ask, or embedded) (HTTP or AMQP) (counters, then rows once)
 //! ```
 
+mod check;
 mod clean;
 mod embedded;
 mod legs;
+mod numbers;
+mod options;
+mod plot;
+mod reasons;
 mod report;
 mod resources;
 mod rows;
 mod send;
 mod shape;
 mod stats;
+mod stop;
 mod svg;
 mod target;
 mod watch;
 
+pub use self::options::Bench;
+
 use self::embedded::Embedded;
+use self::options::Via;
 use self::report::Report;
 use self::shape::{Seconds, Shape};
+use self::stop::Stop;
 use super::client::Client;
-use super::pace::Rate;
-use super::{Failed, Server, input, output};
+use super::{Failed, input, output};
 use std::path::PathBuf;
 use uuid::Uuid;
 
 /// The text that is counted unless `--input` gives another.
 const TEXT: &str = r#"{"text":"the quick brown fox jumps over the lazy dog"}"#;
-
-/// Measure a daemon under load: throughput, latency and cost per task.
-#[derive(clap::Args)]
-#[command(after_help = "Exit codes: 0 every task completed; 1 some did not; 2 usage; 3 no daemon answers.")]
-pub struct Bench {
-    /// Send this many tasks as fast as possible.
-    #[arg(long, value_name = "N", default_value_t = 20_000, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
-    tasks: u32,
-    /// Send at this rate instead, such as 200/s. Late tasks are not skipped; latency counts from the intended time.
-    #[arg(long, requires = "duration")]
-    rate: Option<Rate>,
-    /// How long to send at --rate, such as 30s or 2m.
-    #[arg(long = "for", id = "duration", value_name = "TIME", requires = "rate")]
-    duration: Option<Seconds>,
-    /// `name` or `name@requirement`.
-    #[arg(long, value_name = "NAME", default_value = "word-count")]
-    plugin: String,
-    /// JSON, @file, or - for standard input [default: a short text for word-count].
-    #[arg(long, short, value_name = "JSON")]
-    input: Option<String>,
-    /// The logical queue; otherwise the plugin's own.
-    #[arg(long, value_name = "NAME")]
-    queue: Option<String>,
-    /// How tasks are sent. AMQP uses broker.url and broker.prefix of the settings.
-    #[arg(long, value_enum, default_value = "http")]
-    via: Via,
-    /// Tasks of one request, or of one window of confirms.
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    batch: u32,
-    /// At most this many tasks sent and not yet ended; otherwise unbounded.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    in_flight: Option<u32>,
-    /// Stop waiting when no task has ended for this long.
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    patience: Seconds,
-    /// Start an embedded daemon of this binary for the run, with a temporary data folder and default settings, instead of
-    /// using --server.
-    #[arg(long)]
-    embedded: bool,
-    /// Plugin folder of the embedded daemon.
-    #[arg(long, value_name = "FOLDER", default_value = "plugins")]
-    plugins: PathBuf,
-    /// Draw latency and throughput as an SVG picture.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-    /// Do not ask before loading a daemon that is not on this machine.
-    #[arg(long)]
-    yes: bool,
-    /// Instead of a load: cancel and delete the tasks of earlier runs.
-    #[arg(long, conflicts_with_all = ["tasks", "rate", "embedded", "svg", "via"])]
-    clean: bool,
-    /// With --clean: only the tasks of this run.
-    #[arg(long, requires = "clean", value_name = "RUN")]
-    run: Option<String>,
-    #[command(flatten)]
-    server: Server,
-}
-
-/// How tasks are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Via {
-    /// `POST /v1/tasks/batch`.
-    Http,
-    /// Published with confirms.
-    Amqp,
-}
-
-impl Via {
-    fn name(self) -> &'static str {
-        match self {
-            Via::Http => "http",
-            Via::Amqp => "amqp",
-        }
-    }
-}
 
 /// Everything that a run knows before it starts.
 pub(super) struct Plan {
@@ -120,52 +54,96 @@ pub(super) struct Plan {
 
 impl Bench {
     pub async fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
+        if self.embedded && self.via == Via::Amqp {
+            return Err(Failed::usage("--embedded has no AMQP broker; use --via http"));
+        }
+        if self.embedded && file.is_some() {
+            return Err(Failed::usage("--config has no effect with --embedded, which uses default settings; omit it"));
+        }
+        let client = |server| Client::new(&server).map(|client| client.patient(self.patience.0, "--patience"));
         if self.clean {
-            target::confirm(&self.server.server, self.yes, "delete bench tasks on")?;
-            return clean::clean(&Client::new(&self.server)?, self.run.as_deref(), self.patience.0, self.server.json)
+            let client = client(self.server())?;
+            target::confirm(client.address(), self.yes, "delete bench tasks on")?;
+            return clean::clean(&client, self.run.as_deref(), self.json).await;
+        }
+        // Whatever may ask a person or read standard input comes before signals are taken from their default.
+        let plan = self.plan()?;
+        let mut server = self.server();
+        if !self.embedded {
+            target::confirm(client(self.server())?.address(), self.yes, "put a load on")?;
+        }
+        let route = send::route(&plan, file, self.yes)?;
+        let mut stop = Stop::listen()?;
+        let embedded = match self.embedded {
+            true => Some(stop.unless(Embedded::start(&self.plugins)).await?),
+            false => None,
+        };
+        if let Some(embedded) = &embedded {
+            server.server.clone_from(&embedded.address);
+        }
+        let client = client(server)?;
+        let loaded = self.load(&plan, &client, route, embedded.as_ref(), &mut stop).await;
+        if let Some(embedded) = embedded {
+            // A signal now ends it at once.
+            let _ = stop
+                .unless(async {
+                    embedded.stop().await;
+                    Ok(())
+                })
                 .await;
         }
-        tokio::select! {
-            done = self.load(file) => done,
-            signal = interrupted() => Err(Failed::task(format!("interrupted by {signal}; remove the tasks with `agentry bench --clean`"))),
-        }
-    }
-
-    async fn load(&self, file: Option<PathBuf>) -> Result<(), Failed> {
-        let plan = self.plan()?;
-        let mut server = Server { server: self.server.server.clone(), json: self.server.json };
-        let embedded = match self.embedded {
-            true if self.via == Via::Amqp => {
-                return Err(Failed::usage("--embedded has no AMQP broker; use --via http"));
-            }
-            true => {
-                let embedded = Embedded::start(&self.plugins).await?;
-                server.server = embedded.address.clone();
-                Some(embedded)
-            }
-            false => {
-                target::confirm(&server.server, self.yes, "put a load on")?;
-                None
-            }
-        };
-        let client = Client::new(&server)?;
-        let sender = send::Sender::open(&plan, &client, file, self.yes).await?;
-        let measured =
-            watch::measure(&plan, &client, &sender, embedded.as_ref().map(Embedded::pid), &server.server).await;
-        sender.close().await;
-        let report = Report::new(&plan, &server.server, embedded.is_some(), measured?);
-        if let Some(embedded) = embedded {
-            embedded.stop().await;
-        }
-        if let Some(path) = &self.svg {
-            std::fs::write(path, svg::draw(&report))
-                .map_err(|e| Failed::usage(format!("failed to write {}: {e}", path.display())))?;
-        }
-        match server.json {
+        let (report, asked) = loaded?;
+        match self.json {
             true => output::json(&report.json())?,
             false => output::data(&report.text())?,
         }
-        report.verdict()
+        if let Some(path) = &self.svg {
+            std::fs::write(path, svg::draw(&report))
+                .map_err(|e| Failed::usage(format!("failed to write {} (--svg): {e}", path.display())))?;
+        }
+        match asked {
+            Some(asked) => Err(asked.failed(&self.left(&plan, &client))),
+            None => report.verdict(),
+        }
+    }
+
+    /// Sends the load and measures it. Returns what ended it early, too.
+    async fn load(
+        &self,
+        plan: &Plan,
+        client: &Client,
+        route: Option<crate::config::Settings>,
+        embedded: Option<&Embedded>,
+        stop: &mut Stop,
+    ) -> Result<(Report, Option<stop::Asked>), Failed> {
+        let sender = stop.unless(send::Sender::open(plan, client, route)).await?;
+        let progress = send::Progress::default();
+        let measured = watch::measure(plan, client, &sender, embedded.map(Embedded::pid), &progress, stop).await;
+        let _ = stop
+            .unless(async {
+                sender.close().await;
+                Ok(())
+            })
+            .await;
+        output::progress("");
+        let measured = measured.map_err(|failed| match progress.begun.get() {
+            Some(_) => Failed { message: failed.message + &self.left(plan, client), ..failed },
+            None => failed,
+        })?;
+        let asked = measured.interrupted;
+        Ok((Report::new(plan, client.address(), embedded.is_some(), sender.batch(), measured), asked))
+    }
+
+    /// What a person does about the tasks of a run that ended early.
+    fn left(&self, plan: &Plan, client: &Client) -> String {
+        match self.embedded {
+            true => format!("; the tasks of run {} were deleted with the embedded daemon", plan.run),
+            false => format!(
+                "; tasks of run {} may still wait or run; delete them with: {}",
+                plan.run,
+                stop::remedy(&plan.run, client.address())
+            ),
+        }
     }
 
     fn plan(&self) -> Result<Plan, Failed> {
@@ -189,15 +167,5 @@ impl Bench {
             in_flight: self.in_flight.map(u64::from),
             patience: self.patience.0,
         })
-    }
-}
-
-/// Returns the name of the signal that asks this program to end.
-async fn interrupted() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
     }
 }

@@ -1,20 +1,26 @@
 //! The result of a run, as text and as JSON.
 
 use super::super::{Failed, output};
-use super::Plan;
 use super::legs::{self, Leg};
-use super::resources::Usage;
+use super::reasons::Reasons;
+use super::resources::{TICKS, Usage};
 use super::shape::Shape;
 use super::stats::{Times, milliseconds};
 use super::watch::Measured;
+use super::{Plan, numbers};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Parts into which the time of a run is divided for throughput over time.
-const PARTS: usize = 60;
+/// The most parts into which the time of a run is divided for throughput over time.
+const PARTS: usize = 30;
+/// Ends are recorded in batches: the batches that a part holds on average, so that their number says something.
+const PER_PART: usize = 8;
+/// CPU per task is reported from so many tasks and clock ticks on: below, it is noise.
+const ENOUGH_TASKS: u64 = 100;
+const ENOUGH_TICKS: u64 = 10;
 /// Buckets of the latency histogram for each power of ten.
 const PER_DECADE: u32 = 10;
 
@@ -29,9 +35,12 @@ pub struct Report {
     via: &'static str,
     batch: usize,
     in_flight: Option<u64>,
+    glance: Option<Duration>,
+    pub(super) interrupted: Option<&'static str>,
     sent: u64,
     /// Tasks by state; `missing` are those without a row.
     states: BTreeMap<String, u64>,
+    reasons: Reasons,
     submission: Duration,
     /// From the first recorded start to the last recorded end.
     running: Option<Duration>,
@@ -46,8 +55,9 @@ pub struct Report {
 
 impl Report {
     /// Computes the figures.
-    pub fn new(plan: &Plan, server: &str, embedded: bool, measured: Measured) -> Report {
-        let Measured { sent, rows, legs, resources } = measured;
+    pub fn new(plan: &Plan, server: &str, embedded: bool, batch: usize, measured: Measured) -> Report {
+        let Measured { sent, rows, legs, resources, glance, interrupted } = measured;
+        let mut reasons = Reasons::default();
         let mut states = BTreeMap::from([("completed".to_owned(), 0)]);
         let mut latency = Vec::with_capacity(sent.tasks.len());
         let mut ends = Vec::with_capacity(sent.tasks.len());
@@ -56,12 +66,14 @@ impl Report {
             let row = rows.get(id);
             *states.entry(row.map_or_else(|| "missing".to_owned(), |row| row.state.clone())).or_default() += 1;
             let Some(row) = row else { continue };
+            reasons.add(row);
             first_start = [first_start, row.started_at].into_iter().flatten().min();
             if let Some(end) = row.finished_at {
                 ends.push(end);
                 latency.push(span(*intended, end));
             }
         }
+        reasons.sort();
         let first_send = sent.tasks.iter().map(|(_, at)| *at).min();
         let last_end = ends.iter().max().copied();
         let between = |from: Option<DateTime<Utc>>| Some(span(from?, last_end?)).filter(|span| !span.is_zero());
@@ -73,10 +85,13 @@ impl Report {
             at: first_send.unwrap_or_else(Utc::now),
             embedded,
             via: plan.via.name(),
-            batch: plan.batch,
+            batch,
             in_flight: plan.in_flight,
+            glance,
+            interrupted: interrupted.map(|asked| asked.name()),
             sent: sent.tasks.len() as u64,
             states,
+            reasons,
             submission: sent.took,
             running: between(first_start),
             whole: between(first_send),
@@ -101,11 +116,27 @@ impl Report {
 
     fn per_second(&self, time: Option<Duration>) -> Option<f64> {
         let ended = self.latency_count();
-        time.map(|time| (ended as f64 / time.as_secs_f64() * 10.0).round() / 10.0)
+        time.map(|time| numbers::rounded(ended as f64 / time.as_secs_f64()))
     }
 
     fn latency_count(&self) -> u64 {
         self.over_time.0.iter().sum()
+    }
+
+    /// CPU time per task in microseconds, or why it is not reported.
+    fn cpu_per_task(&self, cpu: Duration) -> Result<f64, String> {
+        let (tasks, ticks) = (self.latency_count(), cpu.as_millis() as u64 * TICKS / 1_000);
+        match tasks >= ENOUGH_TASKS && ticks >= ENOUGH_TICKS {
+            true => Ok((cpu.as_secs_f64() * 1e6 / tasks as f64).round()),
+            false => Err(format!(
+                "too few tasks: {tasks} ended in {ticks} clock ticks of CPU; at least {ENOUGH_TASKS} and {ENOUGH_TICKS} are needed"
+            )),
+        }
+    }
+
+    /// The most tasks per second that the reads of the counters allow with this bound of tasks in flight.
+    fn ceiling(&self) -> Option<f64> {
+        Some(numbers::rounded(self.in_flight? as f64 / self.glance?.as_secs_f64()))
     }
 
     /// For a program.
@@ -115,9 +146,10 @@ impl Report {
             Ok((before, after)) => {
                 let cpu = after.cpu.saturating_sub(before.cpu);
                 let kib = |kib: u64| (kib as f64 / 102.4).round() / 10.0;
-                let each = cpu.as_secs_f64() * 1e6 / self.latency_count().max(1) as f64;
+                let each = self.cpu_per_task(cpu);
                 let figures = json!({
-                    "cpu_seconds": cpu.as_secs_f64(), "cpu_us_per_task": each.round(),
+                    "cpu_seconds": cpu.as_secs_f64(), "cpu_us_per_task": each.as_ref().ok(),
+                    "cpu_per_task_unknown": each.as_ref().err(),
                     "resident_mib": kib(after.resident_kib), "peak_resident_mib": kib(after.peak_kib),
                 });
                 (figures, Value::Null)
@@ -135,11 +167,15 @@ impl Report {
             "shape": self.shape.describe(),
             "batch": self.batch,
             "in_flight": self.in_flight,
+            "in_flight_look_ms": self.glance.map(milliseconds),
+            "in_flight_ceiling_per_second": self.ceiling(),
+            "interrupted": self.interrupted,
             "sent": self.sent,
             "states": self.states,
+            "reasons": self.reasons.json(),
             "submission": {
                 "seconds": seconds(Some(self.submission)),
-                "per_second": (self.sent as f64 / self.submission.as_secs_f64().max(1e-9)).round(),
+                "per_second": numbers::rounded(self.sent as f64 / self.submission.as_secs_f64().max(1e-9)),
             },
             "throughput": {
                 "per_second": self.per_second(self.running),
@@ -158,13 +194,14 @@ impl Report {
     pub fn text(&self) -> String {
         let json = self.json();
         let number = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |n| format!("{n}"));
-        let rate = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |n| format!("{n:.0}/s"));
+        let rate = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), numbers::rate);
         let states: Vec<_> = self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         let mut text = String::new();
         // Writing to a text does not fail.
         let _ = writeln!(
             text,
-            "{} of {}, sent over {} to {}\nrun {}\n",
+            "{}{} of {}, sent over {} to {}\nrun {}\n",
+            if self.interrupted.is_some() { "interrupted; so far: " } else { "" },
             self.shape.describe(),
             super::super::escape::line(&self.plugin),
             self.via,
@@ -172,12 +209,23 @@ impl Report {
             self.run
         );
         let figures = &json["throughput"];
-        let mut rows = vec![
-            ("tasks", states.join(", ")),
+        let mut rows = vec![("tasks", format!("{} sent: {}", self.sent, states.join(", ")))];
+        let mut name = "reasons";
+        for line in self.reasons.lines() {
+            rows.push((name, line));
+            name = "";
+        }
+        if let (Some(bound), Some(glance), Some(ceiling)) = (self.in_flight, self.glance, self.ceiling()) {
+            let (look, most) = (numbers::digits(milliseconds(glance)), numbers::rate(ceiling));
+            let bound =
+                format!("{bound} at most; ended tasks are counted every {look} ms, which allows {most} at most");
+            rows.push(("in flight", bound));
+        }
+        rows.extend([
             ("submission", rate(&json["submission"]["per_second"])),
             ("throughput", format!("{}, first start to last end", rate(&figures["per_second"]))),
             ("", format!("{}, first send to last end", rate(&figures["from_submission_per_second"]))),
-        ];
+        ]);
         let latency = &json["latency_ms"];
         let named = [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99_9", "p99.9"), ("max", "max")];
         let latency: Vec<_> = named.iter().map(|(key, name)| format!("{name} {} ms", number(&latency[*key]))).collect();
@@ -185,9 +233,13 @@ impl Report {
         match &json["resources"] {
             Value::Null => rows.push(("resources", format!("unknown: {}", output::field(&json, "resources_unknown")))),
             used => {
-                let (cpu, resident) = (number(&used["cpu_us_per_task"]), number(&used["resident_mib"]));
-                let peak = number(&used["peak_resident_mib"]);
-                rows.push(("daemon", format!("{cpu} µs of CPU a task, {resident} MiB resident, {peak} MiB at most")));
+                let cpu = match used["cpu_us_per_task"].as_f64() {
+                    Some(each) => format!("{each} µs"),
+                    None => output::field(used, "cpu_per_task_unknown"),
+                };
+                let (resident, peak) = (number(&used["resident_mib"]), number(&used["peak_resident_mib"]));
+                rows.push(("daemon", format!("{resident} MiB resident, {peak} MiB at most")));
+                rows.push(("CPU a task", cpu));
             }
         }
         for (name, value) in rows {
@@ -197,10 +249,10 @@ impl Report {
             text.push_str("legs        not reported by this daemon\n");
             return text;
         }
-        let ms = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |s| format!("{:.2}", s * 1e3));
         let row = |(name, leg): (&str, &Leg)| {
-            let times = [Some(leg.mean()), leg.percentile(0.5), leg.percentile(0.99)].map(ms);
-            [vec![super::super::escape::line(name)], times.to_vec()].concat()
+            let bound = |share| leg.percentile(share).map_or_else(|| "-".to_owned(), |bound| bound.to_string());
+            let mean = format!("{:.2}", leg.mean() * 1e3);
+            vec![super::super::escape::line(name), mean, bound(0.5), bound(0.99)]
         };
         let legs: Vec<_> = legs::ordered(&self.legs).into_iter().map(row).collect();
         text + "\n" + &output::table(&["leg (ms)", "mean", "p50", "p99"], &legs)
@@ -212,14 +264,20 @@ fn span(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     to.signed_duration_since(from).max(TimeDelta::zero()).to_std().unwrap_or_default()
 }
 
-/// How many tasks ended in each part of the run.
+/// How many tasks ended in each part of the run. The ends of one batch have one time, or nearly so: a part that holds no more
+/// than one of them would show the pauses between batches instead of the throughput.
 fn over_time(first_send: Option<DateTime<Utc>>, ends: &[DateTime<Utc>]) -> (Vec<u64>, Duration) {
     let (Some(from), Some(last)) = (first_send, ends.iter().max()) else { return (Vec::new(), Duration::ZERO) };
-    let part = (span(from, *last) / PARTS as u32).max(Duration::from_millis(1));
-    let mut counts = vec![0; PARTS];
+    let whole = span(from, *last).max(Duration::from_millis(1));
+    let mut batches: Vec<i64> = ends.iter().map(DateTime::timestamp_millis).collect();
+    batches.sort_unstable();
+    batches.dedup();
+    let parts = (batches.len() / PER_PART).clamp(1, PARTS);
+    let part = whole / parts as u32;
+    let mut counts = vec![0; parts];
     for end in ends {
-        let at = (span(from, *end).as_nanos() / part.as_nanos()) as usize;
-        counts[at.min(PARTS - 1)] += 1;
+        let at = (span(from, *end).as_nanos() / part.as_nanos().max(1)) as usize;
+        counts[at.min(parts - 1)] += 1;
     }
     (counts, part)
 }

@@ -1,5 +1,5 @@
 use super::super::Via;
-use super::super::rows::Row;
+use super::super::rows::{Reason, Row};
 use super::super::send::Sent;
 use super::*;
 use uuid::Uuid;
@@ -28,7 +28,8 @@ pub fn report(last: Option<&str>) -> Report {
         let state = if n < 3 { Some("completed") } else { last };
         if let Some(state) = state {
             let ended = Some(at(10 * n + 5 * (n + 1)));
-            rows.insert(*id, Row { state: state.into(), started_at: Some(at(10 * n + 1)), finished_at: ended });
+            let reason = (state == "failed").then(|| Reason { kind: "trap".into(), code: None, message: "no".into() });
+            rows.insert(*id, Row { state: state.into(), started_at: Some(at(10 * n + 1)), finished_at: ended, reason });
         }
     }
     let usage = |cpu, resident_kib| Usage { cpu: Duration::from_millis(cpu), resident_kib, peak_kib: 4_096 };
@@ -37,8 +38,10 @@ pub fn report(last: Option<&str>) -> Report {
         rows,
         legs: BTreeMap::new(),
         resources: Ok((usage(100, 1_024), usage(140, 2_048))),
+        glance: None,
+        interrupted: None,
     };
-    Report::new(&plan, "http://127.0.0.1:1", false, measured)
+    Report::new(&plan, "http://127.0.0.1:1", false, 500, measured)
 }
 
 #[test]
@@ -51,7 +54,8 @@ fn figures_follow_from_what_was_sent_and_recorded() {
     assert_eq!(json["throughput"]["seconds"], 0.049);
     assert_eq!(json["throughput"]["from_submission_per_second"], 80.0);
     assert_eq!((&json["latency_ms"]["p50"], &json["latency_ms"]["max"]), (&json!(10.0), &json!(20.0)));
-    assert_eq!(json["resources"]["cpu_us_per_task"], 10_000.0);
+    let reasons = json!([{"state": "failed", "kind": "trap", "code": null, "count": 1, "first_message": "no"}]);
+    assert_eq!(json["reasons"], reasons);
     assert_eq!(json["resources"]["resident_mib"], 2.0);
     assert_eq!(json["legs"], Value::Null);
     assert_eq!(report.verdict().unwrap_err().code, 1);
@@ -67,9 +71,62 @@ fn a_task_without_a_row_is_missing_and_fails_the_run() {
 }
 
 #[test]
+fn cpu_per_task_is_reported_of_enough_tasks_and_ticks_alone() {
+    let mut report = report(Some("failed"));
+    let few = report.json();
+    assert_eq!(few["resources"]["cpu_us_per_task"], Value::Null);
+    assert!(
+        few["resources"]["cpu_per_task_unknown"].as_str().is_some_and(|why| why.starts_with("too few tasks: 4 ended"))
+    );
+    assert!(
+        report.text().contains("too few tasks") && report.text().contains("1 failed: trap: no"),
+        "{}",
+        report.text()
+    );
+    report.over_time.0 = vec![100];
+    assert_eq!(report.json()["resources"]["cpu_us_per_task"], Value::Null, "4 ticks");
+    report.resources.as_mut().unwrap().1.cpu += Duration::from_millis(60);
+    assert_eq!(report.json()["resources"]["cpu_us_per_task"], 1_000.0);
+    assert!(report.text().contains("1000 µs"), "{}", report.text());
+}
+
+#[test]
+fn the_bound_of_tasks_in_flight_is_shown_with_what_it_allows() {
+    let mut report = report(Some("completed"));
+    (report.in_flight, report.glance) = (Some(10), Some(Duration::from_millis(2)));
+    assert_eq!(report.json()["in_flight_ceiling_per_second"], 5_000.0);
+    assert!(report.text().contains("counted every 2 ms, which allows 5000/s at most"), "{}", report.text());
+}
+
+#[test]
+fn a_slow_run_is_shown_with_its_digits_and_an_early_end_is_named() {
+    let mut report = report(Some("completed"));
+    report.running = Some(Duration::from_secs(8));
+    report.interrupted = Some("SIGINT");
+    let text = report.text();
+    assert!(text.contains("0.5/s, first start to last end") && text.starts_with("interrupted; so far: "), "{text}");
+    assert_eq!(
+        (&report.json()["throughput"]["per_second"], &report.json()["interrupted"]),
+        (&json!(0.5), &json!("SIGINT"))
+    );
+}
+
+#[test]
 fn ends_are_counted_once_over_time() {
     let (counts, part) = over_time(Some(at(0)), &[at(0), at(59), at(60), at(60)]);
-    assert_eq!((counts.iter().sum::<u64>(), counts[PARTS - 1]), (4, 3));
-    assert_eq!(part, Duration::from_millis(1));
+    assert_eq!((counts, part), (vec![4], Duration::from_millis(60)));
     assert_eq!(over_time(None, &[]).0, Vec::<u64>::new());
+}
+
+#[test]
+fn a_part_of_the_time_holds_several_batches() {
+    // 50 batches of 100 tasks, 20 ms apart: no part is empty, and none holds twice what another does.
+    let ends: Vec<_> = (1..=50).flat_map(|batch| std::iter::repeat_n(at(20 * batch), 100)).collect();
+    let (counts, part) = over_time(Some(at(0)), &ends);
+    assert_eq!(counts.iter().sum::<u64>(), 5_000);
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(counts.len() > 1 && *least > 0 && most < &(2 * least), "{counts:?} in {part:?}");
+    // As many parts as there may be, of ends at times of their own.
+    let ends: Vec<_> = (1..=5_000).map(at).collect();
+    assert_eq!(over_time(Some(at(0)), &ends).0.len(), PARTS);
 }

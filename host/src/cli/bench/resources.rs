@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Clock ticks per second of `/proc/PID/stat`: fixed in Linux's interface to user space on every platform that Rust's standard
 /// library supports, whatever the kernel's own frequency.
-const TICKS: u64 = 100;
+pub const TICKS: u64 = 100;
 
 /// Processor time and memory of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,38 +1,53 @@
 //! Sending tasks, over HTTP in batches or over AMQP with confirms.
 
-use super::super::client::Client;
+use super::super::client::{Client, refused};
 use super::super::{Failed, escape, settings};
 use super::shape::Shape;
-use super::target;
-use super::{Plan, Via};
+use super::{Plan, Via, check, target};
 use crate::api::BENCH_LABEL;
 use crate::broker::{Broker, Message, Publication, Target};
-use crate::config::Services;
+use crate::config::{Services, Settings};
 use crate::daemon;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use reqwest::{Method, StatusCode};
 use serde_json::value::RawValue;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 /// Requests or windows of confirms at once, in a flood.
 const FLOOD_LANES: usize = 4;
 /// The same at a rate: many, so that a slow one delays none of those after it.
 const RATE_LANES: usize = 64;
-/// How often the bound of tasks in flight is looked at.
-const GLANCE: Duration = Duration::from_millis(2);
-
 /// The way to the daemon.
 pub struct Sender<'a> {
     plan: &'a Plan,
     client: &'a Client,
+    /// Tasks of one request or window.
+    batch: usize,
     /// The broker and the logical queue.
     amqp: Option<(Arc<dyn Broker>, String)>,
+}
+
+/// The settings that lead to the broker, confirmed by the user; `None`: tasks go over HTTP.
+pub fn route(plan: &Plan, file: Option<PathBuf>, yes: bool) -> Result<Option<Settings>, Failed> {
+    if plan.via == Via::Http {
+        return Ok(None);
+    }
+    let settings = settings(file, Vec::new())?;
+    let Services::External { broker, .. } = settings.services() else {
+        return Err(Failed::usage(
+            "--via amqp needs broker.url and database.url; set them as for `agentry up`, for example in \
+             AGENTRY_BROKER_URL and AGENTRY_DATABASE_URL",
+        ));
+    };
+    target::confirm(broker.expose(), yes, "publish tasks to")?;
+    Ok(Some(settings))
 }
 
 /// A task as it is sent. Over AMQP the queue stands in the routing key and not in the message.
@@ -62,45 +77,55 @@ pub struct Sent {
 /// How far sending and running are, shared between the sender and the watcher of one thread.
 #[derive(Default)]
 pub struct Progress {
+    /// Each task that was handed to the connection, with the time from which its latency counts.
+    pub tasks: RefCell<Vec<(Uuid, DateTime<Utc>)>>,
     /// Tasks sent and confirmed.
     pub sent: Cell<u64>,
+    /// Since when tasks are sent.
+    pub begun: Cell<Option<Instant>>,
     /// Tasks that the daemon has counted as ended.
     pub ended: Cell<u64>,
+    /// Notified when more have ended.
+    pub freed: Notify,
     /// Whether all are sent.
     pub done: Cell<bool>,
 }
 
+impl Progress {
+    /// Everything that was sent so far, for a run that ends early.
+    pub fn so_far(&self) -> Sent {
+        let took = self.begun.get().map(|begun| begun.elapsed()).unwrap_or_default();
+        Sent { tasks: self.tasks.take(), took }
+    }
+}
+
 impl<'a> Sender<'a> {
-    /// Connects to the broker where tasks go over AMQP.
-    pub async fn open(
-        plan: &'a Plan,
-        client: &'a Client,
-        file: Option<PathBuf>,
-        yes: bool,
-    ) -> Result<Sender<'a>, Failed> {
-        if plan.via == Via::Http {
-            return Ok(Sender { plan, client, amqp: None });
-        }
-        let settings = settings(file, Vec::new())?;
-        let Services::External { broker: url, .. } = settings.services() else {
-            return Err(Failed::usage(
-                "--via amqp needs broker.url and database.url; set them as for `agentry up`, for example in \
-                 AGENTRY_BROKER_URL and AGENTRY_DATABASE_URL",
-            ));
+    /// Checks the plugin and the size of a task, and connects to the broker where tasks go over AMQP.
+    pub async fn open(plan: &'a Plan, client: &'a Client, route: Option<Settings>) -> Result<Sender<'a>, Failed> {
+        let own = check::plugin(client, &plan.plugin).await?;
+        let mut sender = Sender { plan, client, batch: plan.batch, amqp: None };
+        let Some(settings) = route else {
+            let size = sender.body(Uuid::nil(), plan.queue.as_deref())?.len();
+            sender.batch = check::batch(client, size, plan.batch).await?;
+            return Ok(sender);
         };
-        target::confirm(url.expose(), yes, "publish tasks to")?;
-        let queue = match &plan.queue {
-            Some(queue) => queue.clone(),
-            None => own_queue(client, &plan.plugin).await?,
-        };
-        let broker = daemon::publisher(&settings).await.map_err(Failed::unreachable)?;
-        Ok(Sender { plan, client, amqp: Some((broker, queue)) })
+        check::message(sender.body(Uuid::nil(), None)?.len(), settings.message_limits().body_bytes)?;
+        let connecting = tokio::time::timeout(plan.patience, daemon::publisher(&settings)).await;
+        let broker = connecting.map_err(|_| late(plan, "connect to the broker"))?.map_err(Failed::unreachable)?;
+        sender.amqp = Some((broker, plan.queue.clone().unwrap_or(own)));
+        Ok(sender)
+    }
+
+    /// Tasks of one request or window: fewer than asked for where a body would be too large.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Closes the connection to the broker.
     pub async fn close(&self) {
         if let Some((broker, _)) = &self.amqp {
-            broker.close().await;
+            // What was not confirmed by now is not waited for.
+            let _ = tokio::time::timeout(self.plan.patience, broker.close()).await;
         }
     }
 
@@ -109,15 +134,16 @@ impl<'a> Sender<'a> {
         let shape = self.plan.shape;
         let total = shape.tasks();
         let clock = Clock::start();
+        progress.begun.set(Some(clock.begun));
         let (mut due, lanes) = match shape {
             Shape::Flood { .. } => (None, FLOOD_LANES),
             Shape::Rate { .. } => (Some(ticks(shape, clock.begun)), RATE_LANES),
         };
-        let mut tasks: Vec<(Uuid, DateTime<Utc>)> = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
+        progress.tasks.borrow_mut().reserve(usize::try_from(total).unwrap_or(0));
         let mut waiting = FuturesUnordered::new();
         let mut released = if due.is_some() { 0 } else { total };
-        while (tasks.len() as u64) < total {
-            let next = tasks.len() as u64;
+        let mut next = 0;
+        while next < total {
             while let Some(due) = &mut due
                 && released <= next
             {
@@ -134,12 +160,12 @@ impl<'a> Sender<'a> {
                     confirmed(progress, sent)?;
                 }
             }
-            let mut size = (released - next).min(self.plan.batch as u64);
+            let mut size = (released - next).min(self.batch as u64);
             if let Some(bound) = self.plan.in_flight {
                 let free = bound.saturating_sub(next.saturating_sub(progress.ended.get()));
                 if free == 0 {
                     tokio::select! {
-                        () = tokio::time::sleep(GLANCE) => {}
+                        () = progress.freed.notified() => {}
                         Some(sent) = waiting.next(), if !waiting.is_empty() => confirmed(progress, sent)?,
                     }
                     continue;
@@ -148,15 +174,17 @@ impl<'a> Sender<'a> {
             }
             let group: Vec<Uuid> = (0..size).map(|_| Uuid::now_v7()).collect();
             for (id, number) in group.iter().zip(next..) {
-                tasks.push((*id, clock.at(shape.intended(number).unwrap_or_else(|| clock.begun.elapsed()))));
+                let from = clock.at(shape.intended(number).unwrap_or_else(|| clock.begun.elapsed()));
+                progress.tasks.borrow_mut().push((*id, from));
             }
+            next += size;
             waiting.push(self.group(group));
         }
         while let Some(sent) = waiting.next().await {
             confirmed(progress, sent)?;
         }
         progress.done.set(true);
-        Ok(Sent { tasks, took: clock.begun.elapsed() })
+        Ok(progress.so_far())
     }
 
     /// Sends some tasks; returns how many, once they are accepted.
@@ -177,25 +205,42 @@ impl<'a> Sender<'a> {
         let input = self.input()?;
         let tasks = ids.iter().map(|id| self.task(*id, input, queue)).collect();
         let body = serde_json::to_string(&Batch { tasks }).map_err(Failed::usage)?;
-        self.client.post("/v1/tasks/batch", body).await.map(drop)
+        let size = body.len();
+        match self.client.ask(Method::POST, "/v1/tasks/batch", Some(body), self.client.patience()).await? {
+            Ok(_) => Ok(()),
+            Err(answer) if answer.status == StatusCode::PAYLOAD_TOO_LARGE => Err(Failed::usage(format!(
+                "a request of {} tasks and {size} bytes exceeds a limit of the daemon: {}; send a smaller --input or --batch, \
+                 or raise the limit",
+                ids.len(),
+                escape::line(&answer.detail)
+            ))),
+            Err(answer) => Err(refused(answer)),
+        }
     }
 
     async fn publish(&self, ids: &[Uuid], broker: &dyn Broker, queue: &str) -> Result<(), Failed> {
-        let input = self.input()?;
         let publication = |id: &Uuid| {
-            let body = serde_json::to_vec(&self.task(*id, input, None)).map_err(Failed::usage)?;
+            let body = self.body(*id, None)?;
             let message =
                 Message { body: body.into(), content_type: Some("application/json".into()), ..Message::default() };
             Ok(Publication { target: Target::Tasks(queue.to_owned()), message })
         };
         let batch = ids.iter().map(publication).collect::<Result<Vec<_>, Failed>>()?;
-        match broker.publish(batch).await.into_iter().find_map(Result::err) {
+        let published = tokio::time::timeout(self.plan.patience, broker.publish(batch)).await;
+        let published = published.map_err(|_| late(self.plan, "publish tasks with confirms"))?;
+        match published.into_iter().find_map(Result::err) {
             None => Ok(()),
             Some(error) => Err(Failed::unreachable(format!(
-                "failed to publish a task to the queue {}: {error}",
+                "failed to publish a task to the queue {}: {error}; check broker.url and broker.prefix, which must be the \
+                 daemon's",
                 escape::line(queue)
             ))),
         }
+    }
+
+    /// One task as it is sent.
+    fn body(&self, id: Uuid, queue: Option<&str>) -> Result<Vec<u8>, Failed> {
+        serde_json::to_vec(&self.task(id, self.input()?, queue)).map_err(Failed::usage)
     }
 
     fn input(&self) -> Result<&RawValue, Failed> {
@@ -213,11 +258,12 @@ fn confirmed(progress: &Progress, sent: Result<u64, Failed>) -> Result<(), Faile
     Ok(())
 }
 
-/// The queue of a plugin's tasks.
-async fn own_queue(client: &Client, plugin: &str) -> Result<String, Failed> {
-    let name = plugin.split('@').next().unwrap_or_default();
-    let found = client.get(&format!("/v1/plugins/{}", super::super::client::encode(name))).await?;
-    Ok(found["queue"].as_str().unwrap_or("default").to_owned())
+/// The error for a broker that did not respond in time.
+fn late(plan: &Plan, what: &str) -> Failed {
+    let seconds = plan.patience.as_secs_f64();
+    Failed::unreachable(format!(
+        "failed to {what} within {seconds} s (--patience); is the broker of broker.url available?"
+    ))
 }
 
 /// Wall-clock times that grow with the monotonic clock.

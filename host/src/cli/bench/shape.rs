@@ -2,6 +2,7 @@
 
 use super::super::Failed;
 use super::super::pace::Rate;
+use super::numbers;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ impl FromStr for Seconds {
         };
         let number: Option<u32> = digits.parse().ok().filter(|n| (1..=1_000_000).contains(n));
         let duration = number.map(|number| unit * number).filter(|duration| !duration.is_zero());
-        duration.map(Seconds).ok_or_else(|| "it takes a number and a unit, such as 500ms, 30s, 2m or 1h".to_owned())
+        duration
+            .map(Seconds)
+            .ok_or_else(|| "expected a whole number from 1 to 1,000,000 and a unit: 500ms, 30s, 2m or 1h".to_owned())
     }
 }
 
@@ -52,9 +55,11 @@ impl Shape {
     pub fn rate(rate: Rate, duration: Duration) -> Result<Shape, Failed> {
         let tasks = duration.as_nanos() / rate.every().as_nanos().max(1);
         match u64::try_from(tasks) {
-            Ok(0) => Err(Failed::usage("--rate and --for result in no task; send for longer or at a higher rate")),
+            Ok(0) => Err(Failed::usage("--rate and --for result in no task; use a longer --for or a higher --rate")),
             Ok(tasks) if tasks <= MOST => Ok(Shape::Rate { tasks, every: rate.every() }),
-            _ => Err(Failed::usage(format!("--rate and --for result in {tasks} tasks; at most {MOST} are allowed"))),
+            _ => Err(Failed::usage(format!(
+                "--rate and --for result in {tasks} tasks; at most {MOST} are allowed, so use a shorter --for or a lower --rate"
+            ))),
         }
     }
 
@@ -81,7 +86,7 @@ impl Shape {
     pub fn describe(self) -> String {
         match self {
             Shape::Flood { tasks } => format!("{tasks} tasks at once"),
-            Shape::Rate { tasks, every } => format!("{tasks} tasks at {:.0}/s", 1.0 / every.as_secs_f64()),
+            Shape::Rate { tasks, every } => format!("{tasks} tasks at {}", numbers::rate(1.0 / every.as_secs_f64())),
         }
     }
 }
@@ -94,15 +99,16 @@ mod tests {
     fn a_duration_takes_a_unit() {
         assert_eq!("500ms".parse(), Ok(Seconds(Duration::from_millis(500))));
         assert_eq!("2m".parse(), Ok(Seconds(Duration::from_secs(120))));
-        for bad in ["", "30", "0s", "s", "-1s", "1d", "1.5s"] {
-            assert!(bad.parse::<Seconds>().unwrap_err().contains("30s"), "{bad}");
+        for bad in ["", "30", "0s", "s", "-1s", "1d", "1.5s", "1000001s"] {
+            let error = bad.parse::<Seconds>().unwrap_err();
+            assert!(error.contains("30s") && error.contains("1,000,000"), "{bad}: {error}");
         }
     }
 
     #[test]
     fn intended_times_are_equidistant_and_do_not_drift() {
         let shape = Shape::rate("300/s".parse().unwrap(), Duration::from_secs(10)).unwrap();
-        assert_eq!(shape.tasks(), 3_000);
+        assert_eq!((shape.tasks(), shape.describe().as_str()), (3_000, "3000 tasks at 300/s"));
         let every = shape.intended(1).unwrap();
         assert_eq!(shape.intended(0), Some(Duration::ZERO));
         assert_eq!(shape.intended(2_999), Some(every * 2_999));
@@ -110,9 +116,15 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_rate_is_not_shown_as_zero() {
+        let shape = Shape::rate("3/m".parse().unwrap(), Duration::from_secs(60)).unwrap();
+        assert_eq!(shape.describe(), "3 tasks at 0.05/s");
+    }
+
+    #[test]
     fn a_rate_that_yields_no_task_or_too_many_is_rejected() {
         let rate = |rate: &str, seconds| Shape::rate(rate.parse().unwrap(), Duration::from_secs(seconds));
         assert!(rate("1/h", 5).is_err());
-        assert!(rate("1000000/s", 3_600).is_err());
+        assert!(rate("1000000/s", 3_600).unwrap_err().message.contains("5000000"));
     }
 }

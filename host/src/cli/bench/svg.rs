@@ -1,15 +1,17 @@
 //! One self-contained picture of a run: the latency histogram over a logarithmic axis, and throughput over time.
 
+use super::plot::{TEXT, TITLE, fitted, label, log_ticks, room, row, text, ticks, upwards};
 use super::report::{Report, histogram};
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 24.0;
+/// Where text begins.
+const EDGE: f64 = 16.0;
 /// The height of each of the two plots, and where each begins.
 const PLOT: f64 = 170.0;
-const TOPS: [f64; 2] = [84.0, 330.0];
-const HEIGHT: f64 = 560.0;
+const TOPS: [f64; 2] = [106.0, 368.0];
+const HEIGHT: f64 = 580.0;
 
 /// Colours of both schemes. Presentation follows the reader's preference.
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:16px;font-weight:600}\
@@ -17,6 +19,13 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#24292f}.title{fon
 .mark{stroke:#cf222e;stroke-dasharray:4 3}.back{fill:#fff}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.axis{stroke:#9198a1}.grid{stroke:#3d444d}.bar{fill:#4493f8}\
 .line{stroke:#4493f8}.mark{stroke:#f85149}.back{fill:#0d1117}}";
+
+/// A plot: where it is, and its vertical axis.
+struct Plot {
+    top: f64,
+    left: f64,
+    ticks: Vec<f64>,
+}
 
 /// The picture's text.
 pub fn draw(report: &Report) -> String {
@@ -27,113 +36,118 @@ pub fn draw(report: &Report) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" role=\"img\"><style>{STYLE}</style><rect class=\"back\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>"
     );
-    let title = format!("{}: {}", report.plugin, report.shape.describe());
-    text(&mut svg, LEFT, 28.0, "title", "start", &title);
+    let interrupted = if report.interrupted.is_some() { "interrupted: " } else { "" };
+    let title = format!("{interrupted}{}: {}", report.plugin, report.shape.describe());
     let under = format!("{} · {} · run {}", report.at.format("%Y-%m-%d %H:%M UTC"), report.server, report.run);
-    text(&mut svg, LEFT, 48.0, "", "start", &under);
-    latency(&mut svg, report);
-    throughput(&mut svg, report);
+    text(&mut svg, EDGE, 28.0, "title", "start", &fitted(&title, TITLE, WIDTH - 2.0 * EDGE));
+    text(&mut svg, EDGE, 50.0, "", "start", &fitted(&under, TEXT, WIDTH - 2.0 * EDGE));
+    let bars = histogram(report);
+    let (rates, part) = rates(report);
+    let most = bars.iter().map(|(_, count)| *count).max().unwrap_or_default() as f64;
+    let fastest = rates.iter().copied().fold(0.0, f64::max);
+    // Tasks are counted in whole numbers.
+    let scales = [ticks(most, (most as u32).clamp(1, 4)), ticks(fastest, 4)];
+    // Both plots begin where the longest label of either ends.
+    let longest = scales.iter().flatten().map(|tick| room(&label(*tick), TEXT)).fold(0.0, f64::max);
+    let left = EDGE + TEXT + 12.0 + longest;
+    let [counts, speeds] = scales;
+    latency(&mut svg, &Plot { top: TOPS[0], left, ticks: counts }, report, &bars);
+    throughput(&mut svg, &Plot { top: TOPS[1], left, ticks: speeds }, &rates, part);
     svg + "</svg>\n"
 }
 
-fn latency(svg: &mut String, report: &Report) {
-    let top = TOPS[0];
-    text(svg, LEFT, top - 12.0, "", "start", "latency in ms: tasks by time from send to recorded end");
-    let bars = histogram(report);
-    let most = bars.iter().map(|(_, count)| *count).max().unwrap_or_default();
-    frame(svg, top, most as f64);
+fn latency(svg: &mut String, plot: &Plot, report: &Report, bars: &[(f64, u64)]) {
+    plot.frame(svg, "latency: tasks by the time in ms from send to recorded end (logarithmic)", "tasks");
     let (Some((first, _)), Some((last, _))) = (bars.first(), bars.last()) else { return };
     // A bar reaches down by one step of the histogram.
     let step = 10_f64.powf(0.1);
-    let (low, high) = ((first / step).log10(), last.log10());
-    let x = |ms: f64| LEFT + (WIDTH - LEFT - RIGHT) * (ms.log10() - low) / (high - low);
-    for (upper, count) in &bars {
+    let (low, high) = (first / step, *last);
+    let x = |ms: f64| plot.left + plot.width() * (ms / low).log10() / (high / low).log10();
+    let bottom = plot.top + PLOT;
+    for (upper, count) in bars {
         let (from, to) = (x(upper / step), x(*upper));
-        let height = PLOT * *count as f64 / most.max(1) as f64;
+        let y = plot.y(*count as f64);
         let _ = write!(
             svg,
-            "<rect class=\"bar\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
+            "<rect class=\"bar\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
             from + 0.5,
-            top + PLOT - height,
-            (to - from - 1.0).max(0.5)
+            (to - from - 1.0).max(0.5),
+            bottom - y
         );
     }
-    for power in (low.ceil() as i32)..=(high.floor() as i32) {
-        let ms = 10_f64.powi(power);
+    for ms in log_ticks(low, high) {
         let _ = write!(
             svg,
-            "<line class=\"grid\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{top}\" y2=\"{1}\"/>",
+            "<line class=\"axis\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{bottom}\" y2=\"{1}\"/>",
             x(ms),
-            top + PLOT
+            bottom + 4.0
         );
-        text(svg, x(ms), top + PLOT + 18.0, "", "middle", &format!("{ms}"));
     }
-    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+    row(svg, bottom + 19.0, log_ticks(low, high).into_iter().map(|ms| (x(ms), label(ms))));
+    // One below the other, as they may lie close together.
+    for (name, share, y) in [("p50", 0.5, bottom + 37.0), ("p99", 0.99, bottom + 54.0)] {
         let Some(time) = report.latency.percentile(share) else { continue };
         let ms = time.as_secs_f64() * 1e3;
-        let at = x(ms.max(first / step));
-        let _ = write!(svg, "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{}\"/>", top + PLOT);
-        text(svg, at, top + PLOT + 36.0, "", "middle", &format!("{name} {ms:.1}"));
+        let at = x(ms.clamp(low, high));
+        let _ = write!(svg, "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{bottom}\"/>", plot.top);
+        let words = format!("{name} {} ms", label(ms));
+        let half = room(&words, TEXT) / 2.0;
+        text(svg, at.clamp(EDGE + half, WIDTH - EDGE - half), y, "", "middle", &words);
     }
 }
 
-fn throughput(svg: &mut String, report: &Report) {
-    let top = TOPS[1];
-    text(svg, LEFT, top - 12.0, "", "start", "tasks ended per second, over time");
+fn throughput(svg: &mut String, plot: &Plot, rates: &[f64], part: f64) {
+    plot.frame(svg, "throughput: tasks ended per second, over the time in s since the first send", "tasks/s");
+    let width = plot.width() / rates.len().max(1) as f64;
+    let bottom = plot.top + PLOT;
+    let mut points = format!("{:.1},{bottom}", plot.left);
+    for (rate, n) in rates.iter().zip(0..) {
+        let (from, to, y) = (plot.left + width * f64::from(n), plot.left + width * f64::from(n + 1), plot.y(*rate));
+        let _ = write!(points, " {from:.1},{y:.1} {to:.1},{y:.1}");
+    }
+    let _ = write!(svg, "<polyline class=\"line\" points=\"{points}\"/>");
+    let whole = part * rates.len() as f64;
+    if whole > 0.0 {
+        let at = |time: f64| (plot.left + plot.width() * time / whole, label(time));
+        let times = ticks(whole, 6).into_iter().filter(|time| *time <= whole * 1.001);
+        row(svg, bottom + 19.0, times.map(at));
+    }
+}
+
+/// Tasks per second in each part of the run, and how long a part is, in seconds.
+fn rates(report: &Report) -> (Vec<f64>, f64) {
     let (counts, part) = &report.over_time;
     let seconds = part.as_secs_f64();
-    let rates: Vec<f64> = counts.iter().map(|count| *count as f64 / seconds.max(1e-9)).collect();
-    let most = rates.iter().copied().fold(0.0, f64::max);
-    frame(svg, top, most);
-    let width = (WIDTH - LEFT - RIGHT) / rates.len().max(1) as f64;
-    let points: Vec<String> = rates
-        .iter()
-        .zip(0..)
-        .map(|(rate, n)| {
-            let height = PLOT * rate / most.max(1e-9);
-            format!("{:.1},{:.1}", LEFT + width * (f64::from(n) + 0.5), top + PLOT - height)
-        })
-        .collect();
-    let _ = write!(svg, "<polyline class=\"line\" points=\"{}\"/>", points.join(" "));
-    text(svg, LEFT, top + PLOT + 18.0, "", "start", "0 s");
-    let end = format!("{:.1} s", seconds * rates.len() as f64);
-    text(svg, WIDTH - RIGHT, top + PLOT + 18.0, "", "end", &end);
+    (counts.iter().map(|count| *count as f64 / seconds.max(1e-9)).collect(), seconds)
 }
 
-/// Axes, and the upper bound of the vertical one.
-fn frame(svg: &mut String, top: f64, most: f64) {
-    let (bottom, right) = (top + PLOT, WIDTH - RIGHT);
-    let _ = write!(
-        svg,
-        "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{top}\" y2=\"{top}\"/>\
-         <line class=\"axis\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{bottom}\" y2=\"{bottom}\"/>"
-    );
-    text(svg, LEFT - 6.0, top + 5.0, "", "end", &format!("{most:.0}"));
-    text(svg, LEFT - 6.0, bottom, "", "end", "0");
-}
-
-fn text(svg: &mut String, x: f64, y: f64, class: &str, anchor: &str, words: &str) {
-    let words = escape(words);
-    let _ = write!(svg, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>");
-}
-
-/// Text that is no markup, without characters that XML does not allow.
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in super::super::escape::line(text).chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            c => safe.push(c),
-        }
+impl Plot {
+    fn width(&self) -> f64 {
+        WIDTH - RIGHT - self.left
     }
-    safe
+
+    fn y(&self, value: f64) -> f64 {
+        let most = self.ticks.last().copied().unwrap_or(1.0);
+        self.top + PLOT * (1.0 - value / most.max(f64::MIN_POSITIVE))
+    }
+
+    /// The heading, and the vertical axis with its unit, labels and lines.
+    fn frame(&self, svg: &mut String, heading: &str, unit: &str) {
+        let (left, right, bottom) = (self.left, WIDTH - RIGHT, self.top + PLOT);
+        text(svg, EDGE, self.top - 16.0, "", "start", heading);
+        upwards(svg, EDGE + TEXT / 2.0 + 2.0, self.top + PLOT / 2.0, unit);
+        for tick in &self.ticks {
+            let y = self.y(*tick);
+            let _ = write!(svg, "<line class=\"grid\" x1=\"{left:.1}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+            text(svg, left - 6.0, y + 4.5, "", "end", &label(*tick));
+        }
+        let _ = write!(svg, "<line class=\"axis\" x1=\"{left:.1}\" x2=\"{right}\" y1=\"{bottom}\" y2=\"{bottom}\"/>");
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::plot::escape;
     use super::super::report::tests::report;
     use super::*;
 
@@ -156,5 +170,50 @@ mod tests {
             !svg.contains("href") && !svg.contains("url(") && !svg.contains("NaN") && !svg.contains("inf"),
             "{svg}"
         );
+    }
+
+    /// Every text with its x, its anchor and its words.
+    fn texts(svg: &str) -> Vec<(f64, String, String)> {
+        let value =
+            |tag: &str, name: &str| Some(tag.split_once(&format!("{name}=\""))?.1.split_once('"')?.0.to_owned());
+        let parts = svg.split("<text ").skip(1).filter(|part| !part.contains("rotate("));
+        let one = |part: &str| {
+            let (tag, words) = part.split_once('>')?;
+            let words = words.split_once('<')?.0.replace("&lt;", "<").replace("&gt;", ">");
+            Some((value(tag, " x")?.parse().ok()?, value(tag, "text-anchor")?, words))
+        };
+        parts.map(|part| one(part).expect("a text")).collect()
+    }
+
+    #[test]
+    fn every_text_is_within_the_picture() {
+        let mut report = report(Some("completed"));
+        report.plugin = "a".repeat(63) + "@>=1.2.3, <2.0.0-alpha.beta";
+        report.server = format!("http://{}:7070", "host.".repeat(40));
+        // One part of a millisecond makes the largest figures.
+        report.over_time = (vec![123_456_789, 1], std::time::Duration::from_millis(1));
+        let svg = draw(&report);
+        let all = texts(&svg);
+        assert!(all.len() > 10, "{svg}");
+        for (x, anchor, words) in all {
+            let size = if words.starts_with("aaa") { TITLE } else { TEXT };
+            let (before, after) = match anchor.as_str() {
+                "start" => (0.0, 1.0),
+                "middle" => (0.5, 0.5),
+                _ => (1.0, 0.0),
+            };
+            let room = room(&words, size);
+            assert!(x - before * room >= 0.0 && x + after * room <= WIDTH, "{words:?} at {x} {anchor}");
+        }
+    }
+
+    #[test]
+    fn both_vertical_axes_have_labels_and_a_unit() {
+        let svg = draw(&report(Some("completed")));
+        assert!(svg.contains(">tasks</text>") && svg.contains(">tasks/s</text>"), "{svg}");
+        // 4 tasks in one part of 50 ms.
+        for tick in ["0", "1", "20", "80"] {
+            assert!(svg.contains(&format!("text-anchor=\"end\">{tick}</text>")), "{tick} in {svg}");
+        }
     }
 }

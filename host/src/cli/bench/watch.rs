@@ -7,16 +7,21 @@ use super::legs::{Leg, Scrape};
 use super::resources::{self, Usage};
 use super::rows::{self, Row};
 use super::send::{Progress, Sender, Sent};
-use super::target;
+use super::stop::{Asked, Stop};
+use super::{numbers, target};
 use crate::api::BENCH_LABEL;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How often the counters are read.
 const GLANCE: Duration = Duration::from_millis(100);
-/// The same where the number in flight is bounded by them.
-const SHORT_GLANCE: Duration = Duration::from_millis(10);
+/// The least and the most pause between two reads where the number in flight is bounded by them: twice the time of a read, within
+/// these, so that reading costs the daemon little.
+const SHORT_GLANCE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(3)];
+/// How long the rows of an interrupted run may take to read.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// Without a new end for so long, it is asked whether anything is left to run: other daemons may have run the rest.
 const STILL: Duration = Duration::from_secs(2);
 /// States in which a task has not ended.
@@ -32,35 +37,96 @@ pub struct Measured {
     pub legs: BTreeMap<String, Leg>,
     /// The daemon's use of processor and memory: before, and when the last task had ended; or why it is unknown.
     pub resources: Result<(Usage, Usage), String>,
+    /// The mean time between two reads of the counters, where they bound the number in flight.
+    pub glance: Option<Duration>,
+    /// What ended the run before its time.
+    pub interrupted: Option<Asked>,
 }
 
-/// Sends the load and waits for the end of every task, or until none has ended for the patience of the plan.
+/// Sends the load and waits for the end of every task, or until none has ended for the patience of the plan. A signal ends it
+/// before, with what was measured so far.
 pub async fn measure(
     plan: &Plan,
     client: &Client,
     sender: &Sender<'_>,
     child: Option<u32>,
-    server: &str,
+    progress: &Progress,
+    stop: &mut Stop,
 ) -> Result<Measured, Failed> {
-    let pid = process(client, child, server).await?;
+    let pid = stop.unless(process(client, child)).await?;
     let usage =
         || pid.clone().and_then(|pid| resources::usage(pid).ok_or_else(|| format!("/proc/{pid} is not readable")));
-    let (before, used_before) = (scrape(client).await?, usage());
-    let progress = Progress::default();
-    let (sent, patient) = tokio::try_join!(sender.all(&progress), ends(plan, client, &before, &progress))?;
+    let (before, used_before) = (stop.unless(scrape(client)).await?, usage());
+    let looks = Looks::default();
+    let load = async { tokio::try_join!(sender.all(progress), ends(plan, client, &before, progress, &looks)) };
+    let ended = tokio::select! {
+        ended = load => Ok(ended?),
+        asked = stop.next() => Err(asked),
+    };
     let used = usage();
-    let rows = recorded(plan, client, &sent, patient).await?;
+    let (sent, rows, interrupted) = match ended {
+        Ok((sent, patient)) => {
+            let recorded = tokio::select! {
+                rows = recorded(plan, client, &sent, patient) => Ok(rows?),
+                asked = stop.next() => Err(asked),
+            };
+            match recorded {
+                Ok(rows) => (sent, rows, None),
+                Err(asked) => (sent, farewell(plan, client, stop).await?, Some(asked)),
+            }
+        }
+        Err(asked) => (progress.so_far(), farewell(plan, client, stop).await?, Some(asked)),
+    };
     output::progress("");
-    let legs = scrape(client).await?.since(&before);
-    Ok(Measured { sent, rows, legs, resources: used_before.and_then(|before| Ok((before, used?))) })
+    let legs = match (stop.unless(scrape(client)).await, interrupted) {
+        (Ok(after), _) => after.since(&before),
+        (Err(_), Some(_)) => BTreeMap::new(),
+        (Err(failed), None) => return Err(failed),
+    };
+    let resources = used_before.and_then(|before| Ok((before, used?)));
+    Ok(Measured { sent, rows, legs, resources, glance: looks.mean(plan), interrupted })
+}
+
+/// What is recorded of an interrupted run. A second signal ends the reading.
+async fn farewell(plan: &Plan, client: &Client, stop: &mut Stop) -> Result<BTreeMap<Uuid, Row>, Failed> {
+    output::progress("interrupted; reading what is recorded");
+    let reading = stop.unless(rows::read(client, &plan.run));
+    match tokio::time::timeout(FAREWELL.min(plan.patience), reading).await {
+        Ok(Err(failed)) if failed.is_interruption() => Err(failed),
+        Ok(Err(failed)) => {
+            target::note(&format!("the states of the tasks are unknown: {}", failed.message));
+            Ok(BTreeMap::new())
+        }
+        Ok(read) => read,
+        Err(_) => {
+            target::note("the states of the tasks are unknown: the daemon did not report them in time");
+            Ok(BTreeMap::new())
+        }
+    }
+}
+
+/// How often the counters were read.
+#[derive(Default)]
+struct Looks(Cell<(u32, Duration)>);
+
+impl Looks {
+    fn count(&self, took: Duration) {
+        let (count, all) = self.0.get();
+        self.0.set((count.saturating_add(1), all + took));
+    }
+
+    fn mean(&self, plan: &Plan) -> Option<Duration> {
+        let (count, all) = self.0.get();
+        (plan.in_flight.is_some() && count > 0).then(|| all / count)
+    }
 }
 
 /// The daemon's process id, or why it is unknown.
-async fn process(client: &Client, child: Option<u32>, server: &str) -> Result<Result<u32, String>, Failed> {
+async fn process(client: &Client, child: Option<u32>) -> Result<Result<u32, String>, Failed> {
     if let Some(pid) = child {
         return Ok(Ok(pid));
     }
-    if !target::is_loopback(server) {
+    if target::place(client.address()) == target::Place::Elsewhere {
         target::note("the daemon is not on this machine: latency includes the difference of the two clocks");
         return Ok(Err("the daemon is not on this machine".to_owned()));
     }
@@ -72,19 +138,34 @@ async fn scrape(client: &Client) -> Result<Scrape, Failed> {
 }
 
 /// Follows the counters until as many tasks have ended as were sent, or nothing is left to run. Returns false if it gave up.
-async fn ends(plan: &Plan, client: &Client, before: &Scrape, progress: &Progress) -> Result<bool, Failed> {
+async fn ends(
+    plan: &Plan,
+    client: &Client,
+    before: &Scrape,
+    progress: &Progress,
+    looks: &Looks,
+) -> Result<bool, Failed> {
     let plugin = plan.plugin.split('@').next().unwrap_or_default();
-    let (total, glance) = (plan.shape.tasks(), if plan.in_flight.is_some() { SHORT_GLANCE } else { GLANCE });
+    let total = plan.shape.tasks();
     let (begun, mut moved, mut asked) = (Instant::now(), Instant::now(), Instant::now());
+    let (mut shown, mut pause) = (Instant::now(), SHORT_GLANCE[0]);
     loop {
-        tokio::time::sleep(glance).await;
+        let looked = Instant::now();
+        tokio::time::sleep(if plan.in_flight.is_some() { pause } else { GLANCE }).await;
+        let reading = Instant::now();
         let ended = scrape(client).await?.ended(plugin).saturating_sub(before.ended(plugin));
+        pause = (reading.elapsed() * 2).clamp(SHORT_GLANCE[0], SHORT_GLANCE[1]);
+        looks.count(looked.elapsed());
         if ended != progress.ended.get() {
             progress.ended.set(ended);
+            progress.freed.notify_one();
             (moved, asked) = (Instant::now(), Instant::now());
         }
-        let rate = ended as f64 / begun.elapsed().as_secs_f64();
-        output::progress(&format!("{}/{total} sent, {ended} ended, {rate:.0}/s", progress.sent.get()));
+        if shown.elapsed() >= GLANCE {
+            shown = Instant::now();
+            let rate = numbers::rate(ended as f64 / begun.elapsed().as_secs_f64());
+            output::progress(&format!("{}/{total} sent, {ended} ended, {rate}", progress.sent.get()));
+        }
         if progress.done.get() {
             if ended >= total {
                 return Ok(true);
@@ -99,9 +180,9 @@ async fn ends(plan: &Plan, client: &Client, before: &Scrape, progress: &Progress
                 }
             }
         } else if plan.in_flight.is_some() && moved.elapsed() >= plan.patience {
-            let seconds = plan.patience.as_secs();
+            let seconds = plan.patience.as_secs_f64();
             return Err(Failed::task(format!(
-                "no task ended for {seconds} s while --in-flight held the rest back; is the queue consumed?"
+                "no task ended within {seconds} s (--patience) while --in-flight held the rest back; is the queue consumed?"
             )));
         }
     }
