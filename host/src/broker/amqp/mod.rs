@@ -10,6 +10,7 @@ mod connection;
 mod convert;
 mod keeper;
 mod mend;
+mod outstanding;
 mod publisher;
 mod subscription;
 mod tls;
