@@ -1,6 +1,7 @@
 //! What a guest asks for, judged before anything is sent.
 
 use super::address::{is_opened, is_reachable};
+use super::own::Own;
 use super::{EgressSettings, Exchange, HttpError, HttpGrant, SecretHeader};
 use crate::pattern::{self, Wish};
 use crate::secret::{self, Redactor};
@@ -10,7 +11,7 @@ use http::{Method, Uri, request::Parts};
 use std::net::IpAddr;
 use url::{Host, Position, Url};
 
-/// The longest URL and headers of a request together, in bytes.
+/// The longest method, URL and headers of a request together, in bytes.
 const MAX_HEAD: usize = 64 * 1_024;
 
 /// A request that may be sent.
@@ -36,12 +37,13 @@ pub(super) fn judge(
     grant: &HttpGrant,
     settings: &EgressSettings,
     exchange: &Exchange,
+    own: &Own,
 ) -> Result<Judged, HttpError> {
     // Before anything whose cost grows with it.
-    check_head(uri_length(&parts.uri), &parts.headers)?;
+    check_head(&parts.method, uri_length(&parts.uri), &parts.headers)?;
     let (method, url) = (parts.method, parse(&parts.uri)?);
     // A URL is written longer than it was spelled, where that was not ASCII.
-    check_head(url.as_str().len(), &parts.headers)?;
+    check_head(&method, url.as_str().len(), &parts.headers)?;
     if pattern::forbidden(method.as_str()) {
         return Err(invalid(format!("{method} is never sent for a plugin")));
     }
@@ -54,7 +56,7 @@ pub(super) fn judge(
     let literal = literal(&url);
     let written = |address: IpAddr| granted.iter().any(|pattern| pattern.opens() == Some(address));
     // hyper asks no resolver about these, so they are judged here.
-    let inside = |address| !written(address) && !is_reachable(address, port, &settings.private);
+    let inside = |address| !written(address) && !is_reachable(address, port, &settings.private, own);
     if literal.is_some_and(inside) && Defence::WrittenAddress.stands() {
         return Err(HttpError::ForbiddenAddress { host });
     }
@@ -76,10 +78,10 @@ pub(super) fn judge(
 }
 
 /// Rejects a head whose length is beyond the limit.
-fn check_head(url: usize, headers: &HeaderMap) -> Result<(), HttpError> {
+fn check_head(method: &Method, url: usize, headers: &HeaderMap) -> Result<(), HttpError> {
     let headers = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
-    if url + headers > MAX_HEAD && Defence::HttpHead.stands() {
-        return Err(invalid(format!("its URL and headers are longer than {MAX_HEAD} bytes")));
+    if method.as_str().len() + url + headers > MAX_HEAD && Defence::HttpHead.stands() {
+        return Err(invalid(format!("its method, URL and headers are longer than {MAX_HEAD} bytes")));
     }
     Ok(())
 }
