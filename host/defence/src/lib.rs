@@ -46,6 +46,8 @@ defences! {
     Handles = "handles",
     /// Handles of the guest's own making.
     GuestHandles = "guest_handles",
+    /// Bytes that handles keep alive in the host.
+    HeldBytes = "held_bytes",
     /// Random bytes of one call.
     Random = "random",
     /// Bytes of the log.
@@ -144,7 +146,7 @@ defences! {
     Redirects = "redirects",
     /// Headers that speak of the connection are the host's.
     HttpHeaders = "http_headers",
-    /// Bytes of a request's URL and headers.
+    /// Bytes of a request's method, URL and headers.
     HttpHead = "http_head",
     /// Bytes of a request's body.
     HttpRequestBody = "http_request_body",

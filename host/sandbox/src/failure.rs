@@ -8,6 +8,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace, WasmtimeBug};
 use wasmtime_wasi::I32Exit;
 
+use crate::capability::held::TooMuchHeld;
 use crate::limits::{KIB, Limits, MIB, Refusal};
 use crate::streams::truncate;
 
@@ -181,6 +182,12 @@ impl Fault {
         }
         if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || root.contains(HANDLES_EXHAUSTED) {
             return Fault::resource("handles", (u64::from(limits.handles) + 1).into(), limits.handles.into());
+        }
+        if let Some(held) = error.downcast_ref::<TooMuchHeld>() {
+            let mut fault = Fault::resource("handle_kib", units(held.used, KIB), units(held.allowed, KIB));
+            fault.message +=
+                " for what all handles keep alive; drop requests, headers and bodies that are no longer used";
+            return fault;
         }
         if let Some((limit, used)) = counted(&root) {
             let allowed = if limit == "memories" { limits.memories } else { limits.instances };

@@ -149,6 +149,8 @@ pub(crate) struct State {
     pub(crate) context: Context,
     pub(crate) shared: Arc<Shared>,
     pub(crate) host_calls: u64,
+    /// Bytes that handles keep alive, at most: what was dropped is still counted until the next look.
+    pub(crate) held: u64,
 }
 
 impl State {
@@ -267,6 +269,7 @@ pub(crate) fn store(
         context,
         shared,
         host_calls: 0,
+        held: 0,
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);

@@ -122,7 +122,8 @@ async fn nobody_consumes(client: &Client) -> Result<(), Failed> {
 
 /// The task once it has ended; or as it stands when the time is up.
 pub async fn wait(client: &Client, id: &str, timeout: Option<Duration>) -> Result<Value, Failed> {
-    let end = timeout.map(|timeout| Instant::now() + timeout);
+    // A time-out beyond the clock is none.
+    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut said = Value::Null;
     loop {
         let left = end.map_or(WAIT, |end| end.saturating_duration_since(Instant::now()).min(WAIT));

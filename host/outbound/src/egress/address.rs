@@ -5,6 +5,7 @@
 //! RFC 6890 with RFC 8190) that are not globally reachable. Where an IPv6 address leads to an IPv4 one, that one is judged too.
 
 use super::PrivateNetwork;
+use super::own::Own;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -53,16 +54,23 @@ const NAT64: Ipv6Net = v6(0x64, 0xff9b, 0, 96); // RFC 6052. 64:ff9b:1::/48 (RFC
 const SIX_TO_FOUR: Ipv6Net = v6(0x2002, 0, 0, 16); // RFC 3056
 const TEREDO: Ipv6Net = v6(0x2001, 0, 0, 32); // RFC 4380
 
-/// Whether a guest may be connected to an address: it is global, or the operator opened it, as it is written or where it leads to.
-pub(super) fn is_reachable(address: IpAddr, port: u16, private: &[PrivateNetwork]) -> bool {
-    let good = |v4: &Ipv4Addr| is_global_v4(*v4) || is_opened(IpAddr::V4(*v4), port, private);
+/// Whether a guest may be connected to an address: it is global and not this host's, or the operator opened it, as it is written or
+/// where it leads to.
+pub(super) fn is_reachable(address: IpAddr, port: u16, private: &[PrivateNetwork], own: &Own) -> bool {
     if is_opened(address, port, private) {
         return true;
     }
+    if own.has(address) {
+        return false;
+    }
+    let is_good = |v4: &Ipv4Addr| {
+        let address = IpAddr::V4(*v4);
+        is_opened(address, port, private) || (is_global_v4(*v4) && !own.has(address))
+    };
     match address {
-        IpAddr::V4(address) => is_global_v4(address),
+        IpAddr::V4(address) => is_good(&address),
         IpAddr::V6(address) => match embedded(address) {
-            Some(inner) => inner.iter().all(good),
+            Some(inner) => inner.iter().all(is_good),
             None => GLOBAL_V6.contains(&address) && !SPECIAL_V6.iter().any(|net| net.contains(&address)),
         },
     }
@@ -102,7 +110,7 @@ mod tests {
     use super::*;
 
     fn reachable(address: &str) -> bool {
-        is_reachable(address.parse().unwrap(), 443, &[])
+        is_reachable(address.parse().unwrap(), 443, &[], &Own::of(&[]))
     }
 
     fn opened(network: &str, port: Option<u16>) -> Vec<PrivateNetwork> {
@@ -216,27 +224,44 @@ mod tests {
     }
 
     #[test]
+    fn address_of_an_interface_is_reachable_only_if_opened() {
+        let own = Own::of(&["8.8.8.8", "2606:4700::1111"]);
+        let named = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"];
+        for address in named.map(|address| address.parse().unwrap()) {
+            assert!(!is_reachable(address, 443, &[], &own), "{address}");
+        }
+        assert!(is_reachable("8.8.8.9".parse().unwrap(), 443, &[], &own));
+        let one = opened("8.8.8.8/32", Some(443));
+        assert!(is_reachable(named[0].parse().unwrap(), 443, &one, &own));
+        assert!(is_reachable(named[3].parse().unwrap(), 443, &one, &own));
+        assert!(!is_reachable(named[0].parse().unwrap(), 80, &one, &own));
+        assert!(!is_reachable(named[1].parse().unwrap(), 443, &one, &own));
+    }
+
+    #[test]
     fn what_the_operator_opens_is_reachable_on_its_port() {
+        let none = Own::of(&[]);
         let ten = opened("10.0.0.0/8", None);
         for address in ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::10.1.2.3", "2002:a01:203::1"] {
-            assert!(is_reachable(address.parse().unwrap(), 80, &ten), "{address}");
+            assert!(is_reachable(address.parse().unwrap(), 80, &ten, &none), "{address}");
         }
         for address in ["11.0.0.0", "8.8.8.8"] {
-            assert!(is_reachable(address.parse().unwrap(), 80, &ten), "{address}");
+            assert!(is_reachable(address.parse().unwrap(), 80, &ten, &none), "{address}");
         }
         for address in ["127.0.0.1", "::a01:203", "::ffff:127.0.0.1", "fc00::1"] {
-            assert!(!is_reachable(address.parse().unwrap(), 80, &ten), "{address}");
+            assert!(!is_reachable(address.parse().unwrap(), 80, &ten, &none), "{address}");
         }
         let one = opened("127.0.0.0/8", Some(8080));
-        assert!(is_reachable("127.0.0.1".parse().unwrap(), 8080, &one));
-        assert!(!is_reachable("127.0.0.1".parse().unwrap(), 8081, &one));
-        assert!(is_reachable("fd00::1".parse().unwrap(), 1, &opened("fd00::/8", None)));
+        assert!(is_reachable("127.0.0.1".parse().unwrap(), 8080, &one, &none));
+        assert!(!is_reachable("127.0.0.1".parse().unwrap(), 8081, &one, &none));
+        assert!(is_reachable("fd00::1".parse().unwrap(), 1, &opened("fd00::/8", None), &none));
     }
 
     #[test]
     fn a_teredo_address_wants_its_server_and_its_client_global() {
+        let none = Own::of(&[]);
         let ten = opened("10.0.0.0/8", None);
         let client_in_ten = "2001:0:808:808::f5ff:fffe".parse().unwrap();
-        assert!(!is_reachable(client_in_ten, 80, &[]) && is_reachable(client_in_ten, 80, &ten));
+        assert!(!is_reachable(client_in_ten, 80, &[], &none) && is_reachable(client_in_ten, 80, &ten, &none));
     }
 }

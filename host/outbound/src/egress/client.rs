@@ -2,6 +2,7 @@
 
 use super::body::{Bounds, Fault, Incoming, Outgoing};
 use super::mask::{self, Masked};
+use super::own::Own;
 use super::request::{Judged, judge, of_the_connection};
 use super::resolve::{Guard, Names};
 use super::stages::{Passage, Watched, later};
@@ -35,6 +36,7 @@ pub struct Egress {
     settings: Arc<EgressSettings>,
     private: Arc<[PrivateNetwork]>,
     names: Names,
+    own: Arc<Own>,
     tls: rustls::ClientConfig,
 }
 
@@ -48,6 +50,7 @@ impl fmt::Debug for Egress {
 #[derive(Clone, Debug)]
 pub struct Client {
     settings: Arc<EgressSettings>,
+    own: Arc<Own>,
     grant: Arc<HttpGrant>,
     http: Result<reqwest::Client, HttpError>,
     /// Its connections lead only to what the operator opened, so that no secret goes over another one in plain text.
@@ -58,10 +61,11 @@ impl Egress {
     /// Sets it up.
     ///
     /// # Errors
-    /// A certificate file that cannot be read; nameservers that cannot be used.
+    /// A certificate file that cannot be read; nameservers that cannot be used; a system that does not list its addresses.
     pub fn new(settings: EgressSettings) -> Result<Egress, EgressError> {
         let egress = Egress {
             names: Names::new(&settings)?,
+            own: Own::new()?.into(),
             tls: tls_config(settings.ca_file.as_deref())?,
             private: settings.private.clone().into(),
             settings: settings.into(),
@@ -72,7 +76,7 @@ impl Egress {
     /// For one plugin.
     pub fn client(&self, grant: HttpGrant) -> Client {
         let (settings, grant) = (self.settings.clone(), Arc::new(grant));
-        Client { settings, grant, http: self.http(), opened: self.http() }
+        Client { settings, own: self.own.clone(), grant, http: self.http(), opened: self.http() }
     }
 
     /// A client with connections of its own.
@@ -81,7 +85,7 @@ impl Egress {
         tls.resumption = Resumption::in_memory_sessions(TLS_SESSIONS);
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Guard::new(self.names.clone(), self.private.clone()))
+            .dns_resolver(Guard::new(self.names.clone(), self.private.clone(), self.own.clone()))
             .connector_layer(Watched)
             // Only for attempts that nobody waits for any more; the exchange's own limit is shorter.
             .connect_timeout(match Defence::HttpConnectTime.stands() {
@@ -131,7 +135,7 @@ impl Client {
     ) -> Result<http::Response<ResponseBody>, HttpError> {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let judged = judge(parts, body.size_hint().exact(), &self.grant, &self.settings, &exchange)?;
+        let judged = judge(parts, body.size_hint().exact(), &self.grant, &self.settings, &exchange, &self.own)?;
         let limits = Limits::new(&self.settings, &exchange, began);
         if limits.total.is_zero() {
             return Err(limits.over());

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | http or https, no user name, no `CONNECT` or `TRACE`; read once, and sent as it was read | URL Standard; RFC 9110, 9.3 | `request` |
 //! | the method, host, port and path are granted | `crate::pattern` | `request` |
-//! | an address as the host is global, or the operator's | IANA's registries; RFC 6890 | `address` |
+//! | an address as the host is global and not this host's, or the operator's | IANA's registries; RFC 6890 | `address`, `own` |
 //! | no header of the connection's; `Host` and `Content-Length` fit, or are not there | RFC 9110, 7.6.1; RFC 9112, 6 and 11.2 | `request` |
 //! | secrets are the host's to add; in plain text only to what the operator opened | | `request` |
 //! | a name's addresses are judged, and only those connected to that passed | | `resolve` |
@@ -26,7 +26,7 @@
 //! another name of its certificate, is not done, so that no name goes unjudged. What is dropped ends its stream, and no more.
 //!
 //! Not defended: a server that is granted and sends back a secret in a spelling that is not looked for (compressed, say); a NAT64 prefix of the operator's own
-//! network, which is not known here (RFC 7050); a public address that the operator's own router leads inward.
+//! network, which is not known here (RFC 7050); a public address that the operator's own router leads inward, to this host or another.
 //!
 //! reqwest rather than hyper alone: the pool, HTTP/2 and TLS are the same as in the rest of the host, and its resolver, connector and
 //! TLS are ours to give.
@@ -36,6 +36,7 @@ mod body;
 mod client;
 mod failure;
 mod mask;
+mod own;
 mod request;
 mod resolve;
 mod stages;
@@ -61,7 +62,7 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, HttpError>;
 pub struct EgressSettings {
     /// Who resolves names; empty: the system.
     pub nameservers: Vec<SocketAddr>,
-    /// Networks that are not global and may be reached all the same, each for one port or all.
+    /// Networks that are not global, or this host's own, and may be reached all the same, each for one port or all.
     pub private: Vec<PrivateNetwork>,
     /// Certificate authorities in addition to the system's: a PEM file.
     pub ca_file: Option<PathBuf>,

@@ -1,8 +1,9 @@
 //! What a guest asks for, judged before anything is sent.
 
 use super::address::{is_opened, is_reachable};
+use super::own::Own;
 use super::{EgressSettings, Exchange, HttpError, HttpGrant, SecretHeader};
-use crate::pattern;
+use crate::pattern::{self, Wish};
 use crate::secret::{self, Redactor};
 use agentry_defence::Defence;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +11,7 @@ use http::{Method, Uri, request::Parts};
 use std::net::IpAddr;
 use url::{Host, Position, Url};
 
-/// The longest URL and headers of a request together, in bytes.
+/// The longest method, URL and headers of a request together, in bytes.
 const MAX_HEAD: usize = 64 * 1_024;
 
 /// A request that may be sent.
@@ -36,12 +37,18 @@ pub(super) fn judge(
     grant: &HttpGrant,
     settings: &EgressSettings,
     exchange: &Exchange,
+    own: &Own,
 ) -> Result<Judged, HttpError> {
+    // Before anything whose cost grows with it.
+    check_head(&parts.method, uri_length(&parts.uri), &parts.headers)?;
     let (method, url) = (parts.method, parse(&parts.uri)?);
+    // A URL is written longer than it was spelled, where that was not ASCII.
+    check_head(&method, url.as_str().len(), &parts.headers)?;
     if pattern::forbidden(method.as_str()) {
         return Err(invalid(format!("{method} is never sent for a plugin")));
     }
-    let granted: Vec<_> = grant.requests.iter().filter(|pattern| pattern.allows(&method, &url)).collect();
+    let wish = Wish::new(&method, &url);
+    let granted: Vec<_> = grant.requests.iter().filter(|pattern| pattern.allows_wish(&wish)).collect();
     if granted.is_empty() && Defence::HttpGrant.stands() {
         return Err(HttpError::Denied { method: method.to_string(), origin: url.origin().ascii_serialization() });
     }
@@ -49,7 +56,7 @@ pub(super) fn judge(
     let literal = literal(&url);
     let written = |address: IpAddr| granted.iter().any(|pattern| pattern.opens() == Some(address));
     // hyper asks no resolver about these, so they are judged here.
-    let inside = |address| !written(address) && !is_reachable(address, port, &settings.private);
+    let inside = |address| !written(address) && !is_reachable(address, port, &settings.private, own);
     if literal.is_some_and(inside) && Defence::WrittenAddress.stands() {
         return Err(HttpError::ForbiddenAddress { host });
     }
@@ -58,11 +65,7 @@ pub(super) fn judge(
     if declared.is_some_and(|bytes| bytes > exchange.request_bytes) && Defence::HttpRequestBody.stands() {
         return Err(HttpError::RequestTooLarge { limit: exchange.request_bytes });
     }
-    let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
-    if length + url.as_str().len() > MAX_HEAD && Defence::HttpHead.stands() {
-        return Err(invalid(format!("its URL and headers are longer than {MAX_HEAD} bytes")));
-    }
-    let secrets = add_secrets(&mut headers, &method, &url, grant)?;
+    let secrets = add_secrets(&mut headers, &wish, &url, grant)?;
     let only_opened = !secrets.is_empty() && url.scheme() == "http" && Defence::PlainSecret.stands();
     if only_opened && literal.is_some_and(|address| !written(address) && !is_opened(address, port, &settings.private)) {
         return Err(plain_secret(&host));
@@ -72,6 +75,21 @@ pub(super) fn judge(
         .or_insert(HeaderValue::from_static(concat!("agentry/", env!("CARGO_PKG_VERSION"))));
     let secrets = Redactor::new(secrets.iter().flat_map(|secret| secret::of_header(secret.value.expose())));
     Ok(Judged { method, url, headers, host, port, only_opened, declared, secrets })
+}
+
+/// Rejects a head whose length is beyond the limit.
+fn check_head(method: &Method, url: usize, headers: &HeaderMap) -> Result<(), HttpError> {
+    let headers = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    if method.as_str().len() + url + headers > MAX_HEAD && Defence::HttpHead.stands() {
+        return Err(invalid(format!("its method, URL and headers are longer than {MAX_HEAD} bytes")));
+    }
+    Ok(())
+}
+
+fn uri_length(uri: &Uri) -> usize {
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    uri.scheme_str().map_or(0, |scheme| scheme.len() + 3) + authority + path
 }
 
 fn invalid(reason: impl Into<String>) -> HttpError {
@@ -162,12 +180,12 @@ pub(super) fn of_the_connection(name: &HeaderName) -> bool {
 /// What was added is answered.
 fn add_secrets<'g>(
     headers: &mut HeaderMap,
-    method: &Method,
+    wish: &Wish<'_>,
     url: &Url,
     grant: &'g HttpGrant,
 ) -> Result<Vec<&'g SecretHeader>, HttpError> {
     let mut added: Vec<&SecretHeader> = Vec::new();
-    let meant = |secret: &&SecretHeader| secret.requests.allows(method, url) || !Defence::SecretOrigin.stands();
+    let meant = |secret: &&SecretHeader| secret.requests.allows_wish(wish) || !Defence::SecretOrigin.stands();
     for secret in grant.secrets.iter().filter(meant) {
         let name = &secret.name;
         if added.iter().any(|other| other.name == *name) {

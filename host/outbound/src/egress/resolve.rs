@@ -1,6 +1,7 @@
 //! Names to addresses: once for each connection, every address judged, and only those that passed handed on.
 
 use super::address::{is_opened, is_reachable};
+use super::own::Own;
 use super::stages::Passage;
 use super::{EgressError, EgressSettings, HttpError, PrivateNetwork};
 use agentry_defence::Defence;
@@ -97,19 +98,20 @@ fn told(error: &NetError) -> String {
 pub(super) struct Guard {
     names: Names,
     private: Arc<[PrivateNetwork]>,
+    own: Arc<Own>,
     lookups: Arc<Semaphore>,
 }
 
 impl Guard {
-    pub fn new(names: Names, private: Arc<[PrivateNetwork]>) -> Guard {
-        Guard { names, private, lookups: Arc::new(Semaphore::new(SYSTEM_LOOKUPS)) }
+    pub fn new(names: Names, private: Arc<[PrivateNetwork]>, own: Arc<Own>) -> Guard {
+        Guard { names, private, own, lookups: Arc::new(Semaphore::new(SYSTEM_LOOKUPS)) }
     }
 }
 
 impl reqwest::dns::Resolve for Guard {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let (names, private, lookups) = (self.names.clone(), self.private.clone(), self.lookups.clone());
-        let passage = Passage::current();
+        let (own, passage) = (self.own.clone(), Passage::current());
         Box::pin(async move {
             let host = name.as_str().to_owned();
             let Some(passage) = passage else {
@@ -119,7 +121,7 @@ impl reqwest::dns::Resolve for Guard {
             let again = lookups.clone();
             let found = names.addresses(&host, lookups).await;
             let found = found.map_err(|reason| HttpError::Dns { host: host.clone(), reason })?;
-            let mut good = judged(&host, found, &passage, &private)?;
+            let mut good = judged(&host, found, &passage, (&private, &own))?;
             // Never in what is shipped: as if the connector asked for itself, after the judge.
             if !Defence::LookedUpOnce.stands() {
                 let again = names.addresses(&host, again).await.unwrap_or_default();
@@ -137,7 +139,7 @@ fn judged(
     host: &str,
     found: Vec<IpAddr>,
     passage: &Passage,
-    private: &[PrivateNetwork],
+    (private, own): (&[PrivateNetwork], &Own),
 ) -> Result<Vec<SocketAddr>, HttpError> {
     let host = host.to_owned();
     if found.is_empty() {
@@ -146,7 +148,7 @@ fn judged(
     let port = passage.port;
     let mut good: Vec<SocketAddr> = found
         .into_iter()
-        .filter(|address| is_reachable(*address, port, private) || !Defence::ResolvedAddress.stands())
+        .filter(|address| is_reachable(*address, port, private, own) || !Defence::ResolvedAddress.stands())
         .map(|address| SocketAddr::new(address, port))
         .collect();
     if good.is_empty() {

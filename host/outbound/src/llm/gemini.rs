@@ -1,6 +1,7 @@
 //! Google's `generateContent` (Gemini API, v1beta), held by tests to the types that Google publishes with its SDK.
 
 use super::prompt::{Format, Past, Prompt, Turn};
+use super::retry;
 use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
 use super::types::{TokenUsage, ToolChoice, ToolResult};
 use serde_json::{Map, Value, json};
@@ -103,7 +104,7 @@ impl Shape for Gemini {
 
 /// A duration as protobuf writes it in JSON: `34.5s`.
 fn seconds(text: &str) -> Option<Duration> {
-    Duration::try_from_secs_f64(text.strip_suffix('s')?.parse().ok()?).ok()
+    retry::seconds(text.strip_suffix('s')?.parse().ok()?)
 }
 
 fn is_too_long(words: &str) -> bool {

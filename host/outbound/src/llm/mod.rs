@@ -24,6 +24,7 @@ mod types;
 
 pub use types::*;
 
+use crate::schema;
 use answer::Place;
 use deadlines::Deadlines;
 use prompt::{Format, Prompt};
@@ -107,8 +108,16 @@ async fn converse(
     until: Instant,
     (trace, usage): (&mut ChatTrace, &mut TokenUsage),
 ) -> Result<Assistant, ChatError> {
-    let began = Instant::now();
-    let prompt = Prompt::check(request, model)?;
+    let deadlines = Deadlines { began: Instant::now(), until, total: None };
+    let schema = match &request.response_format {
+        ResponseFormat::JsonSchema { schema, .. } => {
+            let text = schema.clone();
+            let read = schema::apart(move || schema::compile(&text));
+            Some(deadlines.bound(None, read).await?.and_then(|read| read))
+        }
+        ResponseFormat::Text | ResponseFormat::Json => None,
+    };
+    let prompt = Prompt::check(request, model, schema)?;
     let reading = provider.ask(&request.model, &prompt, until, trace).await?;
     *usage = reading.usage;
     trace.model = reading.model.as_deref().map_or_else(|| model.model.clone(), answer::told);
@@ -116,12 +125,9 @@ async fn converse(
     let place = Place { provider: &provider.name, alias: &request.model, model: &model.model };
     let said = answer::of(reading, &prompt, &place)?;
     if let Format::Schema { name, schema } = &prompt.format {
-        // A long answer against a large schema takes a while, and this thread has others to serve.
-        let deadlines = Deadlines { began, until, total: None };
         let (name, schema, copy) = (name.to_string(), schema.clone(), said.clone());
         let check = move || answer::check_form(&copy, &Format::Schema { name: &name, schema });
-        let checked = deadlines.bound(None, tokio::task::spawn_blocking(check)).await?;
-        checked.map_err(|_| answer::unparsable("the check against its schema broke off"))??;
+        deadlines.bound(None, schema::apart(check)).await?.map_err(answer::unparsable)??;
     } else {
         answer::check_form(&said, &prompt.format)?;
     }

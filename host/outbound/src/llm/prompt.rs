@@ -3,7 +3,7 @@
 use super::types::{
     Assistant, ChatError, ChatRequest, Message, ModelSettings, ResponseFormat, Tool, ToolCall, ToolChoice, ToolResult,
 };
-use crate::schema::{self, Schema};
+use crate::schema::Schema;
 use agentry_defence::Defence;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -55,8 +55,12 @@ pub(super) enum Format<'a> {
 }
 
 impl<'a> Prompt<'a> {
-    /// Checks a request.
-    pub fn check(request: &'a ChatRequest, model: &'a ModelSettings) -> Result<Prompt<'a>, ChatError> {
+    /// Checks a request. `schema` is the one of its response format, read apart: see [`crate::schema`].
+    pub fn check(
+        request: &'a ChatRequest,
+        model: &'a ModelSettings,
+        schema: Option<Result<Schema, String>>,
+    ) -> Result<Prompt<'a>, ChatError> {
         let tools = request.tools.iter().map(offer).collect::<Result<Vec<_>, _>>()?;
         distinct(&tools)?;
         check_options(request)?;
@@ -69,7 +73,7 @@ impl<'a> Prompt<'a> {
             turns: turns(&request.messages)?,
             choice: choice(request)?,
             tools,
-            format: format(&request.response_format)?,
+            format: format(&request.response_format, schema)?,
             temperature: request.temperature,
             stop: &request.stop,
             seed: request.seed,
@@ -153,13 +157,14 @@ fn choice(request: &ChatRequest) -> Result<Option<&ToolChoice>, ChatError> {
     }
 }
 
-fn format(format: &ResponseFormat) -> Result<Format<'_>, ChatError> {
+fn format(format: &ResponseFormat, schema: Option<Result<Schema, String>>) -> Result<Format<'_>, ChatError> {
     Ok(match format {
         ResponseFormat::Text => Format::Text,
         ResponseFormat::Json => Format::Json,
-        ResponseFormat::JsonSchema { name, schema } => {
+        ResponseFormat::JsonSchema { name, .. } => {
             check_name("the schema's name", name)?;
-            let schema = schema::compile(schema).map_err(|why| invalid(format!("the schema {name:?} {why}")))?;
+            let schema = schema.unwrap_or_else(|| Err("was not read".into()));
+            let schema = schema.map_err(|why| invalid(format!("the schema {name:?} {why}")))?;
             Format::Schema { name, schema }
         }
     })

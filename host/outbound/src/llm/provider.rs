@@ -124,7 +124,7 @@ impl Provider {
             return Err(setback.error);
         }
         let pause = retry::pause(setbacks, setback.after);
-        if Instant::now() + pause < until {
+        if pause < until.saturating_duration_since(Instant::now()) {
             return Ok(pause);
         }
         // Nobody waits for what cannot come in time. If it is the provider that names the time, the guest is told it.

@@ -9,6 +9,9 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest back-off that is not the provider's wish.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// The longest wait that a provider may ask for; a longer one is cut to it.
+const LONGEST_ASKED: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// What kept a request from its answer.
 #[derive(Debug)]
 pub(super) struct Setback {
@@ -44,15 +47,23 @@ pub(super) fn pause(n: u32, after: Option<Duration>) -> Duration {
 /// section 10.2.3).
 pub(super) fn after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let number = |text: &str, unit: f64| Duration::try_from_secs_f64(text.parse::<f64>().ok()? * unit).ok();
+    let number = |text: &str, unit: f64| seconds(text.parse::<f64>().ok()? * unit);
     if let Some(after) = text("retry-after-ms").and_then(|text| number(text, 0.001)) {
         return Some(after);
     }
     let text = text("retry-after")?;
     number(text, 1.0).or_else(|| {
         let date = httpdate::parse_http_date(text).ok()?;
-        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default().min(LONGEST_ASKED))
     })
+}
+
+/// A provider's number of seconds, at most 30 days; `None`: it is negative or not finite.
+pub(super) fn seconds(number: f64) -> Option<Duration> {
+    if !number.is_finite() {
+        return None;
+    }
+    Duration::try_from_secs_f64(number.min(LONGEST_ASKED.as_secs_f64())).ok()
 }
 
 /// Whether the provider says of itself that another try is of use (`x-should-retry`, OpenAI and Anthropic).

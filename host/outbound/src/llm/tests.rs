@@ -93,8 +93,11 @@ fn when_to_come_again_is_read_in_each_form_and_nonsense_is_not() {
     let after = read("retry-after", &soon).unwrap();
     assert!(after > Duration::from_secs(30) && after <= Duration::from_secs(60), "{after:?}");
     assert_eq!(read("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-    for nonsense in ["", "-1", "soon", "NaN", "inf", "1e300"] {
+    for nonsense in ["", "-1", "soon", "NaN", "inf", "-1e300"] {
         assert_eq!(read("retry-after", nonsense), None, "{nonsense}");
+    }
+    for far in ["2592001", "1e19", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+        assert_eq!(read("retry-after", far), Some(Duration::from_secs(30 * 86_400)), "{far}");
     }
 }
 

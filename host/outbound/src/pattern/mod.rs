@@ -11,7 +11,7 @@
 //! Hosts and paths are compared as the URL Standard writes them (<https://url.spec.whatwg.org/>): IDNA, lower case, every
 //! spelling of an IPv4 address, dot segments removed. A name that ends in a dot is another name to a URL and the same to DNS, so it
 //! is allowed nowhere. A path that somebody behind the server's front could read differently (an encoded slash, backslash or dot
-//! segment, however often encoded) is allowed by no pattern that has a path.
+//! segment, however often encoded, or anything encoded more than twice) is allowed by no pattern that has a path.
 //!
 //! A pattern says which requests, never which addresses: a `*` opens no private address. See [`UrlPattern::by_operator`].
 
@@ -22,6 +22,7 @@ mod tests;
 
 use agentry_defence::Defence;
 use host::HostPattern;
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -41,6 +42,13 @@ pub struct UrlPattern {
     path: String,
     /// Its address was written by the operator.
     opens: bool,
+}
+
+/// A request that is compared with patterns. Its path is examined once, whatever the number of patterns.
+pub(crate) struct Wish<'a> {
+    method: &'a http::Method,
+    url: &'a url::Url,
+    is_plain: OnceCell<bool>,
 }
 
 /// Why a text is no pattern.
@@ -89,12 +97,18 @@ impl UrlPattern {
 
     /// Whether a request is allowed. The URL's host is compared as the URL Standard writes it.
     pub fn allows(&self, method: &http::Method, url: &url::Url) -> bool {
+        self.allows_wish(&Wish::new(method, url))
+    }
+
+    /// The same, where a request is compared with many patterns.
+    pub(crate) fn allows_wish(&self, wish: &Wish<'_>) -> bool {
+        let Wish { method, url, .. } = wish;
         self.methods.allow(method)
             && url.scheme() == self.scheme.name()
             && (url.username().is_empty() && url.password().is_none() || !Defence::Userinfo.stands())
             && url.host().is_some_and(|host| self.host.allows(&host))
             && self.port.is_none_or(|port| url.port_or_known_default() == Some(port))
-            && path::allows(&self.path, url.path())
+            && path::allows(&self.path, url.path(), || wish.is_plain())
     }
 
     /// The pattern as the operator's own. The address in it, if there is one, was written on purpose by somebody who may, and is
@@ -117,6 +131,16 @@ impl UrlPattern {
     /// The address that the operator opened by writing it: see [`UrlPattern::by_operator`].
     pub fn opens(&self) -> Option<IpAddr> {
         self.host_literal().filter(|_| self.opens)
+    }
+}
+
+impl<'a> Wish<'a> {
+    pub fn new(method: &'a http::Method, url: &'a url::Url) -> Wish<'a> {
+        Wish { method, url, is_plain: OnceCell::new() }
+    }
+
+    fn is_plain(&self) -> bool {
+        *self.is_plain.get_or_init(|| path::is_plain(self.url.path()))
     }
 }
 

@@ -2,6 +2,9 @@
 
 use agentry_defence::Defence;
 
+/// How often a path is decoded until it has to stay as it is. Servers decode once, or once more behind a proxy.
+const PASSES: usize = 3;
+
 /// As the URL Standard writes it, without a slash at its end; empty: any path.
 pub(super) fn parse(text: &str) -> Result<String, String> {
     if text.is_empty() || text == "/" {
@@ -22,10 +25,14 @@ pub(super) fn parse(text: &str) -> Result<String, String> {
     Ok(url.path().trim_end_matches('/').to_owned())
 }
 
-/// Whether a URL's path lies under a prefix.
-pub(super) fn allows(prefix: &str, path: &str) -> bool {
-    let plain = || !ambiguous(path.as_bytes()) || !Defence::PathSpelling.stands();
-    prefix.is_empty() || (is_under(prefix, path) && plain())
+/// Whether a URL's path lies under a prefix. `is_plain` is asked only where that matters.
+pub(super) fn allows(prefix: &str, path: &str, is_plain: impl FnOnce() -> bool) -> bool {
+    prefix.is_empty() || (is_under(prefix, path) && is_plain())
+}
+
+/// Whether every server reads the same segments in a URL's path.
+pub(super) fn is_plain(path: &str) -> bool {
+    !ambiguous(path.as_bytes()) || !Defence::PathSpelling.stands()
 }
 
 /// The longer, if it lies under the other.
@@ -41,13 +48,13 @@ fn is_under(prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a server that decodes the path (once, or once more behind a proxy) may see other segments than the URL has.
+/// Whether a server that decodes the path may see other segments than the URL has, or the path is encoded more often than that.
 /// Servlet containers drop what follows a `;`, so that `..;` is a dot segment to them.
 fn ambiguous(path: &[u8]) -> bool {
     let slashes = |path: &[u8]| path.iter().filter(|c| **c == b'/').count();
     let dots = |segment: &[u8]| matches!(segment.split(|c| *c == b';').next(), Some(b"." | b".."));
     let mut path = path.to_vec();
-    loop {
+    for _ in 0..PASSES {
         if path.split(|c| *c == b'/').any(dots) || path.iter().any(|c| *c == b'\\' || c.is_ascii_control()) {
             return true;
         }
@@ -60,6 +67,7 @@ fn ambiguous(path: &[u8]) -> bool {
         }
         path = decoded;
     }
+    true
 }
 
 /// Percent-decoded once.

@@ -3,20 +3,21 @@
 use super::catalogue::Entry;
 use super::connection::{Connection, Live, bound};
 use super::{Content, Output, ToolError, http};
+use crate::schema::apart;
 use agentry_defence::Defence;
-use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, JsonObject};
+use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock};
 use rmcp::service::ServiceError;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Calls a tool that is granted and known, with arguments that fit. Never twice. Dropped, it is cancelled: rmcp tells the server.
+/// Calls a tool that is granted and known, if the arguments fit. Never twice. Dropped, it is cancelled: rmcp tells the server.
 pub(super) async fn call(
     connection: &Arc<Connection>,
     live: &Live,
-    entry: &Entry,
-    arguments: JsonObject,
+    entry: &Arc<Entry>,
+    arguments: &str,
     until: Instant,
 ) -> Result<Output, ToolError> {
     let server = connection.server();
@@ -25,6 +26,12 @@ pub(super) async fn call(
     if limit.is_zero() {
         return Err(late());
     }
+    let fit = {
+        let (connection, entry, text) = (connection.clone(), entry.clone(), arguments.to_owned());
+        apart(move || entry.arguments(&text, &connection.server().redactor))
+    };
+    let fit = tokio::time::timeout_at(until, fit).await.map_err(|_| late())?;
+    let arguments = fit.map_err(|reason| connection.unavailable(&reason))??;
     let request = CallToolRequestParams::new(entry.tool.name.clone()).with_arguments(arguments);
     let asked = tokio::select! {
         biased;
@@ -32,14 +39,17 @@ pub(super) async fn call(
         () = live.link.ended() => return Err(connection.broken(live)),
     };
     match asked.map_err(|_| late())? {
-        Ok(CallToolResponse::Complete(result)) => output(connection, entry, result),
+        Ok(CallToolResponse::Complete(result)) => {
+            let output = output(connection, entry, result);
+            tokio::time::timeout_at(until, output).await.map_err(|_| late())?
+        }
         Ok(_) => Err(connection.unavailable("it asks for more than a tool's arguments, which it was not offered")),
         Err(error) => Err(failure(connection, live, entry, error)),
     }
 }
 
 /// What a tool gave, if it is not too much and is what was promised.
-fn output(connection: &Connection, entry: &Entry, result: CallToolResult) -> Result<Output, ToolError> {
+async fn output(connection: &Arc<Connection>, entry: &Arc<Entry>, result: CallToolResult) -> Result<Output, ToolError> {
     let server = connection.server();
     let failed = result.is_error.unwrap_or(false);
     let content: Result<Vec<Content>, _> = result.content.into_iter().map(content).collect();
@@ -50,8 +60,12 @@ fn output(connection: &Connection, entry: &Entry, result: CallToolResult) -> Res
     if output_bytes(&output) > server.output_bytes && Defence::ToolOutput.stands() {
         return Err(too_large(connection, entry));
     }
-    entry.check(structured.as_ref(), &output, &server.redactor)?;
-    Ok(output)
+    if !entry.promises() {
+        return Ok(output);
+    }
+    let (entry, server) = (entry.clone(), server.clone());
+    let checked = apart(move || entry.check(structured.as_ref(), &output, &server.redactor).map(|()| output));
+    checked.await.map_err(|reason| connection.unavailable(&reason))?
 }
 
 fn content(block: ContentBlock) -> Result<Content, serde_json::Error> {

@@ -151,6 +151,11 @@ impl Entry {
         }
     }
 
+    /// Whether its results have structured content of a form that the server gave.
+    pub(super) fn promises(&self) -> bool {
+        self.output.is_some()
+    }
+
     /// Whether the structured content is what the server promised. One that says it failed need not keep the promise.
     pub(super) fn check(
         &self,

@@ -334,7 +334,6 @@ impl Session {
         let live = connection.live(until).await?;
         let catalogue = connection.catalogue(&live, until).await?;
         let entry = catalogue.get(tool).ok_or_else(unknown)?;
-        let arguments = entry.arguments(arguments, &connection.server().redactor)?;
         call::call(&connection, &live, entry, arguments, until).await
     }
 

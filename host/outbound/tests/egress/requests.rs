@@ -157,6 +157,14 @@ async fn a_head_that_is_too_long_is_refused() {
         asked.headers_mut().append("x-long", format!("{n}{}", "x".repeat(8_000)).parse().unwrap());
     }
     assert!(invalid(send(&client(open()), asked, exchange()).await.unwrap_err()).contains("65536"));
+    let mut asked = request(server.url("/"));
+    *asked.method_mut() = "A".repeat(1 << 20).parse().unwrap();
+    assert!(invalid(send(&client(open()), asked, exchange()).await.unwrap_err()).contains("65536"));
+    // Its length is checked before it is compared with a grant.
+    let mut asked = request(server.url("/"));
+    asked.headers_mut().append("x-long", "x".repeat(65_536).parse().unwrap());
+    let ungranted = Egress::new(open()).unwrap().client(HttpGrant::default());
+    assert!(invalid(send(&ungranted, asked, exchange()).await.unwrap_err()).contains("65536"));
     assert_eq!(server.accepted(), 0);
 }
 

@@ -233,9 +233,11 @@ async fn each_error_has_its_class() {
 
 #[tokio::test]
 async fn when_to_come_again_stands_in_the_details() {
-    let retry = json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"});
-    let body = json!({"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": [retry]}});
-    let limited = error(ask(Gemini, reply(429, body), &question()).await);
-    let after = Some(Duration::from_millis(34_500));
-    assert_eq!(limited, ChatError::RateLimited { reason: "quota".into(), after });
+    for (delay, millis) in [("34.5s", 34_500), ("1e19s", 30 * 86_400_000)] {
+        let retry = json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay});
+        let error_body = json!({"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": [retry]});
+        let limited = error(ask(Gemini, reply(429, json!({"error": error_body})), &question()).await);
+        let after = Some(Duration::from_millis(millis));
+        assert_eq!(limited, ChatError::RateLimited { reason: "quota".into(), after });
+    }
 }

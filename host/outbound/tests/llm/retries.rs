@@ -121,6 +121,18 @@ async fn a_retry_after_beyond_the_tasks_end_fails_at_once_and_names_the_time() {
 }
 
 #[tokio::test]
+async fn retry_after_of_centuries_is_cut_to_thirty_days() {
+    let month = Duration::from_secs(30 * 86_400);
+    let rfc = "Fri, 31 Dec 9999 23:59:59 GMT";
+    for (name, value) in [("retry-after", "1e19"), ("retry-after", rfc), ("retry-after-ms", "18446744073709551615")] {
+        let play = reply(429, json!({"error": {"message": "later"}})).with(name, value);
+        let failure = llm(settings(&Server::new([play]).await, 3)).chat(&question(), soon()).await.unwrap_err();
+        let ChatError::RateLimited { after, .. } = &failure.error else { panic!("{failure:?}") };
+        assert_eq!((*after, failure.trace.tries), (Some(month), 1), "{name}: {value}");
+    }
+}
+
+#[tokio::test]
 async fn no_more_than_the_operators_number_is_asked_at_once_and_waiting_takes_the_tasks_time() {
     let server = Server::new([Play::HangBeforeHead]).await;
     let llm = llm(ProviderSettings { concurrency: 1, ..settings(&server, 0) });

@@ -31,7 +31,7 @@ pub(crate) const NAME: &str = "http";
 /// How long a request waits for one of `http_in_flight` places. A guest that holds them all and reads none is told so.
 const PLACE: Duration = Duration::from_secs(30);
 /// What a guest writes into a body at once, at most; the host keeps no more of it than two such pieces.
-const CHUNK_BYTES: usize = 64 << 10;
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
 
 /// One guest's way out.
 pub(crate) struct Web(Sending);

@@ -6,6 +6,7 @@ use agentry_defence::Defence;
 use wasmtime::component::Resource;
 
 use super::bindings::capabilities::keyvalue::{atomics, batch, store};
+use super::held::BUCKET_BYTES;
 use super::memory::over;
 use crate::access::{Buckets, StoreError};
 use crate::calls::{Begun, Calls};
@@ -35,6 +36,10 @@ type Answer<T> = wasmtime::Result<Result<T, store::Error>>;
 
 impl store::Host for State {
     async fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
+        if identifier.len() > BUCKET_BYTES && Defence::HeldBytes.stands() {
+            let words = format!("the bucket's name has {} bytes, and {BUCKET_BYTES} are allowed", identifier.len());
+            return Ok(Err(store::Error::Other(words)));
+        }
         let granted = self.access.bucket_names.contains(&identifier)
             || self.access.bucket_names.contains("*")
             || !Defence::BucketGrant.stands();

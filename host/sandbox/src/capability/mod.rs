@@ -6,6 +6,7 @@
 pub(crate) mod allowance;
 mod config;
 pub(crate) mod context;
+pub(crate) mod held;
 pub(crate) mod http;
 mod keyvalue;
 mod llm;
@@ -127,6 +128,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     bindings::agentry::plugin::types::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     bindings::agentry::plugin::context::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    held::link(linker)?;
     {
         use bindings::capabilities::{config, keyvalue, llm, memory, tools};
         llm::chat::add_to_linker::<State, HasSelf<State>>(linker, State::called)?;

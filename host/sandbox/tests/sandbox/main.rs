@@ -6,6 +6,7 @@ mod budget;
 mod caching;
 mod fuzz;
 mod guest;
+mod held;
 mod house;
 mod inert;
 mod limits;

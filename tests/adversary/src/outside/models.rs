@@ -30,6 +30,20 @@ fn exponential() -> Value {
     json!({"$ref": "#/$defs/l0", "$defs": levels})
 }
 
+/// The same growth within a part of another draft, whose references lead into it; beside it, the names lead to nothing.
+fn two_drafts() -> Value {
+    const LEVELS: usize = 24;
+    let level = |n: usize| {
+        let next = json!({"$ref": format!("#/definitions/l{}", n + 1)});
+        (format!("l{n}"), if n == LEVELS { json!({"type": "string"}) } else { json!({"allOf": [next, next]}) })
+    };
+    let seen: serde_json::Map<String, Value> = (0..=LEVELS).map(|n| (format!("l{n}"), json!(true))).collect();
+    let levels: serde_json::Map<String, Value> = (0..=LEVELS).map(level).collect();
+    let inner = json!({"$schema": "http://json-schema.org/draft-04/schema#", "id": "http://example.com/inner",
+        "definitions": levels, "allOf": [{"$ref": "#/definitions/l0"}]});
+    json!({"definitions": seen, "allOf": [inner]})
+}
+
 pub(super) fn all() -> Vec<Attack> {
     let free = |id, shows, steps, check| Attack::new(id, "free", shows, steps, check);
     let two_at_once = Attack {
@@ -122,6 +136,12 @@ pub(super) fn all() -> Vec<Attack> {
             &["schema_size"],
             |_| vec![fitting(&exponential())],
             |judged| judged.completed().failed(0, "invalid_request").saying(0, "too large"),
+        ),
+        free(
+            "a-schema-of-two-drafts",
+            &["schema_size"],
+            |_| vec![fitting(&two_drafts())],
+            |judged| judged.completed().failed(0, "invalid_request").saying(0, "below its root"),
         ),
         free(
             "a-schema-that-looks-back",

@@ -52,6 +52,13 @@ pub(super) fn all() -> Vec<Attack> {
             |judged| judged.completed().refused(0).recorded(0, "invalid", "513 bytes").gave(1, &Value::Null),
         ),
         of(
+            "a-bucket-with-a-name-of-129-bytes",
+            "free",
+            &["held_bytes"],
+            |_| [129, 128].map(|bytes| json!({"get": {"bucket": "b".repeat(bytes), "key": "k"}})).to_vec(),
+            |judged| judged.completed().refused(0).saying(0, "129 bytes").gave(1, &Value::Null),
+        ),
+        of(
             "a-value-of-more-than-256-kib",
             "free",
             &["value_bytes"],

@@ -25,7 +25,11 @@ fn good() -> ChatRequest {
 fn check(change: impl FnOnce(&mut ChatRequest)) -> Result<(), ChatError> {
     let mut request = good();
     change(&mut request);
-    Prompt::check(&request, &model(10)).map(|_| ())
+    let schema = match &request.response_format {
+        ResponseFormat::JsonSchema { schema, .. } => Some(schema::compile(schema)),
+        ResponseFormat::Text | ResponseFormat::Json => None,
+    };
+    Prompt::check(&request, &model(10), schema).map(|_| ())
 }
 
 fn refused(why: &str, change: impl FnOnce(&mut ChatRequest)) {

@@ -1,6 +1,6 @@
 //! Schemas of guests, who may mean harm.
 
-use crate::schema::compile;
+use crate::schema::{compile, of_its_draft};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -108,4 +108,93 @@ fn objects_are_closed_if_all_of_them_are() {
     assert!(!is_closed(open.clone()));
     assert!(!is_closed(json!({"type": "array", "items": open})));
     assert!(!is_closed(json!({"type": "object"})));
+}
+
+/// Definitions `d0` to `d{length}`, each made of a reference to the next one.
+fn definitions(length: usize, of_next: impl Fn(Value) -> Value) -> Value {
+    let reference = |n: usize| json!({"$ref": format!("#/definitions/d{n}")});
+    let link = |n: usize| (format!("d{n}"), of_next(reference(n + 1)));
+    let last = (format!("d{length}"), json!({"type": "integer"}));
+    (0..length).map(link).chain([last]).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// A schema within `levels` others.
+fn nested(levels: usize, within: impl Fn(Value) -> Value, inner: Value) -> Value {
+    (0..levels).fold(inner, |inner, _| within(inner))
+}
+
+#[test]
+fn resource_of_another_draft_below_the_root_is_rejected() {
+    let inner = json!({"$schema": "http://json-schema.org/draft-04/schema#", "id": "http://example.com/inner",
+        "definitions": definitions(60, |next| json!({"allOf": [next, next]})), "allOf": [{"$ref": "#/definitions/d0"}]});
+    let seen = definitions(60, |_| json!(true));
+    let schema = json!({"definitions": seen, "allOf": [inner]});
+    refused(&schema, "\"$schema\" below its root");
+    assert!(of_its_draft(schema).err().unwrap().contains("\"$schema\" below its root"));
+    let draft = "http://json-schema.org/draft-04/schema#";
+    let inner = json!({"id": "http://example.com/inner", "$ref": "#/definitions/d0"});
+    let schema = json!({"$schema": draft, "definitions": {"d0": {}}, "allOf": [inner]});
+    assert!(of_its_draft(schema).err().unwrap().contains("\"id\" below its root"));
+    // A property may have these names, and in later drafts "id" is a word like any other.
+    let named = json!({"properties": {"$schema": {"type": "string"}, "id": {"type": "string"}}});
+    assert!(of_its_draft(named).is_ok() && compile(r#"{"properties": {"a": {"id": "b"}}}"#).is_ok());
+}
+
+#[test]
+fn reference_resolves_within_the_document_whatever_id_it_has() {
+    // The meta-schema of draft 4 has "schemaArray", and the document has not.
+    for (id, reference) in [("$id", "#/definitions/schemaArray"), ("id", "#/definitions/positiveInteger")] {
+        let uri = "http://json-schema.org/draft-04/schema#";
+        refused(&json!({id: uri, "$ref": reference}), "leads nowhere in it");
+        let own = json!({id: uri, "$schema": uri, "definitions": {"schemaArray": {"type": "string"}},
+            "properties": {"a": {"$ref": "#/definitions/schemaArray"}}});
+        let own = of_its_draft(own).unwrap_or_else(|error| panic!("{error}"));
+        assert!(own.check(&json!({"a": "b"})).is_ok() && own.check(&json!({"a": [{}]})).is_err());
+    }
+}
+
+#[test]
+fn depth_counts_what_references_lead_to() {
+    let all_of = |inner| json!({"allOf": [inner]});
+    let schema = json!({"definitions": definitions(20, |next| nested(45, all_of, next)), "$ref": "#/definitions/d0"});
+    refused(&schema, "nested deeper");
+    // Read from its end, each link is short.
+    let reference = |n: usize| json!({"$ref": format!("#/definitions/d{n:02}")});
+    let link = |n: usize| (format!("d{n:02}"), nested(40, all_of, reference(n - 1)));
+    let mut links: serde_json::Map<_, _> = (1..10).map(link).collect();
+    links.insert("d00".into(), json!({}));
+    let schema = json!({"allOf": (0..10).map(reference).collect::<Vec<_>>(), "definitions": links});
+    refused(&schema, "nested deeper");
+}
+
+#[test]
+fn unevaluated_keywords_within_each_other_are_rejected() {
+    for (keyword, value) in [("unevaluatedProperties", json!({"a": 1})), ("unevaluatedItems", json!([1]))] {
+        let within = |inner| json!({"allOf": [inner], keyword: false});
+        refused(&nested(30, within, json!({"properties": {"a": {}}, "prefixItems": [{}]})), "too large");
+        let flat = json!({"allOf": [{"properties": {"a": {}}, "prefixItems": [{}]}], keyword: false});
+        let flat = compile(&flat.to_string()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(flat.check(&value), Ok(()));
+        assert!(flat.check(&json!({"b": 1})).is_err() || flat.check(&json!([1, 2])).is_err());
+    }
+}
+
+#[test]
+fn one_fault_is_reported() {
+    let schema = json!({"items": {"allOf": vec![json!({"type": "string"}); 3000]}});
+    let schema = compile(&schema.to_string()).unwrap_or_else(|error| panic!("{error}"));
+    let fault = schema.check(&json!([1, 2, 3])).unwrap_err();
+    assert!(fault.contains("\"/0\"") && !fault.contains(';'), "{fault}");
+}
+
+#[test]
+fn check_that_takes_too_many_steps_is_rejected() {
+    let schema = json!({"items": {"allOf": vec![json!({"type": "integer"}); 3000]}});
+    let schema = compile(&schema.to_string()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(schema.check(&json!(vec![1; 1000])), Ok(()));
+    assert!(schema.check(&json!(vec![1; 100_000])).unwrap_err().contains("steps"));
+    // A regular expression of many states against a long text.
+    let schema = compile(r#"{"pattern": "[ab]*a[ab]{1000}c"}"#).unwrap_or_else(|error| panic!("{error}"));
+    assert!(schema.check(&json!("ab".repeat(500))).is_err_and(|error| !error.contains("steps")));
+    assert!(schema.check(&json!("ab".repeat(500_000))).unwrap_err().contains("steps"));
 }
