@@ -166,7 +166,8 @@ impl Receipt {
 /// What became of acknowledgements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// Sent on their channel.
+    /// Sent on their channel, or about to be: a broker may hold some for a moment, to send them together with others. If the
+    /// channel ends before that, the broker delivers those again.
     pub sent: usize,
     /// Their channel is gone: the broker delivers them again.
     pub stale: usize,
@@ -193,8 +194,8 @@ pub struct Subscription {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Whether the consume is confirmed by the broker on a live channel (`Some(since)`).
     pub confirmed: watch::Receiver<Option<DateTime<Utc>>>,
-    /// Whether it consumes. One delivery may already stand in `deliveries`, out of the broker's reach: whatever this says, it
-    /// stays there for the reader.
+    /// Whether it consumes. A few deliveries may already stand in `deliveries`, out of the broker's reach: whatever this says,
+    /// they stay there for the reader.
     pub flow: watch::Sender<Flow>,
     /// Cancelled by [`Subscription::end`].
     pub(crate) end: CancellationToken,

@@ -7,6 +7,7 @@ use super::unclaimed::{self, Ways};
 use crate::broker::{Delivery, FENCE, Flow, Receipt, Subscription};
 use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, Fence, TaskMessage};
+use futures_util::FutureExt;
 use serde_json::json;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -110,7 +111,7 @@ fn given_up(why: &str) -> Failure {
 async fn next(end: &CancellationToken, subscription: &mut Subscription) -> Option<Delivery> {
     // Waiting for a token costs more than a delivery that is there.
     if !end.is_cancelled()
-        && let Ok(delivery) = subscription.deliveries.try_recv()
+        && let Some(Some(delivery)) = subscription.deliveries.recv().now_or_never()
     {
         return Some(delivery);
     }

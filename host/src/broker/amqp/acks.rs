@@ -10,7 +10,6 @@
 pub(super) use super::outstanding::Settle;
 use super::outstanding::{Frame, HELD, Outstanding, Plan};
 use super::topology::CALL;
-
 use crate::broker::{Acknowledged, Receipt};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, MaybeDone, join_all, maybe_done};
@@ -20,7 +19,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -32,6 +31,33 @@ pub(super) struct Incarnation {
     pub(super) channel: Channel,
     outstanding: Mutex<Outstanding>,
     drained: Notify,
+    /// Woken when something may be held, and when this is dropped.
+    holding: Arc<Notify>,
+}
+
+impl Drop for Incarnation {
+    fn drop(&mut self) {
+        self.holding.notify_one();
+    }
+}
+
+/// Send acknowledgements that are held, each when it is due, until the channel is about to be closed.
+async fn send_held(incarnation: Weak<Incarnation>, holding: Arc<Notify>) {
+    loop {
+        let due = match incarnation.upgrade() {
+            Some(incarnation) if !incarnation.lock().ended => incarnation.lock().next_due(),
+            _ => return,
+        };
+        let Some(due) = due else {
+            holding.notified().await;
+            continue;
+        };
+        tokio::time::sleep_until(due).await;
+        if let Some(incarnation) = incarnation.upgrade() {
+            let due = |outstanding: &mut Outstanding| outstanding.due(Instant::now(), HELD);
+            incarnation.send(|outstanding| Plan { frames: due(outstanding), ..Plan::default() }).await;
+        }
+    }
 }
 
 type Written<'a> = (usize, MaybeDone<BoxFuture<'a, lapin::Result<()>>>);
@@ -51,28 +77,18 @@ impl Incarnation {
         }
     }
 
-    /// Settle tags of this channel. Some acknowledgements may be held for a moment; see [`Incarnation::send_held`].
+    /// Settle tags of this channel. Some acknowledgements may be held for a moment; see [`send_held`].
     pub(super) async fn settle(&self, tags: Vec<u64>, how: Settle) -> Acknowledged {
         self.send(|outstanding| outstanding.settle(tags.clone(), how, Instant::now())).await
     }
 
-    /// Send acknowledgements that are held, each when it is due, until none is left.
-    async fn send_held(&self) {
-        loop {
-            tokio::time::sleep(HELD).await;
-            self.send(|outstanding| Plan { frames: outstanding.due(Instant::now(), HELD), ..Plan::default() }).await;
-            let mut outstanding = self.lock();
-            if outstanding.held.is_empty() {
-                outstanding.armed = false;
-                return;
-            }
-        }
-    }
-
-    /// Send everything that is held: the channel is about to be closed.
+    /// Send everything that is held, and hold nothing from now on: the channel is about to be closed.
     pub(super) async fn flush(&self) {
-        self.send(|outstanding| Plan { frames: outstanding.due(Instant::now(), Duration::ZERO), ..Plan::default() })
-            .await;
+        self.send(|outstanding| {
+            outstanding.ended = true;
+            Plan { frames: outstanding.due(Instant::now(), Duration::ZERO), ..Plan::default() }
+        })
+        .await;
     }
 
     /// Whether nothing is outstanding.
@@ -127,6 +143,8 @@ impl Incarnation {
         }
         if self.is_drained() {
             self.drained.notify_one();
+        } else {
+            self.holding.notify_one();
         }
         // What is held counts as sent, and what was held before was counted then.
         let failed = (total - sent).min(known);
@@ -154,10 +172,13 @@ impl Incarnations {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&self, channel: Channel) -> Arc<Incarnation> {
+    /// A channel that begins to consume with this prefetch.
+    pub(super) fn begin(&self, channel: Channel, prefetch: u16) -> Arc<Incarnation> {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let incarnation =
-            Arc::new(Incarnation { id, channel, outstanding: Mutex::default(), drained: Notify::default() });
+        let outstanding = Mutex::new(Outstanding::new(prefetch));
+        let (drained, holding) = (Notify::default(), Arc::<Notify>::default());
+        let incarnation = Arc::new(Incarnation { id, channel, outstanding, drained, holding: holding.clone() });
+        tokio::spawn(send_held(Arc::downgrade(&incarnation), holding));
         self.lock().insert(id, incarnation.clone());
         incarnation
     }
@@ -188,13 +209,6 @@ impl Incarnations {
         for done in join_all(found.iter_mut().map(|(i, tags)| i.settle(std::mem::take(tags), how))).await {
             total.sent += done.sent;
             total.stale += done.stale;
-        }
-        for (incarnation, _) in found {
-            let mut outstanding = incarnation.lock();
-            if !outstanding.held.is_empty() && !std::mem::replace(&mut outstanding.armed, true) {
-                drop(outstanding);
-                tokio::spawn(async move { incarnation.send_held().await });
-            }
         }
         total
     }

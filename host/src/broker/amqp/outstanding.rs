@@ -24,8 +24,10 @@ pub struct Outstanding {
     pub tags: BTreeMap<u64, Instant>,
     /// To be acknowledged, behind one that is not settled; and since when.
     pub held: BTreeMap<u64, Instant>,
-    /// A task is waiting to send what is held.
-    pub armed: bool,
+    /// How many may be held. RabbitMQ counts them as not acknowledged, so no large part of the prefetch may be held.
+    may_hold: usize,
+    /// The channel is about to be closed: nothing is held any more.
+    pub ended: bool,
     last: u64,
 }
 
@@ -49,6 +51,16 @@ pub struct Plan {
 }
 
 impl Outstanding {
+    /// Nothing yet, on a channel with this prefetch.
+    pub fn new(prefetch: u16) -> Outstanding {
+        Outstanding { may_hold: usize::from(prefetch) / 4, ..Outstanding::default() }
+    }
+
+    /// When the first of the acknowledgements that are held has been held for long enough.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.held.values().min().map(|since| *since + HELD)
+    }
+
     /// Enter a delivery. Returns the tags that were skipped: lapin drops a delivery whose consumer it no longer knows, so
     /// that one is never acknowledged. It must be given back *before* any `multiple` passes over it.
     pub fn delivered(&mut self, tag: u64, now: Instant) -> std::ops::Range<u64> {
@@ -96,8 +108,9 @@ impl Outstanding {
             frames.push(Frame { tag: *tag, settles: below.len(), how: Settle::Ack });
         }
         let is_young = lowest.is_some_and(|(_, since)| now.saturating_duration_since(since) < YOUNG);
+        let may_wait = is_young && !self.ended && self.held.len() <= self.may_hold;
         self.held.retain(|tag, since| {
-            let wait = is_young && now.saturating_duration_since(*since) < most;
+            let wait = may_wait && now.saturating_duration_since(*since) < most;
             if !wait {
                 frames.push(Frame { tag: *tag, settles: 1, how: Settle::Ack });
             }
@@ -130,7 +143,7 @@ mod tests {
 
     /// Deliveries 1 to this one, that arrived just now.
     fn delivered(upto: u64) -> (Outstanding, Instant) {
-        let (mut outstanding, now) = (Outstanding::default(), Instant::now());
+        let (mut outstanding, now) = (Outstanding::new(64), Instant::now());
         for tag in 1..=upto {
             assert!(outstanding.delivered(tag, now).is_empty());
         }
@@ -170,6 +183,27 @@ mod tests {
     fn acknowledgements_behind_a_long_run_go_out_at_once() {
         let (mut outstanding, now) = delivered(3);
         assert_eq!(ack(&mut outstanding, &[2, 3], now + YOUNG), [(2, 1), (3, 1)]);
+    }
+
+    #[test]
+    fn no_more_than_a_quarter_of_the_prefetch_is_held() {
+        let now = Instant::now();
+        let mut outstanding = Outstanding::new(8);
+        (1..=8).for_each(|tag| drop(outstanding.delivered(tag, now)));
+        assert_eq!(ack(&mut outstanding, &[2, 3], now), []);
+        assert_eq!(ack(&mut outstanding, &[5], now), [(2, 1), (3, 1), (5, 1)]);
+        let mut smallest = Outstanding::new(2);
+        (1..=2).for_each(|tag| drop(smallest.delivered(tag, now)));
+        assert_eq!(ack(&mut smallest, &[2], now), [(2, 1)]);
+    }
+
+    #[test]
+    fn nothing_is_held_on_a_channel_that_is_about_to_be_closed() {
+        let (mut outstanding, now) = delivered(3);
+        assert_eq!(ack(&mut outstanding, &[2], now), []);
+        assert_eq!(outstanding.next_due(), Some(now + HELD));
+        outstanding.ended = true;
+        assert_eq!(ack(&mut outstanding, &[3], now), [(2, 1), (3, 1)]);
     }
 
     #[test]

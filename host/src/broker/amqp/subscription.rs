@@ -169,7 +169,7 @@ impl Feed {
         self.shared.redeclare(&live, self.source.queue()).await?;
         let channel = live.channel().await?;
         call("setting the prefetch", channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
-        Ok((live, self.shared.incarnations.begin(channel)))
+        Ok((live, self.shared.incarnations.begin(channel, self.prefetch)))
     }
 
     async fn serve(
