@@ -108,7 +108,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let tools = reach.tools.clone();
     let compiled = folder.path().join("compiled");
     let plugins = connect::registry(&settings, Some(compiled), settings.worker.slots, false, reach)?;
-    let registry = Registry::start(plugins).await.map_err(failed)?;
+    let registry = tokio::select! {
+        started = Registry::start(plugins) => started.map_err(failed)?,
+        signal = requests.next() => {
+            tracing::info!(signal, "asked to end while plugins were compiled");
+            return Ok(());
+        }
+    };
     tracing::info!(took = ?born.elapsed(), "plugins loaded");
     let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
     #[cfg(feature = "failpoints")]
