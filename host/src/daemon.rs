@@ -8,6 +8,7 @@ mod again;
 mod build;
 mod connect;
 mod data_folder;
+mod exposed;
 mod files;
 mod grants;
 pub mod isolation;
@@ -18,6 +19,7 @@ pub use again::program;
 pub use build::BUILD;
 pub use connect::{check, publisher};
 pub use data_folder::{DataFolder, DataFolderError};
+pub use exposed::warnings as exposed;
 pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;
@@ -89,7 +91,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     for line in settings.startup_lines() {
         tracing::info!("{line}");
     }
-    for warning in &settings.warnings {
+    for warning in settings.warnings.iter().cloned().chain(exposed::warnings(&settings)) {
         tracing::warn!("{warning}");
     }
     files::raise(settings.worker.slots);

@@ -18,6 +18,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+pub use expand::References;
 pub use layers::{DEFAULTS, FlagValue, Sources};
 pub use limits::LimitSet;
 pub use origin::{ConfigError, Origin, Problem};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub outside: Outside,
     /// The settings file that was read.
     pub file: Option<PathBuf>,
+    /// What secrets were read from: variables of the environment, and files.
+    pub references: References,
     /// What an operator should know although it is no error.
     pub warnings: Vec<String>,
     effective: Vec<Effective>,
