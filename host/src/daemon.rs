@@ -12,6 +12,7 @@ mod exposed;
 mod files;
 mod grants;
 pub mod isolation;
+mod private;
 mod readiness;
 mod single;
 
@@ -20,6 +21,7 @@ pub use build::BUILD;
 pub use connect::{check, publisher};
 pub use data_folder::{DataFolder, DataFolderError};
 pub use exposed::warnings as exposed;
+pub use private::protect;
 pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;
