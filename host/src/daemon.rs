@@ -8,9 +8,11 @@ mod again;
 mod build;
 mod connect;
 mod data_folder;
+mod exposed;
 mod files;
 mod grants;
 pub mod isolation;
+mod private;
 mod readiness;
 mod single;
 
@@ -18,6 +20,8 @@ pub use again::program;
 pub use build::BUILD;
 pub use connect::{check, publisher};
 pub use data_folder::{DataFolder, DataFolderError};
+pub use exposed::warnings as exposed;
+pub use private::protect;
 pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;
@@ -89,7 +93,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     for line in settings.startup_lines() {
         tracing::info!("{line}");
     }
-    for warning in &settings.warnings {
+    for warning in settings.warnings.iter().cloned().chain(exposed::warnings(&settings)) {
         tracing::warn!("{warning}");
     }
     files::raise(settings.worker.slots);
@@ -108,7 +112,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let tools = reach.tools.clone();
     let compiled = folder.path().join("compiled");
     let plugins = connect::registry(&settings, Some(compiled), settings.worker.slots, false, reach)?;
-    let registry = Registry::start(plugins).await.map_err(failed)?;
+    let registry = tokio::select! {
+        started = Registry::start(plugins) => started.map_err(failed)?,
+        signal = requests.next() => {
+            tracing::info!(signal, "asked to end while plugins were compiled");
+            return Ok(());
+        }
+    };
     tracing::info!(took = ?born.elapsed(), "plugins loaded");
     let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
     #[cfg(feature = "failpoints")]

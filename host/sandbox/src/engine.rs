@@ -229,6 +229,12 @@ fn engine_config(pool: &Pool, config: &SandboxConfig) -> Config {
     engine
 }
 
+/// Opens the file in which the system shows the pages of this process, which the engine keeps. A process of an ordinary user that is
+/// no longer dumpable cannot open it, and then gives memory back after each run, which is slower. Calling it again has no effect.
+pub fn open_pagemap() {
+    let _ = PoolingAllocationConfig::is_pagemap_scan_available(); // asking opens it
+}
+
 /// What stays mapped of a slot that is not in use, in whole pages of the system.
 fn kept(slots: u32) -> usize {
     let kept = (ALL_KEEP_RESIDENT_BYTES / u64::from(slots)).clamp(LEAST_KEPT_BYTES, KEEP_RESIDENT_BYTES);

@@ -39,7 +39,7 @@ pub use budget::{MemoryBudget, NoMemory, Reservation};
 pub use cache::CacheError;
 pub use calls::Call;
 pub use compiler::{Compiler, serve as compile};
-pub use engine::{EngineError, Sandbox, SandboxConfig};
+pub use engine::{EngineError, Sandbox, SandboxConfig, open_pagemap};
 pub use failure::{Fault, FaultKind};
 pub use limits::Limits;
 pub use outcome::Outcome;

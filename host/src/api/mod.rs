@@ -18,6 +18,7 @@ mod submit;
 mod tasks;
 mod tokens;
 mod waiters;
+mod warnings;
 
 pub use benches::BENCH_LABEL;
 pub use problem::Problem;

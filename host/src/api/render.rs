@@ -1,5 +1,6 @@
 //! A task as JSON: the one shape that every answer has, input and output byte for byte. And a call of one, with its bodies.
 
+use super::warnings::Warning;
 use crate::db::{CallRow, Fields, TaskRow};
 use crate::task::settle::BodyText;
 use crate::task::{Failure, HostId, State, TaskId, Waiting};
@@ -36,6 +37,9 @@ pub(super) struct TaskJson<'a> {
     retry_of: Option<TaskId>,
     traceparent: Option<&'a str>,
     erased_at: Option<DateTime<Utc>>,
+    /// In the answer to its submission alone, and only if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// Stored JSON text, embedded as it is.
@@ -71,6 +75,7 @@ impl<'a> TaskJson<'a> {
             started_at: row.started_at,
             finished_at: row.finished_at,
             deadline: row.deadline,
+            warnings: Vec::new(),
             retry_of: row.retry_of,
             traceparent: row.traceparent.as_deref(),
             erased_at: row.erased_at,

@@ -1,7 +1,9 @@
 //! `POST /v1/tasks` and `POST /v1/tasks/batch`: a task is accepted only if it can run.
 
 use super::problem::Problem;
-use super::{ApiState, respond, task_response};
+use super::render::TaskJson;
+use super::warnings::{self, Warning};
+use super::{ApiState, respond};
 use crate::db::{Fields, HostRow, NewTask, Submitted};
 use crate::registry::Resolved;
 use crate::task::{Options, PluginRef, TaskId, TaskMessage};
@@ -11,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +60,7 @@ pub(super) async fn one(
     let mut hosts = Hosts::default();
     let key = idempotency_key(&headers)?;
     let (message, queue) = parse(&state, text(&body)?, &headers, key)?;
+    let warning = warnings::of(&state, &message.plugin);
     let task = admit(&state, &mut hosts, message, queue).await?;
     let id = task.message.id;
     let answer = submit(&state, vec![task]).await?;
@@ -71,7 +75,9 @@ pub(super) async fn one(
         .map_err(|p| p.with("id", id.to_string()))?;
     match row {
         Some(row) => {
-            let mut response = task_response(status, &row);
+            let mut task = TaskJson::new(&row, Fields::ALL);
+            task.warnings.extend(warning.filter(|_| !row.state.is_terminal()));
+            let mut response = respond(status, &task);
             // A UUID is visible ASCII.
             if let Ok(location) = format!("/v1/tasks/{id}").parse() {
                 response.headers_mut().insert(header::LOCATION, location);
@@ -97,12 +103,16 @@ pub(super) async fn batch(
     let mut hosts = Hosts::default();
     let mut tasks = Vec::with_capacity(items.len());
     let mut seen = std::collections::HashSet::new();
+    // One for each plugin, however many tasks ask for it.
+    let mut warned = BTreeMap::<String, Option<Warning>>::new();
     for (at, item) in items.into_iter().enumerate() {
         let (message, queue) = parse(&state, item.get(), &headers, None).map_err(|p| p.at(at))?;
         if !seen.insert(message.id) {
             let detail = format!("the id {} stands there twice", message.id);
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
         }
+        let plugin = &message.plugin;
+        warned.entry(plugin.to_string()).or_insert_with(|| warnings::of(&state, plugin));
         tasks.push(admit(&state, &mut hosts, message, queue).await.map_err(|p| p.at(at))?);
     }
     let ids: Vec<_> = tasks.iter().map(|task| task.message.id).collect();
@@ -115,7 +125,12 @@ pub(super) async fn batch(
         .zip(&answer)
         .map(|(id, answer)| serde_json::json!({"id": id, "created": *answer == Submitted::Created}))
         .collect();
-    Ok(respond(StatusCode::CREATED, &serde_json::json!({"tasks": tasks})))
+    let mut answer = serde_json::json!({"tasks": tasks});
+    let warnings: Vec<Warning> = warned.into_values().flatten().collect();
+    if !warnings.is_empty() {
+        answer["warnings"] = serde_json::json!(warnings);
+    }
+    Ok(respond(StatusCode::CREATED, &answer))
 }
 
 /// The whole body, within the limit and in time.

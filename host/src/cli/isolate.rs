@@ -14,7 +14,9 @@ pub struct Isolate {
 
 impl Isolate {
     pub fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
-        let settings = self.up.settings(file)?;
+        let variables =
+            isolation::variables().map_err(|e| Failed::usage(format!("failed to read from the daemon: {e}")))?;
+        let settings = self.up.settings_with(file, variables)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

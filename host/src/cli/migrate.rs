@@ -17,6 +17,9 @@ impl Migrate {
     pub async fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
         let settings = settings(file, Vec::new())?;
         let migrated = daemon::migrate(&settings).await.map_err(failed)?;
+        for warning in daemon::exposed(&settings) {
+            output::say(&format!("agentry: warning: {warning}"));
+        }
         match (self.json, migrated.from == migrated.to) {
             (true, _) => output::json(&json!({"from": migrated.from, "to": migrated.to})),
             (false, true) => output::data(&format!("schema {} is up to date", migrated.to)),

@@ -30,6 +30,7 @@ mod tool_server;
 mod up;
 
 use crate::config::{FlagValue, Settings, Sources};
+use crate::daemon;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::fmt;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 
 /// Runs agents that teams ship as WebAssembly components, from a RabbitMQ queue, and records every step in Postgres.
 #[derive(Parser)]
-#[command(name = "agentry", version = crate::daemon::BUILD, max_term_width = 110, propagate_version = true)]
+#[command(name = "agentry", version = daemon::BUILD, max_term_width = 110, propagate_version = true)]
 struct Agentry {
     /// Settings file; otherwise AGENTRY_CONFIG, or ./agentry.toml.
     #[arg(long, global = true, value_name = "FILE")]
@@ -141,10 +142,19 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // A compiler has no secrets, and a supervisor only those of the server that it starts.
+    let has_secrets = !matches!(command, Command::Compile(_) | Command::ToolServer(_));
+    let readable = has_secrets.then(daemon::protect).flatten();
+    // The daemon logs the warning, and its child does not repeat it.
+    if let Some(warning) = &readable
+        && !matches!(command, Command::Up(_) | Command::Isolate(_))
+    {
+        output::say(&format!("agentry: warning: {warning}"));
+    }
     let done = match command {
         Command::Compile(compile) => return compile.run(),
         Command::ToolServer(server) => return server.run(),
-        Command::Up(up) => up.run(config),
+        Command::Up(up) => up.run(config, readable),
         Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),
         Command::Submit(submit) => wait(submit.run()),
@@ -176,7 +186,16 @@ fn wait(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed>
 
 /// Read the settings.
 fn settings(file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Settings, Failed> {
-    Sources::of_process(file, flags).and_then(|sources| Settings::load(&sources)).map_err(Failed::usage)
+    load(&sources(file, flags)?)
+}
+
+/// Where the settings of this process come from.
+fn sources(file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Sources, Failed> {
+    Sources::of_process(file, flags).map_err(Failed::usage)
+}
+
+fn load(sources: &Sources) -> Result<Settings, Failed> {
+    Settings::load(sources).map_err(Failed::usage)
 }
 
 /// The whole command line, for tests of its help.

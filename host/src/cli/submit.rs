@@ -1,6 +1,6 @@
 //! `agentry submit`.
 
-use super::client::{Client, encode, refused};
+use super::client::{Client, encode, refused, rows};
 use super::{Failed, Server, input, output, timeline};
 use chrono::{DateTime, Utc};
 use reqwest::Method;
@@ -60,6 +60,9 @@ impl Submit {
         }
         let task = client.post("/v1/tasks", body).await?;
         let id = task["id"].as_str().unwrap_or_default().to_owned();
+        for warning in rows(&task, "warnings") {
+            output::say(&format!("agentry: warning: {}", output::field(warning, "message")));
+        }
         if !self.wait {
             return match self.server.json {
                 true => output::json(&task),

@@ -1,10 +1,11 @@
 //! `agentry up`.
 
-use super::{Failed, settings};
-use crate::config::{FlagValue, Log, LogFormat, Settings};
+use super::{Failed, load, sources};
+use crate::config::{FlagValue, Log, LogFormat, Settings, Sources};
 use crate::daemon::{self, isolation::Again};
 use crate::telemetry::Telemetry;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// The daemon. Without broker and database it works alone, on a SQLite file and a durable queue of its own.
 #[derive(clap::Args)]
@@ -51,10 +52,10 @@ impl Up {
     }
 
     /// The command that this process starts for a task in the isolation lane: the same settings, from the same places.
-    /// Addresses may hold passwords, so they go into the environment and never into an argument list.
-    fn again(&self, file: Option<&Path>) -> Again {
-        let mut again = Again::default();
-        if let Some(file) = file {
+    /// Addresses may hold passwords, so they are given as variables and never in an argument list.
+    fn again(&self, sources: &Sources, settings: &Settings) -> Again {
+        let mut again = Again { arguments: Vec::new(), variables: settings.variables_of(&sources.env) };
+        if let Some(file) = &sources.file {
             again.arguments.extend(["--config".into(), file.into()]);
         }
         again.arguments.push("isolate".into());
@@ -62,7 +63,10 @@ impl Up {
             match key {
                 "broker.url" | "database.url" => {
                     let name = format!("AGENTRY_{}", key.replace('.', "_").to_uppercase());
-                    again.environment.extend(values.into_iter().map(|value| (name.clone(), value)));
+                    for value in values {
+                        again.variables.retain(|(known, _)| *known != name);
+                        again.variables.push((name.clone(), value));
+                    }
                 }
                 "database.migrate" => {}
                 _ => again.arguments.extend(values.into_iter().map(|value| format!("{flag}={value}").into())),
@@ -71,14 +75,21 @@ impl Up {
         again
     }
 
-    /// The settings of this command line.
-    pub(super) fn settings(&self, file: Option<PathBuf>) -> Result<Settings, Failed> {
-        settings(file, self.flags())
+    /// The settings of this command line, with variables that a daemon gave.
+    pub(super) fn settings_with(
+        &self,
+        file: Option<PathBuf>,
+        variables: Vec<(OsString, OsString)>,
+    ) -> Result<Settings, Failed> {
+        load(&Sources { env: variables, ..sources(file, self.flags())? })
     }
 
-    pub fn run(self, file: Option<PathBuf>) -> Result<(), Failed> {
-        let again = self.again(file.as_deref());
-        let settings = settings(file, self.flags())?;
+    /// Runs the daemon; `readable` is the warning of a process that is open to others.
+    pub fn run(self, file: Option<PathBuf>, readable: Option<String>) -> Result<(), Failed> {
+        let sources = sources(file, self.flags())?;
+        let mut settings = load(&sources)?;
+        let again = self.again(&sources, &settings);
+        settings.warnings.extend(readable);
         let Log { level, directives, format } = &settings.log;
         let _log = Telemetry::start(level, directives.as_deref(), *format == LogFormat::Json).map_err(Failed::usage)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -89,5 +100,44 @@ impl Up {
         let ended = runtime.block_on(daemon::run(settings, again));
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
         ended.map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        up: Up,
+    }
+
+    #[test]
+    fn a_child_of_the_lane_is_given_the_variables_of_its_settings_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agentry.toml");
+        let provider = "[llm.providers.one]\nkind = \"openai\"\nkey = \"${LLM_KEY}\"\n";
+        std::fs::write(&file, provider).unwrap();
+        let line = Line::try_parse_from(["up", "--slots", "3", "--database-url", "postgres://u:flag@h/d"]).unwrap();
+        let env = [
+            ("AGENTRY_BROKER_URL", "amqp://u:p@h"),
+            ("AGENTRY_DATABASE_URL", "postgres://u:p@h/d"),
+            ("AGENTRY_TOKEN", "of a client"),
+            ("CLOUD_KEY", "of another program"),
+            ("LLM_KEY", "of a provider"),
+            ("PATH", "/bin"),
+        ];
+        let env = env.map(|(name, value)| (name.into(), value.into())).into();
+        let sources = Sources { env, ..sources(Some(file.clone()), line.up.flags()).unwrap() };
+        let again = line.up.again(&sources, &load(&sources).unwrap());
+        let given = [
+            ("AGENTRY_BROKER_URL", "amqp://u:p@h"),
+            ("LLM_KEY", "of a provider"),
+            ("AGENTRY_DATABASE_URL", "postgres://u:flag@h/d"),
+        ];
+        assert_eq!(again.variables, given.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(again.arguments, ["--config".into(), file.into_os_string(), "isolate".into(), "--slots=3".into()]);
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
         calls,
         outside,
         file: layers.file.clone(),
+        references: layers.variables.used(),
         warnings: Vec::new(),
         effective: Vec::new(),
         broker,
@@ -79,6 +80,8 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
         return Err(Problem(format!("{key}: config.default.toml, built in, names it and nothing reads it")).into());
     }
     settings.warnings = warnings(&settings, &read);
+    settings.references.files.extend(read.files);
+    settings.references.files.extend(settings.api.tokens_file.clone());
     settings.effective = effective(read.shown, &layers);
     Ok(settings)
 }

@@ -5,8 +5,14 @@ use std::ffi::OsString;
 
 const PREFIX: &str = "AGENTRY_";
 
-/// Variables that are no settings: which file, and what the command line's clients use.
-const OTHERS: [&str; 4] = ["AGENTRY_CONFIG", "AGENTRY_SERVER", "AGENTRY_TOKEN", "AGENTRY_LOG"];
+/// Set to 1, a process stays open to debuggers, and so to every process of its user.
+pub const DEBUGGABLE: &str = "AGENTRY_DEBUGGABLE";
+
+/// Variables that only the clients of the command line use.
+const OF_CLIENTS: [&str; 2] = ["AGENTRY_SERVER", "AGENTRY_TOKEN"];
+
+/// Variables that are no settings: which file, what the clients of the command line use, and what is decided before settings are read.
+const OTHERS: [&str; 5] = ["AGENTRY_CONFIG", OF_CLIENTS[0], OF_CLIENTS[1], "AGENTRY_LOG", DEBUGGABLE];
 
 /// What the environment says.
 #[derive(Debug, Default)]
@@ -50,6 +56,11 @@ pub(super) fn read(env: &[(OsString, OsString)], known: &[String], problems: &mu
         }
     }
     found
+}
+
+/// Whether a daemon reads settings from this variable.
+pub(super) fn is_of_settings(name: &str) -> bool {
+    name.starts_with(PREFIX) && !OF_CLIENTS.contains(&name)
 }
 
 /// Variables that only the build for tests of faults knows.

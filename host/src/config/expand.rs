@@ -1,18 +1,31 @@
 //! `${NAME}` and `${file:PATH}` in a secret: what stands in the settings file is where it is, and not what it is.
 
 use agentry_outbound::Secret;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The variables of the environment. Never shown.
 #[derive(Clone, Default)]
-pub(super) struct Variables(BTreeMap<String, String>);
+pub(super) struct Variables {
+    all: BTreeMap<String, String>,
+    used: RefCell<References>,
+}
+
+/// What settings refer to: names and paths, without their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// Variables of the environment.
+    pub variables: BTreeSet<String>,
+    /// Files that hold a secret.
+    pub files: BTreeSet<PathBuf>,
+}
 
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Variables({})", self.0.len())
+        write!(f, "Variables({})", self.all.len())
     }
 }
 
@@ -20,7 +33,12 @@ impl Variables {
     /// Those that are text.
     pub fn new(environment: &[(OsString, OsString)]) -> Variables {
         let text = |(name, value): &(OsString, OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
-        Variables(environment.iter().filter_map(text).collect())
+        Variables { all: environment.iter().filter_map(text).collect(), used: RefCell::default() }
+    }
+
+    /// What [`Variables::expand`] has put in so far.
+    pub fn used(&self) -> References {
+        self.used.borrow().clone()
     }
 
     /// A text with every reference put in. Relative paths start at `base`. `$$` is a dollar sign. The error repeats names alone.
@@ -54,14 +72,18 @@ impl Variables {
         if let Some(path) = name.strip_prefix("file:") {
             let path = base.join(path);
             let text = std::fs::read_to_string(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+            self.used.borrow_mut().files.insert(path);
             return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
         }
         let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(of_a_name) {
             return Err("what stands in ${…} is the name of a variable, or file:PATH".into());
         }
-        match self.0.get(name) {
-            Some(value) if !value.is_empty() => Ok(value.clone()),
+        match self.all.get(name) {
+            Some(value) if !value.is_empty() => {
+                self.used.borrow_mut().variables.insert(name.to_owned());
+                Ok(value.clone())
+            }
             Some(_) => Err(format!("the variable {name} is empty; set it for this process")),
             None => Err(format!("the variable {name} is not set; set it for this process")),
         }

@@ -18,6 +18,8 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+pub use environment::DEBUGGABLE;
+pub use expand::References;
 pub use layers::{DEFAULTS, FlagValue, Sources};
 pub use limits::LimitSet;
 pub use origin::{ConfigError, Origin, Problem};
@@ -31,6 +33,7 @@ use crate::registry::CallsPolicy;
 use crate::task::{RetryPolicy, limits::MessageLimits};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +73,8 @@ pub struct Settings {
     pub outside: Outside,
     /// The settings file that was read.
     pub file: Option<PathBuf>,
+    /// What secrets were read from: variables of the environment, and files.
+    pub references: References,
     /// What an operator should know although it is no error.
     pub warnings: Vec<String>,
     effective: Vec<Effective>,
@@ -290,6 +295,14 @@ impl Settings {
             // One alone is refused when settings are read.
             _ => Services::Embedded,
         }
+    }
+
+    /// The variables of an environment that settings are read from: `AGENTRY_*`, and those that secrets refer to. What is not text
+    /// has been rejected.
+    pub fn variables_of(&self, environment: &[(OsString, OsString)]) -> Vec<(String, String)> {
+        let text = environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        let is_read = |name: &str| environment::is_of_settings(name) || self.references.variables.contains(name);
+        text.filter(|(name, _)| is_read(name)).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// What a message is checked against.

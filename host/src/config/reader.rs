@@ -4,7 +4,7 @@ use super::layers::{Entry, Layers, Raw};
 use super::origin::{Origin, Problem};
 use super::secret::SecretUrl;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -48,11 +48,13 @@ impl Effective {
 pub(super) struct Reader {
     entries: BTreeMap<String, Entry>,
     pub shown: Vec<Effective>,
+    /// Files that a secret was read from.
+    pub files: BTreeSet<PathBuf>,
 }
 
 impl Reader {
     pub fn new(layers: &mut Layers) -> Reader {
-        Reader { entries: std::mem::take(&mut layers.entries), shown: Vec::new() }
+        Reader { entries: std::mem::take(&mut layers.entries), shown: Vec::new(), files: BTreeSet::new() }
     }
 
     /// Settings that nobody has read: a default without a meaning.
@@ -290,6 +292,7 @@ impl Reader {
                 let text = std::fs::read_to_string(&path).map_err(|e| {
                     Problem::invalid(&file_key, &file_origin, format_args!("{} cannot be read: {e}", path.display()))
                 })?;
+                self.files.insert(path);
                 (text.trim().to_owned(), file_origin)
             }
             (Some(text), None) => (text, direct.origin.clone()),

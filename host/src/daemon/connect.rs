@@ -16,6 +16,8 @@ use crate::worker;
 use agentry_outbound::egress::Egress;
 use agentry_outbound::llm::Llm;
 use agentry_outbound::tools::{Supervisor, Tools};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +37,7 @@ pub struct Connections {
 pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Result<Connections, DaemonError> {
     let (db, broker): (Arc<dyn Db>, Arc<dyn Broker>) = match settings.services() {
         Services::Embedded => {
-            let db = SqliteDb::connect(&folder.path().join(FILE), &options(settings, name)?)?;
+            let db = sqlite(&folder.path().join(FILE), &options(settings, name)?)?;
             let broker = EmbeddedBroker::open(&db, folder.path()).await.map_err(configuration)?;
             (Arc::new(db), Arc::new(broker))
         }
@@ -74,14 +76,22 @@ pub async fn publisher(settings: &Settings) -> Result<Arc<dyn Broker>, DaemonErr
 pub async fn database(settings: &Settings, folder: &Path, name: &str) -> Result<Arc<dyn Db>, DbError> {
     let options = options(settings, name)?;
     Ok(match settings.services() {
-        Services::Embedded => Arc::new(SqliteDb::connect(&folder.join(FILE), &options)?),
+        Services::Embedded => Arc::new(sqlite(&folder.join(FILE), &options)?),
         Services::External { database, .. } => Arc::new(PostgresDb::connect(database.expose(), &options)?),
     })
 }
 
 /// An embedded database in a file of its own.
 pub fn file(settings: &Settings, file: &Path) -> Result<Arc<dyn Db>, DbError> {
-    Ok(Arc::new(SqliteDb::connect(file, &options(settings, &super::build::host_name())?)?))
+    Ok(Arc::new(sqlite(file, &options(settings, &super::build::host_name())?)?))
+}
+
+/// An embedded database. Its file is made for this user alone if it is missing; SQLite gives its other files the same mode.
+fn sqlite(file: &Path, options: &DbOptions) -> Result<SqliteDb, DbError> {
+    let db = SqliteDb::connect(file, options)?;
+    // One that exists is left as it is. What else prevents this is reported by the first operation, in SQLite's words.
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    Ok(db)
 }
 
 fn options(settings: &Settings, name: &str) -> Result<DbOptions, DbError> {

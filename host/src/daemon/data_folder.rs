@@ -33,11 +33,17 @@ pub struct DataFolder {
     former: Option<HostId>,
 }
 
+/// Makes the folder if it is missing, private to this user. One that exists keeps its mode: see [`super::exposed`].
+pub fn make(path: &Path) -> Result<(), DataFolderError> {
+    let io = |source| DataFolderError::Io { path: path.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)
+}
+
 impl DataFolder {
-    /// Make the folder if it is missing, private to this user, and take its lock.
+    /// Make the folder if it is missing, and take its lock.
     pub fn open(path: &Path) -> Result<DataFolder, DataFolderError> {
         let io = |source| DataFolderError::Io { path: path.to_owned(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        make(path)?;
         let path = path.canonicalize().map_err(io)?;
         let mut lock = OpenOptions::new()
             .read(true)

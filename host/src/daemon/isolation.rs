@@ -1,7 +1,7 @@
 //! The isolation lane: a task that was inside guests on hosts that died runs in a child process of its own. If the child dies
 //! while this process lives, that task killed it, by construction; its former neighbours pass.
 //!
-//! Parent and child speak through the child's standard streams: one line of JSON in ([`Order`]), one line out ([`Answer`]).
+//! Parent and child speak through the child's standard streams: two lines of JSON in ([`variables`], [`Order`]), one line out ([`Answer`]).
 //! The parent keeps the child's input open: a line `stop` stops the guest, and its end says that the parent is dead, upon
 //! which the child ends as well. The child has neither broker nor database: its parent records what it reports.
 
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -31,13 +31,33 @@ const LONGEST: u64 = 1 << 30;
 /// How long a child may take to stop its guest and tell of it.
 const STOPS_WITHIN: Duration = Duration::from_millis(800);
 
+/// Variables that a child inherits, if they are set: what finds programs, libraries, folders and certificates, and what is for
+/// debugging. None is a secret: every process of this user can read them until the child has protected itself.
+const INHERITED: [&str; 8] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "HOME",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "RUST_BACKTRACE",
+    crate::config::DEBUGGABLE,
+];
+
 /// How this process starts one like itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Again {
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Variables in addition to this process's own.
-    pub environment: Vec<(String, String)>,
+    /// The variables that its settings are read from. They hold secrets, so it is given them on its standard input.
+    pub variables: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Again {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Again").field("arguments", &self.arguments).field("variables", &names).finish()
+    }
 }
 
 /// What a child is asked.
@@ -93,9 +113,12 @@ impl Children {
     fn start(&self) -> io::Result<Child> {
         Command::new(again::program()?)
             .args(&self.again.arguments)
-            .envs(self.again.environment.iter().map(|(name, value)| (name, value)))
+            .env_clear()
+            .envs(inherited().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A signal from the terminal is for the daemon alone: a child that it ended would count as killed by its task.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }
@@ -117,10 +140,12 @@ impl Children {
         let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Trouble::Host("a child without standard streams".into()));
         };
-        let mut line = serde_json::to_vec(&order).map_err(io::Error::from)?;
-        line.push(b'\n');
+        let mut lines = serde_json::to_vec(&self.again.variables).map_err(io::Error::from)?;
+        lines.push(b'\n');
+        serde_json::to_writer(&mut lines, &order).map_err(io::Error::from)?;
+        lines.push(b'\n');
         // A child that died before it read everything is told apart below, by how it ended.
-        let _ = input.write_all(&line).await;
+        let _ = input.write_all(&lines).await;
         let answer = answer(output);
         tokio::pin!(answer);
         let answered = tokio::select! {
@@ -178,6 +203,27 @@ async fn answer(output: impl AsyncRead + Unpin) -> Result<Option<Answer>, Troubl
     output.take(LONGEST).read_to_end(&mut text).await?;
     // Half an answer is none: it died while it wrote.
     Ok(serde_json::from_slice(&text).ok())
+}
+
+/// Every variable that a child inherits.
+fn inherited() -> impl Iterator<Item = &'static str> {
+    #[cfg(feature = "failpoints")]
+    let more = crate::failpoints::VARIABLES;
+    #[cfg(not(feature = "failpoints"))]
+    let more = [];
+    INHERITED.into_iter().chain(more)
+}
+
+/// In the child, before [`serve`]: the variables that its settings are read from.
+///
+/// # Errors
+/// Standard input that ends or is not what a daemon writes.
+pub fn variables() -> io::Result<Vec<(OsString, OsString)>> {
+    let mut line = String::new();
+    // [`serve`] reads on where this ends: the standard library has one buffer for the whole process.
+    io::stdin().lock().read_line(&mut line)?;
+    let variables: Vec<(String, String)> = serde_json::from_str(&line)?;
+    Ok(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
 }
 
 /// The child's whole life. Answers on standard output; ends the process at once when the parent is gone.

@@ -1,6 +1,6 @@
 //! What the command line does without a daemon: one plugin, one migration.
 
-use super::connect;
+use super::{connect, data_folder};
 use crate::config::{Services, Settings};
 use crate::db::{Db, DbError, Migrated};
 use crate::registry::{Registry, Runner};
@@ -74,9 +74,7 @@ impl From<DbError> for MigrateError {
 /// Bring the schema that the settings name up to date.
 pub async fn migrate(settings: &Settings) -> Result<Migrated, MigrateError> {
     if let Services::Embedded = settings.services() {
-        std::fs::create_dir_all(&settings.data.dir).map_err(|e| {
-            MigrateError::Configuration(format!("data folder {}: {e}; check data.dir", settings.data.dir.display()))
-        })?;
+        data_folder::make(&settings.data.dir).map_err(|e| MigrateError::Configuration(e.to_string()))?;
     }
     let db = connect::database(settings, &settings.data.dir, &super::build::host_name()).await?;
     let migrated = db.migrate().await?;

@@ -108,9 +108,9 @@ pub trait Db: Send + Sync + 'static {
     /// lease has ended, or, if whoever asks is `steady` (see [`Claimant`]), has lapsed, or the attempt is past its hard
     /// deadline. Answers how many.
     async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Rows parked for `no_plugin` longer than `grace`, whose plugin no host has served (in a version that will do) or had broken
-    /// for as long, become
-    /// `failed(unknown_plugin)`, with the known names in the detail. Answers how many.
+    /// Rows parked for `no_plugin` or `plugin_broken` longer than `grace`, whose plugin no host has served for as long (in a version
+    /// that will do), become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
+    /// `failed(unknown_plugin)`, with the known names. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
     /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
     /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.

@@ -31,7 +31,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
-pub use agentry_sandbox::{Compiler, MemoryBudget, Reservation, Turn, Turns, compile};
+pub use agentry_sandbox::{Compiler, MemoryBudget, Reservation, Turn, Turns, compile, open_pagemap};
 pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
 pub use installed::Installed;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};

@@ -21,6 +21,7 @@ pub enum FailureKind {
     InvalidInput,
     Rejected,
     UnknownPlugin,
+    PluginBroken,
     Expired,
     HostLost,
     Internal,
@@ -28,7 +29,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [FailureKind; 16] = {
+    pub const ALL: [FailureKind; 17] = {
         use FailureKind::*;
         [
             PluginError,
@@ -44,6 +45,7 @@ impl FailureKind {
             InvalidInput,
             Rejected,
             UnknownPlugin,
+            PluginBroken,
             Expired,
             HostLost,
             Internal,
@@ -67,6 +69,7 @@ impl FailureKind {
             InvalidInput => "invalid_input",
             Rejected => "rejected",
             UnknownPlugin => "unknown_plugin",
+            PluginBroken => "plugin_broken",
             Expired => "expired",
             HostLost => "host_lost",
             Internal => "internal",

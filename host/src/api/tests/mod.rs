@@ -89,6 +89,24 @@ async fn a_plugin_that_only_another_live_host_serves_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_task_whose_plugin_is_broken_here_is_accepted_with_a_warning() {
+    let site = Site::new().await;
+    let body = json!({"plugin": "broken@1", "input": 1});
+    let (status, task) = site.post("/v1/tasks", &body).await;
+    assert_eq!((status, &task["warnings"][0]["code"]), (201, &json!("plugin_broken")), "{task}");
+    let message = task["warnings"][0]["message"].as_str().unwrap();
+    assert!(message.contains("no component") && message.contains("plugins.unknown_grace_seconds"), "{message}");
+    let (_, read) = site.get(&format!("/v1/tasks/{}", task["id"].as_str().unwrap())).await;
+    assert!(read.get("warnings").is_none(), "only the answer to the submission has it: {read}");
+    let good = json!({"plugin": "word-count", "input": 1});
+    assert!(site.post("/v1/tasks", &good).await.1.get("warnings").is_none());
+    let (status, answer) = site.post("/v1/tasks/batch", &json!({"tasks": [body, good, body]})).await;
+    assert_eq!((status, answer["warnings"].as_array().map(Vec::len)), (201, Some(1)), "{answer}");
+    assert_eq!(answer["warnings"][0]["plugin"], task["plugin"], "{answer}");
+    assert!(site.post("/v1/tasks/batch", &json!({"tasks": [good]})).await.1.get("warnings").is_none());
+}
+
+#[tokio::test]
 async fn a_batch_is_taken_whole() {
     let site = Site::new().await;
     let task = |n: u8| json!({"plugin": "word-count", "input": n});

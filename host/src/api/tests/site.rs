@@ -202,6 +202,8 @@ impl Catalog for OnePlugin {
         let fits = *plugin.name == *"word-count" && plugin.requirement.matches(&semver::Version::new(0, 1, 0));
         if fits {
             Resolved::Ready(Arc::new(WordCount("word-count".into())))
+        } else if *plugin.name == *"broken" {
+            Resolved::Broken { cause: "no component".into() }
         } else {
             Resolved::Unknown { known: vec!["word-count".into()] }
         }

@@ -41,8 +41,9 @@ impl Embedded {
         let program = daemon::program().map_err(|e| failed("find this program", &e))?;
         let mut command = Command::new(program);
         command.args(["up", "--listen", "127.0.0.1:0", "--data-dir", "data", "--plugins"]).arg(plugins);
-        // Neither the environment nor a file in the current folder says anything about this daemon.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGENTRY_")) {
+        // Neither the environment nor a file in the current folder says anything about this daemon, unless it is to be profiled.
+        let settings = |name: &str| name.starts_with("AGENTRY_") && name != crate::config::DEBUGGABLE;
+        for (name, _) in std::env::vars_os().filter(|(name, _)| settings(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -53,13 +53,22 @@ pub async fn what_nobody_serves_ends_after_its_grace(s: &Subject) {
     let park = |plugin: &str, code| arrival_of(message(id(), plugin, "1", Options::default()), elsewhere(code));
     let unknown = park("nowhere", WaitCode::NoPlugin);
     let served = park("word-count", WaitCode::NoPlugin);
-    let broken = park("broken", WaitCode::NoPlugin);
+    let broken = [park("broken", WaitCode::NoPlugin), park("broken@1", WaitCode::PluginBroken)];
+    // Another host serves what is broken where it was parked.
+    let mended = park("word-count", WaitCode::PluginBroken);
     let waiting = park("busy", WaitCode::NoSlot);
     let newer = park("word-count@^9", WaitCode::NoPlugin);
-    let all = [unknown.clone(), served.clone(), broken.clone(), waiting.clone(), newer.clone()];
+    let mut all = vec![unknown.clone(), served.clone(), mended.clone(), waiting.clone(), newer.clone()];
+    all.extend(broken.clone());
     s.db.claim(steady(host), &all).await.unwrap();
     assert_eq!(s.db.fail_unknown(LONG, 10).await.unwrap(), 0);
-    assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 2);
+    assert_eq!(s.db.fail_unknown(Duration::ZERO, 10).await.unwrap(), 4);
+    for arrival in &broken {
+        let row = s.row(arrival.message.id).await;
+        let failure = row.failure.unwrap();
+        assert_eq!((row.state, failure.kind), (State::Failed, FailureKind::PluginBroken));
+        assert!(failure.message.contains("no component"), "{}", failure.message);
+    }
     let failure = s.row(newer.message.id).await.failure.unwrap();
     assert_eq!(failure.detail["known"], serde_json::json!(["word-count@0.1.0"]), "{}", failure.message);
     let row = s.row(unknown.message.id).await;

@@ -78,7 +78,7 @@ impl Tables {
         let known = Known::since(&self.hosts_at(now), since);
         let hopeless = |task: &super::Task| {
             task.state == State::Pending
-                && task.waiting_code == Some(WaitCode::NoPlugin)
+                && matches!(task.waiting_code, Some(WaitCode::NoPlugin | WaitCode::PluginBroken))
                 && task.waiting_since.is_some_and(|at| at <= since)
                 && known.lacks(&task.plugin)
         };

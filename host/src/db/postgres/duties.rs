@@ -27,9 +27,9 @@ statements! {
     CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
         LIMIT $1 FOR UPDATE SKIP LOCKED");
     /// What is waited for in vain, perhaps: which versions will do is not for SQL to say.
-    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code = 'no_plugin'
+    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code IN ('no_plugin', 'plugin_broken')
         AND waiting_since <= clock_timestamp() - $1::interval";
-    UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin'
+    UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken')
         AND t.waiting_since <= clock_timestamp() - $1::interval AND t.plugin = ANY($2)
         LIMIT $3 FOR UPDATE SKIP LOCKED");
     /// Put up rows of lost owners for a take-over: their message may be gone, acknowledged by a host that saw them owned.

@@ -21,9 +21,9 @@ statements! {
     CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
         LIMIT ?2");
     /// What is waited for in vain, perhaps: which versions will do is not for SQL to say.
-    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code = 'no_plugin'
+    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code IN ('no_plugin', 'plugin_broken')
         AND waiting_since <= ?1";
-    UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code = 'no_plugin' AND t.waiting_since <= ?3
+    UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken') AND t.waiting_since <= ?3
         AND t.plugin IN (SELECT value FROM json_each(?4)) LIMIT ?2");
     /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
     LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner

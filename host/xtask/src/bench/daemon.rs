@@ -14,6 +14,8 @@ use crate::signals;
 
 /// How long a start may take; the first one compiles the plugins.
 const START: Duration = Duration::from_secs(180);
+/// The settings file in a daemon's folder.
+const SETTINGS: &str = "agentry.toml";
 /// Clock ticks per second in `/proc/PID/stat`, fixed in Linux's interface to user space.
 const TICKS: f64 = 100.0;
 
@@ -66,7 +68,7 @@ impl Setup {
     /// Starts it and waits until it is ready.
     pub fn start(&self) -> anyhow::Result<Daemon> {
         std::fs::create_dir_all(&self.folder).with_context(|| format!("failed to make {}", self.folder.display()))?;
-        let settings = self.folder.join("agentry.toml");
+        let settings = self.folder.join(SETTINGS);
         std::fs::write(&settings, &self.more).context("failed to write the settings")?;
         // As many files as the system allows: thousands of connections are open at once.
         let script = "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\"";
@@ -140,10 +142,12 @@ impl Daemon {
         }
     }
 
-    /// Whether a process works in this daemon's folder: others may share the database.
+    /// Whether a process was started with this daemon's settings file: others may share the database. Its arguments may be read by
+    /// every user, its folder may not.
     fn is_own(&self, pid: u32) -> bool {
-        let folder = std::fs::read_link(format!("/proc/{pid}/cwd"));
-        folder.is_ok_and(|folder| self.folder.canonicalize().is_ok_and(|own| own == folder))
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let own = self.folder.join(SETTINGS);
+        arguments.split(|byte| *byte == 0).any(|argument| argument == own.as_os_str().as_encoded_bytes())
     }
 
     /// Processor time so far, in seconds.

@@ -1,7 +1,7 @@
 //! A task whose hosts keep dying runs in a process of its own: the guilty one ends, the innocent pass.
 
 use e2e::invariants::{self, Expected};
-use e2e::{Daemon, Mode, Site, eventually, probe, task};
+use e2e::{Daemon, Mode, Setup, Site, eventually, probe, task};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
@@ -9,6 +9,7 @@ e2e::in_both_modes! {
     an_honest_task_whose_hosts_keep_dying_is_isolated_and_completes
     a_task_that_kills_the_process_that_it_runs_alone_in_ends_as_host_lost
     a_cancelled_task_in_the_lane_stops_within_a_second
+    the_process_of_the_lane_has_no_secret_in_its_environment
 }
 
 async fn an_honest_task_whose_hosts_keep_dying_is_isolated_and_completes(mode: Mode) {
@@ -64,9 +65,36 @@ async fn a_cancelled_task_in_the_lane_stops_within_a_second(mode: Mode) {
     invariants::hold(&site, daemon, &[id], Expected { take_overs: 2, ..Expected::default() }).await;
 }
 
+async fn the_process_of_the_lane_has_no_secret_in_its_environment(mode: Mode) {
+    let site = Site::new(mode).await;
+    // A setting that the child needs, one that a client needs, and one of another program.
+    let names = ["AGENTRY_LIMITS_DEFAULT_TIMEOUT_SECONDS", "AGENTRY_TOKEN", "CLOUD_KEY"];
+    let setup = site.setup().variable(names[0], "271").variable(names[1], "canary-1").variable(names[2], "canary-2");
+    let (daemon, id) = suspected_by(&site, setup, 3_000).await;
+    let lane = child(&daemon, None).await;
+    match std::fs::read(format!("/proc/{}/environ", lane.as_raw_nonzero())) {
+        Ok(environment) => {
+            let environment = String::from_utf8_lossy(&environment);
+            assert!(environment.contains("PATH="), "it was read: {environment:?}");
+            for name in names {
+                assert!(!environment.contains(name), "{name}: {environment:?}");
+            }
+        }
+        // It is closed to an ordinary user.
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+    }
+    let ended = daemon.http().ended(id).await;
+    assert_eq!(ended["state"], "completed", "it has the settings all the same: {ended}");
+    invariants::hold(&site, daemon, &[id], Expected { take_overs: 2, ..Expected::default() }).await;
+}
+
 /// A daemon with a task that has lost two hosts.
 async fn suspected(site: &Site, milliseconds: u64) -> (Daemon, Uuid) {
-    let mut daemon = site.setup().set("lease.ttl_seconds", 5).start().await;
+    suspected_by(site, site.setup(), milliseconds).await
+}
+
+async fn suspected_by(site: &Site, setup: Setup, milliseconds: u64) -> (Daemon, Uuid) {
+    let mut daemon = setup.set("lease.ttl_seconds", 5).start().await;
     let task = probe::sleep(milliseconds);
     site.submit(&daemon, std::slice::from_ref(&task)).await;
     for death in 1..=2 {
