@@ -119,7 +119,7 @@ pub(super) async fn events(
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(state, id, after, follow::Kind::Events);
+        return follow::start(state, id, after, follow::Kind::Events).await;
     }
     let rows = state.db(move |db| async move { db.events(id, after, LINES).await }).await?;
     let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
@@ -136,7 +136,7 @@ pub(super) async fn logs(
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(state, id, after, follow::Kind::Logs);
+        return follow::start(state, id, after, follow::Kind::Logs).await;
     }
     let rows = state.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
     let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);

@@ -3,6 +3,7 @@
 mod browsers;
 mod operators;
 mod site;
+mod streams;
 
 use super::*;
 use crate::db::HostRecord;
