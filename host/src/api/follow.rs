@@ -105,16 +105,16 @@ impl Follower {
         let ended = row.is_none_or(|row| row.state.is_terminal());
         let (items, last): (Items, bool) = match self.kind {
             Kind::Events => {
-                let rows = self.state.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
-                self.after = rows.last().map_or(after, |row| row.seq);
-                self.more = rows.len() == ROWS as usize;
-                (rows.iter().map(|row| Ok(event(row))).collect(), rows.iter().any(is_last))
+                let page = self.state.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
+                self.after = page.rows.last().map_or(after, |row| row.seq);
+                self.more = page.more;
+                (page.rows.iter().map(|row| Ok(event(row))).collect(), page.rows.iter().any(is_last))
             }
             Kind::Logs => {
-                let rows = self.state.db(move |db| async move { db.logs(id, after, ROWS).await }).await?;
-                self.after = rows.last().map_or(after, |row| row.seq);
-                self.more = rows.len() == ROWS as usize;
-                (rows.iter().map(|row| Ok(line(row))).collect(), false)
+                let page = self.state.db(move |db| async move { db.logs(id, after, ROWS).await }).await?;
+                self.after = page.rows.last().map_or(after, |row| row.seq);
+                self.more = page.more;
+                (page.rows.iter().map(|row| Ok(line(row))).collect(), false)
             }
         };
         self.done = last || ended && !self.more;

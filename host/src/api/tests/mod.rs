@@ -2,6 +2,7 @@
 
 mod browsers;
 mod operators;
+mod pages;
 mod site;
 mod streams;
 
