@@ -1,5 +1,6 @@
 //! The API over a real socket and a real database. Tasks are claimed and settled by hand where a worker would.
 
+mod batches;
 mod browsers;
 mod operators;
 mod pages;
