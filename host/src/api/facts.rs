@@ -105,11 +105,9 @@ pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> 
         since: params.read("since", span::SINCE, |text| span::since(text, Utc::now()))?,
         waiting: params.read("waiting", "true or false", |text| text.parse().ok())?.unwrap_or(false),
         before: params.number("cursor", 1..=i64::MAX)?,
-        limit: limit + 1,
+        limit,
     };
-    let mut rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
-    let limit = limit as usize;
-    let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id.to_string());
-    rows.truncate(limit);
-    Ok(respond(StatusCode::OK, &json!({"dead": rows, "next_cursor": next_cursor})))
+    let page = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    let next_cursor = page.next(|row| row.id.to_string());
+    Ok(respond(StatusCode::OK, &json!({"dead": page.rows, "next_cursor": next_cursor})))
 }

@@ -1,4 +1,5 @@
-//! A task's history and logs as they come: server-sent events, each with its `seq` as id, until the task has ended.
+//! A task's history and logs as they come: server-sent events, each with its `seq` as id, until the task has ended or its row
+//! is deleted.
 
 use super::ApiState;
 use super::problem::Problem;
@@ -39,25 +40,33 @@ struct Follower {
     id: TaskId,
     after: i64,
     kind: Kind,
+    /// Nothing follows what was read.
     done: bool,
-    first: bool,
+    /// The last read ended at its limit.
+    more: bool,
     settled: tokio::sync::watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Follow a task from after `after` on.
-pub(super) fn start(state: Arc<ApiState>, id: TaskId, after: i64, kind: Kind) -> Result<Response, Problem> {
+/// Follow a task from after `after` on. Where nothing can follow any more the answer is 204: a browser's `EventSource`, which
+/// comes back after every end of a stream, stops then.
+pub(super) async fn start(state: Arc<ApiState>, id: TaskId, after: i64, kind: Kind) -> Result<Response, Problem> {
     let permit = state.streams.clone().try_acquire_owned().map_err(|_| {
         let detail = format!("{STREAMS} streams are open already; ask without text/event-stream, or later");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
     })?;
     let settled = state.parts.settled.clone();
-    let follower = Follower { state, id, after, kind, done: false, first: true, settled, _permit: permit };
-    let items = stream::unfold(follower, |mut follower| async move {
+    let mut follower = Follower { state, id, after, kind, done: false, more: false, settled, _permit: permit };
+    let first = follower.read().await?;
+    if first.is_empty() && follower.done {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let rest = stream::unfold(follower, |mut follower| async move {
         let items = follower.next().await?;
         Some((stream::iter(items), follower))
     });
-    Ok(Sse::new(items.flatten()).keep_alive(KeepAlive::default()).into_response())
+    let items = stream::iter(first).chain(rest.flatten());
+    Ok(Sse::new(items).keep_alive(KeepAlive::default()).into_response())
 }
 
 impl Follower {
@@ -67,18 +76,14 @@ impl Follower {
             if self.done || self.state.closing.is_cancelled() {
                 return None;
             }
-            if !std::mem::take(&mut self.first) {
+            if !self.more {
                 self.pause().await;
             }
-            self.settled.mark_unchanged();
             // A database that is away for a while is waited for: the reader sees a pause, and no gap.
             match self.read().await {
                 Ok(items) if items.is_empty() => {}
-                Ok(items) => {
-                    self.first = true; // there may be more at once
-                    return Some(items);
-                }
-                Err(_) => {}
+                Ok(items) => return Some(items),
+                Err(_) => self.more = false,
             }
         }
     }
@@ -93,23 +98,27 @@ impl Follower {
 
     async fn read(&mut self) -> Result<Items, Problem> {
         let (id, after) = (self.id, self.after);
-        match self.kind {
+        self.settled.mark_unchanged();
+        // The task first: what is committed with its end is there when it is read afterwards, so that it is all. A reader may be
+        // past the last row, and a row may be deleted: neither is seen in what follows.
+        let row = self.state.db(move |db| async move { db.task(id, Fields::default()).await }).await?;
+        let ended = row.is_none_or(|row| row.state.is_terminal());
+        let (items, last): (Items, bool) = match self.kind {
             Kind::Events => {
-                let rows = self.state.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
-                self.after = rows.last().map_or(self.after, |row| row.seq);
-                self.done = rows.iter().any(is_last);
-                Ok(rows.iter().map(|row| Ok(event(row))).collect())
+                let page = self.state.db(move |db| async move { db.events(id, after, ROWS).await }).await?;
+                self.after = page.rows.last().map_or(after, |row| row.seq);
+                self.more = page.more;
+                (page.rows.iter().map(|row| Ok(event(row))).collect(), page.rows.iter().any(is_last))
             }
             Kind::Logs => {
-                // The state first: lines are committed with the end, so what is read after it is all.
-                let ended = self.state.db(move |db| async move { db.task(id, Fields::default()).await }).await?;
-                let ended = ended.is_none_or(|row| row.state.is_terminal());
-                let rows = self.state.db(move |db| async move { db.logs(id, after, ROWS).await }).await?;
-                self.after = rows.last().map_or(self.after, |row| row.seq);
-                self.done = ended && rows.len() < ROWS as usize;
-                Ok(rows.iter().map(|row| Ok(line(row))).collect())
+                let page = self.state.db(move |db| async move { db.logs(id, after, ROWS).await }).await?;
+                self.after = page.rows.last().map_or(after, |row| row.seq);
+                self.more = page.more;
+                (page.rows.iter().map(|row| Ok(line(row))).collect(), false)
             }
-        }
+        };
+        self.done = last || ended && !self.more;
+        Ok(items)
     }
 }
 

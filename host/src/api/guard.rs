@@ -2,9 +2,9 @@
 
 use super::problem::Problem;
 use super::tokens::Scope;
-use super::{ApiState, Tokens};
+use super::{ApiState, Tokens, origin};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
@@ -26,21 +26,28 @@ pub(super) enum Caller {
 
 /// Let a request through, or say why not.
 pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
-    let tokens = state.parts.tokens.as_ref();
-    if tokens.is_none()
-        && let Err(problem) = addressed_to_us(request.headers())
-    {
-        return problem.into_response();
-    }
-    let caller = caller(tokens, request.headers());
-    let open = OPEN.contains(&request.uri().path());
-    match permitted(caller, request.method(), open) {
-        Ok(()) => {
+    let mut response = match admit(&state, &request) {
+        Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
+    };
+    // Answers hold what producers and guests wrote: a browser must not take one for a page or a script.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn admit(state: &ApiState, request: &Request) -> Result<Caller, Problem> {
+    let tokens = state.parts.tokens.as_ref();
+    if tokens.is_none() {
+        addressed_to_us(request.headers())?;
     }
+    // With tokens too: a proxy may add one to whatever comes.
+    origin::check(request.method(), request.headers())?;
+    let caller = caller(tokens, request.headers());
+    permitted(caller, request.method(), OPEN.contains(&request.uri().path()))?;
+    Ok(caller)
 }
 
 fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> Caller {

@@ -8,6 +8,7 @@ mod erase;
 mod facts;
 mod follow;
 mod guard;
+mod origin;
 mod params;
 mod problem;
 pub mod readiness;

@@ -121,19 +121,16 @@ async fn which(state: &ApiState, request: &Request) -> Result<(Vec<i64>, Option<
         since,
         waiting: true,
         before: request.before,
-        limit: limit + 1,
+        limit,
     };
-    let rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
-    let mut ids: Vec<i64> = rows.into_iter().map(|row| row.id).collect();
-    let more = ids.len() > limit as usize;
-    ids.truncate(limit as usize);
-    Ok((ids.clone(), ids.last().copied().filter(|_| more)))
+    let page = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    Ok((page.rows.iter().map(|row| row.id).collect(), page.next(|row| row.id)))
 }
 
 /// What would become of a letter.
 async fn would(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {
     let filter = DeadFilter { before: Some(id.saturating_add(1)), limit: 1, ..DeadFilter::default() };
-    let rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
+    let rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?.rows;
     let told = |task_id, outcome, detail| Told { id, task_id, outcome, detail };
     Ok(match rows.into_iter().find(|row| row.id == id) {
         None => told(None, "unknown", None),

@@ -67,7 +67,7 @@ pub(super) async fn one(
     let status = match answer.first() {
         Some(Submitted::Created) => StatusCode::CREATED,
         Some(Submitted::Exists) => StatusCode::OK,
-        Some(Submitted::Conflict) | None => return Err(conflict(&id.to_string())),
+        Some(Submitted::Conflict) | None => return Err(conflict(&id.to_string(), key.is_some())),
     };
     let row = state
         .db(move |db| async move { db.task(id, Fields::ALL).await })
@@ -100,13 +100,15 @@ pub(super) async fn batch(
         let detail = format!("tasks has {} entries; allowed are 1 to {BATCH}", items.len());
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail));
     }
+    let key = idempotency_key(&headers)?;
     let mut hosts = Hosts::default();
     let mut tasks = Vec::with_capacity(items.len());
     let mut seen = std::collections::HashSet::new();
     // One for each plugin, however many tasks ask for it.
     let mut warned = BTreeMap::<String, Option<Warning>>::new();
     for (at, item) in items.into_iter().enumerate() {
-        let (message, queue) = parse(&state, item.get(), &headers, None).map_err(|p| p.at(at))?;
+        let key = key.map(|key| key_of_batch(&key, at));
+        let (message, queue) = parse(&state, item.get(), &headers, key).map_err(|p| p.at(at))?;
         if !seen.insert(message.id) {
             let detail = format!("the id {} stands there twice", message.id);
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
@@ -118,8 +120,9 @@ pub(super) async fn batch(
     let ids: Vec<_> = tasks.iter().map(|task| task.message.id).collect();
     let answer = submit(&state, tasks).await?;
     if let Some(at) = answer.iter().position(|a| *a == Submitted::Conflict) {
-        return Err(conflict(&ids[at].to_string()).at(at));
+        return Err(conflict(&ids[at].to_string(), key.is_some()).at(at));
     }
+    let status = if answer.contains(&Submitted::Created) { StatusCode::CREATED } else { StatusCode::OK };
     let tasks: Vec<_> = ids
         .iter()
         .zip(&answer)
@@ -130,7 +133,7 @@ pub(super) async fn batch(
     if !warnings.is_empty() {
         answer["warnings"] = serde_json::json!(warnings);
     }
-    Ok(respond(StatusCode::CREATED, &answer))
+    Ok(respond(status, &answer))
 }
 
 /// The whole body, within the limit and in time.
@@ -252,6 +255,12 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<TaskId>, Pro
     }
 }
 
+/// The id of a task of a batch that has an `Idempotency-Key`: by its place, so that the same batch is the same tasks. The key
+/// is the namespace: no other request's key makes the same id.
+fn key_of_batch(key: &TaskId, at: usize) -> TaskId {
+    TaskId::new_v5(key, at.to_string().as_bytes())
+}
+
 /// W3C Trace Context, version 00: anything else is ignored, as that recommendation says.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
@@ -360,8 +369,12 @@ async fn submit(state: &ApiState, tasks: Vec<NewTask>) -> Result<Vec<Submitted>,
     Ok(answer)
 }
 
-fn conflict(id: &str) -> Problem {
-    let detail = format!("the id {id} belongs to a task with another plugin, input or options; submit under a new id");
+fn conflict(id: &str, keyed: bool) -> Problem {
+    let (owner, remedy) = match keyed {
+        true => ("this Idempotency-Key was used for the task", "another Idempotency-Key"),
+        false => ("the id belongs to the task", "a new id"),
+    };
+    let detail = format!("{owner} {id}, which has another plugin, input or options; submit under {remedy}");
     Problem::new(StatusCode::CONFLICT, "conflict", detail).with("id", id)
 }
 

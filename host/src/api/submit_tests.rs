@@ -54,4 +54,8 @@ fn the_same_idempotency_key_is_the_same_task() {
     assert_ne!(of("k1"), of("k2"));
     assert!(of("").is_err() && of(&"k".repeat(256)).is_err());
     assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
+    let (k1, k2) = (of("k1").unwrap().unwrap(), of("k2").unwrap().unwrap());
+    assert_eq!(key_of_batch(&k1, 1), key_of_batch(&k1, 1));
+    let ids = [key_of_batch(&k1, 1), key_of_batch(&k1, 11), key_of_batch(&k2, 1), of("k11").unwrap().unwrap()];
+    assert_eq!(std::collections::HashSet::from(ids).len(), ids.len(), "{ids:?}");
 }

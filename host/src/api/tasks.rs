@@ -65,13 +65,9 @@ pub(super) async fn wait(
 /// `GET /v1/tasks`
 pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let (filter, fields) = filter(params)?;
-    let limit = filter.limit as usize;
-    // One more than asked tells whether there is a next page, without counting anything.
-    let more = TaskFilter { limit: filter.limit + 1, ..filter };
-    let mut rows = state.db(move |db| async move { db.tasks(&more, fields).await }).await?;
-    let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id);
-    rows.truncate(limit);
-    let tasks: Vec<TaskJson<'_>> = rows.iter().map(|row| TaskJson::new(row, fields)).collect();
+    let page = state.db(move |db| async move { db.tasks(&filter, fields).await }).await?;
+    let next_cursor = page.next(|row| row.id);
+    let tasks: Vec<TaskJson<'_>> = page.rows.iter().map(|row| TaskJson::new(row, fields)).collect();
     #[derive(serde::Serialize)]
     struct Page<'a> {
         tasks: Vec<TaskJson<'a>>,
@@ -119,11 +115,10 @@ pub(super) async fn events(
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(state, id, after, follow::Kind::Events);
+        return follow::start(state, id, after, follow::Kind::Events).await;
     }
-    let rows = state.db(move |db| async move { db.events(id, after, LINES).await }).await?;
-    let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
-    Ok(respond(StatusCode::OK, &json!({"events": rows, "next_after": next_after})))
+    let page = state.db(move |db| async move { db.events(id, after, LINES).await }).await?;
+    Ok(respond(StatusCode::OK, &json!({"events": page.rows, "next_after": page.next(|row| row.seq)})))
 }
 
 /// `GET /v1/tasks/{id}/logs`
@@ -136,11 +131,10 @@ pub(super) async fn logs(
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(state, id, after, follow::Kind::Logs);
+        return follow::start(state, id, after, follow::Kind::Logs).await;
     }
-    let rows = state.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
-    let next_after = rows.last().filter(|_| rows.len() == LINES as usize).map(|row| row.seq);
-    Ok(respond(StatusCode::OK, &json!({"logs": rows, "next_after": next_after})))
+    let page = state.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
+    Ok(respond(StatusCode::OK, &json!({"logs": page.rows, "next_after": page.next(|row| row.seq)})))
 }
 
 /// Where to begin: `?after=`, or what a reader of events sends when it comes back.
@@ -177,14 +171,14 @@ pub(super) async fn calls(
     let most = if bodies { WITH_BODIES } else { LINES };
     let limit = params.number("limit", 1..=LINES)?.unwrap_or(most).min(most);
     find(&state, id, Fields::default()).await?;
-    let rows = state.db(move |db| async move { db.calls(id, after, limit, bodies).await }).await?;
-    let next_after = rows.last().filter(|_| rows.len() == limit as usize).map(|row| CallCursor::from(row).to_string());
+    let page = state.db(move |db| async move { db.calls(id, after, limit, bodies).await }).await?;
+    let next_after = page.next(|row| CallCursor::from(row).to_string());
     #[derive(serde::Serialize)]
     struct Page<'a> {
         calls: Vec<CallJson<'a>>,
         next_after: Option<String>,
     }
-    let calls = rows.iter().map(|row| CallJson::new(row, bodies)).collect();
+    let calls = page.rows.iter().map(|row| CallJson::new(row, bodies)).collect();
     Ok(respond(StatusCode::OK, &Page { calls, next_after }))
 }
 

@@ -164,21 +164,22 @@ pub trait Db: Send + Sync + 'static {
     fn stores(&self) -> &dyn Stores;
 
     // ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    // What a page leaves out is not read: its large columns stay where they are.
 
     /// One task. Input and output are read only if asked.
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError>;
     /// Tasks, newest first by id, below the cursor.
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, DbError>;
+    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError>;
     /// Which of these are terminal by now.
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError>;
     /// A task's history after `seq`, oldest first.
-    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError>;
+    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<EventRow>, DbError>;
     /// A task's logs after `seq` (of the task, over all attempts), oldest first.
-    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError>;
+    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError>;
     /// The calls of a task's ended attempts after a cursor, in the order in which they began. Bodies are read only if asked.
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError>;
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError>;
     /// A task's ended attempts, oldest first.
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
     /// Dead letters, newest first, below the cursor.
-    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadRow>, DbError>;
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError>;
 }

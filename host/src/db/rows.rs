@@ -4,12 +4,20 @@ use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Locked};
 use super::{
-    AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LogRow, MemoryRow, OutboxRow,
+    AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LogRow, MemoryRow, OutboxRow, Page,
     ParkedTask, Redrive, TableSize, TaskRow,
 };
 use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// A page of a list; its column `found` is the number of rows that were found, which is one more than asked for if there are
+/// as many.
+pub(super) fn page<R: Cells, T>(rows: &[R], read: impl Fn(&R) -> Result<T, Fault>) -> Result<Page<T>, Fault> {
+    let found = rows.first().map(|row| need(row.int("found")?, "found")).transpose()?.unwrap_or_default();
+    let rows = rows.iter().map(read).collect::<Result<Vec<T>, Fault>>()?;
+    Ok(Page { more: found > rows.len() as i64, rows })
+}
 
 /// Columns: those of `LOCKED`. Whether the owner is alive is read afterwards.
 pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {

@@ -1,7 +1,11 @@
 //! The API over a real socket and a real database. Tasks are claimed and settled by hand where a worker would.
 
+mod batches;
+mod browsers;
 mod operators;
+mod pages;
 mod site;
+mod streams;
 
 use super::*;
 use crate::db::HostRecord;

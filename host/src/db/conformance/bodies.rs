@@ -13,7 +13,7 @@ fn body(bytes: &[u8], size: u64) -> Option<Body> {
 }
 
 async fn read(s: &Subject, id: TaskId, bodies: bool) -> Vec<CallRow> {
-    s.db.calls(id, CallCursor::default(), 2_000, bodies).await.unwrap()
+    s.db.calls(id, CallCursor::default(), 2_000, bodies).await.unwrap().rows
 }
 
 async fn kept(s: &Subject) -> i64 {
@@ -50,7 +50,7 @@ pub async fn bodies_are_kept_with_their_calls_and_read_only_if_asked_for(s: &Sub
     }
     let unasked = |row: CallRow| CallRow { request_body: None, response_body: None, ..row };
     assert_eq!(read(s, id, false).await, rows.into_iter().map(unasked).collect::<Vec<_>>());
-    let page = s.db.calls(id, CallCursor { fence: 1, seq: 1 }, 1, true).await.unwrap();
+    let page = s.db.calls(id, CallCursor { fence: 1, seq: 1 }, 1, true).await.unwrap().rows;
     assert_eq!(page.iter().map(|row| row.request_body.as_deref()).collect::<Vec<_>>(), [Some(ANY)]);
 }
 

@@ -7,7 +7,7 @@ use crate::task::{Settlement, State, TaskId};
 use serde_json::{Value, json};
 
 async fn all(s: &Subject, id: TaskId) -> Vec<CallRow> {
-    s.db.calls(id, CallCursor::default(), 2_000, true).await.unwrap()
+    s.db.calls(id, CallCursor::default(), 2_000, true).await.unwrap().rows
 }
 
 pub async fn calls_are_stored_with_their_attempts_settlement(s: &Subject) {
@@ -97,7 +97,7 @@ pub async fn calls_are_read_from_where_the_reader_was(s: &Subject) {
     s.settle(host, &last).await;
     let (mut read, mut after) = (Vec::new(), CallCursor::default());
     loop {
-        let page = s.db.calls(arrivals[0].message.id, after, 300, false).await.unwrap();
+        let page = s.db.calls(arrivals[0].message.id, after, 300, false).await.unwrap().rows;
         assert!(page.len() <= 300);
         let Some(last) = page.last() else { break };
         after = CallCursor::from(last);

@@ -22,7 +22,7 @@ pub async fn a_task_without_a_row_is_claimed_under_its_first_fence(s: &Subject) 
     assert_eq!(row.labels["team"], "search");
     assert_eq!((row.waiting_for, row.finished_at, row.failure), (None, None, None));
     assert_eq!(s.history(row.id).await, [Event::Running]);
-    let event = s.db.events(row.id, 0, 1).await.unwrap().remove(0);
+    let event = s.db.events(row.id, 0, 1).await.unwrap().rows.remove(0);
     assert_eq!((event.attempt, event.fence, event.host), (Some(1), Some(1), Some(host)));
     assert_eq!((event.at, event.digest.as_deref()), (claimed.at, Some(DIGEST)));
 }

@@ -77,7 +77,7 @@ pub async fn a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict(s: &
     s.run(host, &running).await;
     s.db.record_dead(&letter(Some(running.message.id), "not_json")).await.unwrap();
     assert_eq!(s.history(running.message.id).await, [Event::Running]);
-    assert_eq!(s.db.dead_letters(&DeadFilter { limit: 10, ..DeadFilter::default() }).await.unwrap().len(), 3);
+    assert_eq!(s.db.dead_letters(&DeadFilter { limit: 10, ..DeadFilter::default() }).await.unwrap().rows.len(), 3);
 }
 
 pub async fn a_letter_is_made_storable_and_its_body_is_cut_for_reading(s: &Subject) {
@@ -93,7 +93,7 @@ pub async fn a_letter_is_made_storable_and_its_body_is_cut_for_reading(s: &Subje
         ..letter(Some(id()), "")
     };
     s.db.record_dead(&odd).await.unwrap();
-    let row = s.db.dead_letters(&DeadFilter { limit: 1, ..DeadFilter::default() }).await.unwrap().remove(0);
+    let row = s.db.dead_letters(&DeadFilter { limit: 1, ..DeadFilter::default() }).await.unwrap().rows.remove(0);
     assert_eq!(
         (row.reason.as_str(), row.detail.as_str(), row.queue.as_str()),
         ("not\u{FFFD}json", "at \u{FFFD}", "q\u{FFFD}")
@@ -114,13 +114,13 @@ pub async fn letters_are_paged_and_filtered(s: &Subject) {
         s.db.record_dead(&DeadLetter { queue: queue.into(), ..letter(None, reason) }).await.unwrap();
     }
     let all = DeadFilter { limit: 3, ..DeadFilter::default() };
-    let page = s.db.dead_letters(&all).await.unwrap();
+    let page = s.db.dead_letters(&all).await.unwrap().rows;
     assert_eq!(page.len(), 3);
     assert!(page.is_sorted_by(|a, b| a.id > b.id));
-    let rest = s.db.dead_letters(&DeadFilter { before: Some(page[2].id), ..all.clone() }).await.unwrap();
+    let rest = s.db.dead_letters(&DeadFilter { before: Some(page[2].id), ..all.clone() }).await.unwrap().rows;
     assert_eq!(rest.len(), 2);
     assert!(rest[0].id < page[2].id);
-    let count = async |filter: DeadFilter| s.db.dead_letters(&filter).await.unwrap().len();
+    let count = async |filter: DeadFilter| s.db.dead_letters(&filter).await.unwrap().rows.len();
     assert_eq!(count(DeadFilter { reason: Some("not_json".into()), limit: 10, ..all.clone() }).await, 3);
     assert_eq!(count(DeadFilter { queue: Some("other".into()), limit: 10, ..all.clone() }).await, 1);
     assert_eq!(count(DeadFilter { queue: Some("no\0ne".into()), limit: 10, ..all }).await, 0);

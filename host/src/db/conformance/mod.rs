@@ -10,6 +10,7 @@ mod hosts;
 mod letters;
 mod memories;
 mod outbox;
+mod pages;
 mod reading;
 mod recording;
 mod schema;
@@ -162,6 +163,12 @@ behaviours! { {
         a_waiting_task_says_why
         histories_and_logs_are_read_from_where_the_reader_was
         ends_are_told_of_many_tasks_at_once;
+    pages:
+        a_page_of_tasks_ends_at_its_bytes
+        a_page_of_a_history_ends_at_its_bytes
+        a_page_of_logs_ends_at_its_bytes
+        a_page_of_calls_ends_at_its_bytes
+        a_page_of_letters_ends_at_its_bytes;
     verbs:
         an_ended_task_is_retried_as_a_new_one
         a_task_is_not_retried_while_a_retry_is_under_way

@@ -16,7 +16,7 @@ pub async fn tasks_are_paged_newest_first(s: &Subject) {
     let mut filter = TaskFilter { limit: 3, ..TaskFilter::default() };
     let mut read = Vec::new();
     loop {
-        let page = s.db.tasks(&filter, Fields::default()).await.unwrap();
+        let page = s.db.tasks(&filter, Fields::default()).await.unwrap().rows;
         assert!(page.len() <= 3);
         let Some(last) = page.last() else { break };
         filter.before = Some(last.id);
@@ -35,7 +35,7 @@ pub async fn tasks_are_filtered(s: &Subject) {
     s.end(host, &one, completed()).await;
     s.run(host, &two).await;
     let ids = async |filter: TaskFilter| {
-        let rows = s.db.tasks(&TaskFilter { limit: 10, ..filter }, Fields::default()).await.unwrap();
+        let rows = s.db.tasks(&TaskFilter { limit: 10, ..filter }, Fields::default()).await.unwrap().rows;
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let (one, two) = (one.message.id, two.message.id);
@@ -94,13 +94,13 @@ pub async fn histories_and_logs_are_read_from_where_the_reader_was(s: &Subject) 
         s.settle(host, &settlement).await;
     }
     let id = arrival.message.id;
-    let events: Vec<_> = s.db.events(id, 1, 2).await.unwrap().into_iter().map(|e| (e.seq, e.event)).collect();
+    let events: Vec<_> = s.db.events(id, 1, 2).await.unwrap().rows.into_iter().map(|e| (e.seq, e.event)).collect();
     assert_eq!(events, [(2, Event::Retrying), (3, Event::Running)]);
-    assert!(s.db.events(id, 4, 10).await.unwrap().is_empty());
-    let logs: Vec<_> = s.db.logs(id, 1, 2).await.unwrap().into_iter().map(|l| l.seq).collect();
+    assert!(s.db.events(id, 4, 10).await.unwrap().rows.is_empty());
+    let logs: Vec<_> = s.db.logs(id, 1, 2).await.unwrap().rows.into_iter().map(|l| l.seq).collect();
     assert_eq!(logs, [2, 3]);
-    assert!(s.db.logs(id, 4, 10).await.unwrap().is_empty());
-    let retried = s.db.events(id, 1, 1).await.unwrap().remove(0);
+    assert!(s.db.logs(id, 4, 10).await.unwrap().rows.is_empty());
+    let retried = s.db.events(id, 1, 1).await.unwrap().rows.remove(0);
     assert_eq!(retried.detail["failure"]["kind"], "trap");
 }
 

@@ -53,7 +53,7 @@ async fn check(s: &Subject, host: HostId, arrival: &Arrival, ended: &Ended, born
     assert_eq!(row.output.is_some(), row.state == State::Completed);
     let started = row.started_at.unwrap();
     assert!(row.created_at <= started);
-    let events = s.db.events(row.id, born.len() as i64, 10).await.unwrap();
+    let events = s.db.events(row.id, born.len() as i64, 10).await.unwrap().rows;
     assert_eq!(events.iter().map(|e| e.event).collect::<Vec<_>>(), [Event::Running, ended.event()]);
     assert_eq!(events[0].at, started);
     assert!(events[0].at <= events[1].at);
@@ -92,7 +92,7 @@ pub async fn a_first_attempt_is_recorded_from_its_birth_to_its_end(s: &Subject) 
         assert_eq!(record(s, host, &recording).await, RecordAnswer::Recorded);
         check(s, host, &arrival, &ended, &[]).await;
         let row = s.row(arrival.message.id).await;
-        let events = s.db.events(row.id, 0, 10).await.unwrap();
+        let events = s.db.events(row.id, 0, 10).await.unwrap().rows;
         let ran = events[1].at - events[0].at;
         assert_eq!(ran, chrono::TimeDelta::from_std(RAN).unwrap(), "it began when it began, not when it was recorded");
         assert!(s.published().await.is_empty());
@@ -185,10 +185,10 @@ pub async fn a_batch_of_records_is_answered_in_its_order(s: &Subject) {
     let pruned = s.db.task(gone.message.id, Fields::ALL).await.unwrap().is_some();
     assert_eq!(answers[3] == RecordAnswer::Recorded, pruned);
     assert_eq!(answers[4], RecordAnswer::Recorded);
-    let logs = s.db.logs(logged.settlement.id, 0, 10).await.unwrap();
+    let logs = s.db.logs(logged.settlement.id, 0, 10).await.unwrap().rows;
     assert_eq!(logs.iter().map(|l| (l.seq, l.attempt)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
     assert_eq!(logs[0].message, "first");
-    assert_eq!(s.db.logs(known.message.id, 0, 10).await.unwrap().len(), 1);
+    assert_eq!(s.db.logs(known.message.id, 0, 10).await.unwrap().rows.len(), 1);
 }
 
 pub async fn a_record_that_the_database_rejects_fails_alone(s: &Subject) {

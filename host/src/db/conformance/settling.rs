@@ -28,7 +28,7 @@ pub async fn each_end_of_an_attempt_is_recorded_with_its_event_and_attempt(s: &S
         assert_eq!(row.finished_at.is_some(), ended.state().is_terminal());
         assert_eq!(row.output.is_some(), row.state == State::Completed);
         assert_eq!((row.started_at, row.host), (Some(claimed.at), Some(host)));
-        let events = s.db.events(row.id, 1, 10).await.unwrap();
+        let events = s.db.events(row.id, 1, 10).await.unwrap().rows;
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].event, events[0].attempt, events[0].fence), (ended.event(), Some(1), Some(1)));
         assert_eq!(events[0].host, Some(host));
@@ -107,7 +107,7 @@ pub async fn a_settlement_is_recorded_once(s: &Subject) {
     assert_eq!(s.settle(host, &once).await, SettleAnswer::Settled);
     assert_eq!(s.history(arrival.message.id).await, [Event::Running, Event::Completed]);
     assert_eq!(s.db.attempts(arrival.message.id).await.unwrap().len(), 1);
-    assert_eq!(s.db.logs(arrival.message.id, 0, 10).await.unwrap().len(), 1);
+    assert_eq!(s.db.logs(arrival.message.id, 0, 10).await.unwrap().rows.len(), 1);
     assert!(s.db.settle(host, &[]).await.unwrap().is_empty());
 }
 
@@ -183,7 +183,7 @@ pub async fn logs_go_on_over_all_attempts_and_are_made_storable(s: &Subject) {
         let settlement = Settlement { logs, ..settlement(&arrival, &claimed, ended) };
         assert_eq!(s.settle(host, &settlement).await, SettleAnswer::Settled);
     }
-    let logs = s.db.logs(arrival.message.id, 0, 10).await.unwrap();
+    let logs = s.db.logs(arrival.message.id, 0, 10).await.unwrap().rows;
     let told: Vec<_> = logs.iter().map(|l| (l.seq, l.attempt, l.logger.as_str(), l.message.as_str())).collect();
     assert_eq!(told, [(1, 1, "a\u{FFFD}b", "one"), (2, 1, "", "nul \u{FFFD} here"), (3, 3, "", "three")]);
     assert_eq!((logs[0].at, logs[0].stream.as_str(), logs[0].level.as_str()), (line(1, "", "").at, "log", "info"));

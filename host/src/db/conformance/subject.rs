@@ -87,7 +87,7 @@ impl Subject {
     /// A task's events, having checked that they are gapless, fold to the row's state, and never go back in fence or time.
     pub async fn history(&self, id: TaskId) -> Vec<Event> {
         let row = self.row(id).await;
-        let events = self.db.events(id, 0, 1000).await.unwrap();
+        let events = self.db.events(id, 0, 1000).await.unwrap().rows;
         let mut state = None;
         for (event, seq) in events.iter().zip(1..) {
             assert_eq!(event.seq, seq, "a gap in {events:#?}");

@@ -38,7 +38,7 @@ pub async fn an_ended_task_is_retried_as_a_new_one(s: &Subject) {
     assert_eq!(s.published().await, [task.message.id]);
     assert_eq!(format!("{:?}", s.row(old.message.id).await), format!("{before:?}"), "a terminal row never changes");
     let of = TaskFilter { retry_of: Some(old.message.id), limit: 9, ..TaskFilter::default() };
-    let found: Vec<_> = s.db.tasks(&of, Fields::default()).await.unwrap().into_iter().map(|row| row.id).collect();
+    let found: Vec<_> = s.db.tasks(&of, Fields::default()).await.unwrap().rows.into_iter().map(|row| row.id).collect();
     assert_eq!(found, [task.message.id]);
 }
 
@@ -105,10 +105,10 @@ pub async fn an_erased_task_stays_without_what_it_held(s: &Subject) {
     let failure = s.row(old.message.id).await.failure.unwrap();
     assert_eq!((failure.kind, failure.message.as_str(), failure.detail), (FailureKind::Trap, "erased", Value::Null));
     assert_eq!(s.history(old.message.id).await, history);
-    assert!(s.db.logs(old.message.id, 0, 9).await.unwrap().is_empty());
+    assert!(s.db.logs(old.message.id, 0, 9).await.unwrap().rows.is_empty());
     let attempts = s.db.attempts(old.message.id).await.unwrap();
     assert_eq!(attempts.len(), 2);
-    let told = format!("{attempts:?} {:?}", s.db.events(old.message.id, 0, 9).await.unwrap());
+    let told = format!("{attempts:?} {:?}", s.db.events(old.message.id, 0, 9).await.unwrap().rows);
     assert!(!told.contains(SECRET), "{told}");
     assert!(attempts.iter().all(|a| a.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Trap)));
 }
@@ -131,12 +131,16 @@ pub async fn erasing_a_rejected_task_erases_its_letter(s: &Subject) {
     let recorded = s.db.record_dead(&letter(Some(task))).await.unwrap();
     assert!(s.db.asked(task).await.unwrap().unwrap().message.is_none());
     assert!(matches!(s.db.erase(task).await.unwrap(), EraseAnswer::Erased(_)));
-    let row = s.db.dead_letters(&DeadFilter { limit: 1, ..DeadFilter::default() }).await.unwrap().remove(0);
+    let row = s.db.dead_letters(&DeadFilter { limit: 1, ..DeadFilter::default() }).await.unwrap().rows.remove(0);
     assert_eq!((row.id, row.body.as_str(), row.detail.as_str()), (recorded.id, "", "erased"));
     assert!(row.erased_at.is_some() && row.properties == json!({}));
     assert_eq!(s.db.begin_redrive(row.id, true).await.unwrap(), RedriveAnswer::Erased);
     assert!(
-        s.db.dead_letters(&DeadFilter { waiting: true, limit: 1, ..DeadFilter::default() }).await.unwrap().is_empty()
+        s.db.dead_letters(&DeadFilter { waiting: true, limit: 1, ..DeadFilter::default() })
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
     );
 }
 
@@ -151,7 +155,7 @@ pub async fn erasing_a_redriven_task_erases_the_letter_it_was_made_of(s: &Subjec
     let task = message(redrive.id, "word-count", "1", Options::default());
     s.end(host, &arrival_of(task, here()), completed()).await;
     assert!(matches!(s.db.erase(redrive.id).await.unwrap(), EraseAnswer::Erased(_)));
-    let rows = s.db.dead_letters(&DeadFilter { limit: 9, ..DeadFilter::default() }).await.unwrap();
+    let rows = s.db.dead_letters(&DeadFilter { limit: 9, ..DeadFilter::default() }).await.unwrap().rows;
     let left: Vec<_> = rows.iter().map(|row| (row.id, row.body.as_str(), row.erased_at.is_some())).collect();
     assert_eq!(left, [(letters[1], SECRET, false), (letters[0], "", true)]);
 }
@@ -172,7 +176,7 @@ pub async fn a_redrive_goes_under_one_id_until_it_is_seen_through(s: &Subject) {
     assert_ne!(begin(equal, false).await.id, first.id);
     let waiting = async || {
         let filter = DeadFilter { waiting: true, limit: 9, ..DeadFilter::default() };
-        s.db.dead_letters(&filter).await.unwrap().into_iter().map(|row| row.id).collect::<Vec<_>>()
+        s.db.dead_letters(&filter).await.unwrap().rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     assert_eq!(waiting().await, [equal, id]);
     s.db.end_redrive(id, super::subject::id()).await.unwrap();
@@ -189,11 +193,12 @@ pub async fn a_redrive_goes_under_one_id_until_it_is_seen_through(s: &Subject) {
     s.db.end_redrive(id, second.id).await.unwrap();
     s.db.end_redrive(id, second.id).await.unwrap();
     assert_eq!(s.back_door.number(&format!("SELECT redrives FROM dead_letters WHERE id = {id}")).await, 2);
-    let row = s.db.dead_letters(&DeadFilter { before: Some(equal), limit: 1, ..DeadFilter::default() }).await.unwrap();
+    let row =
+        s.db.dead_letters(&DeadFilter { before: Some(equal), limit: 1, ..DeadFilter::default() }).await.unwrap().rows;
     assert_eq!((row[0].redriven_as, row[0].redriven_at.is_some()), (Some(second.id), true));
     let since = |text| DeadFilter { since: Some(at(text)), limit: 9, ..DeadFilter::default() };
-    assert_eq!(s.db.dead_letters(&since("2020-01-01T00:00:00Z")).await.unwrap().len(), 2);
-    assert!(s.db.dead_letters(&since("2999-01-01T00:00:00Z")).await.unwrap().is_empty());
+    assert_eq!(s.db.dead_letters(&since("2020-01-01T00:00:00Z")).await.unwrap().rows.len(), 2);
+    assert!(s.db.dead_letters(&since("2999-01-01T00:00:00Z")).await.unwrap().rows.is_empty());
 }
 
 pub async fn tasks_are_filtered_by_failure_and_time(s: &Subject) {
@@ -202,7 +207,7 @@ pub async fn tasks_are_filtered_by_failure_and_time(s: &Subject) {
     s.end(host, &trapped, failed()).await;
     s.run(host, &running).await;
     let ids = async |filter: TaskFilter| {
-        let rows = s.db.tasks(&TaskFilter { limit: 10, ..filter }, Fields::default()).await.unwrap();
+        let rows = s.db.tasks(&TaskFilter { limit: 10, ..filter }, Fields::default()).await.unwrap().rows;
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let (all, trap) = (TaskFilter::default, trapped.message.id);

@@ -173,25 +173,25 @@ impl Db for MemoryDb {
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.at_once(|tables, _| tables.row(id, fields))
     }
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, DbError> {
+    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
         self.at_once(|tables, _| tables.rows(filter, fields))
     }
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         self.at_once(|tables, _| Ok(tables.terminal(ids)))
     }
-    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError> {
+    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<EventRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.events_after(id, after, limit)))
     }
-    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
+    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.logs_after(id, after, limit)))
     }
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError> {
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.calls_after(id, after, limit, bodies)))
     }
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.attempts_of(id)))
     }
-    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadRow>, DbError> {
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError> {
         self.at_once(|tables, _| Ok(tables.dead_letters(filter)))
     }
 }

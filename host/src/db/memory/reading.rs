@@ -3,7 +3,8 @@
 use super::super::fault::Fault;
 use super::super::plan::BODY_SHOWN;
 use super::super::{
-    AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, TaskFilter, TaskRow,
+    AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page, TaskFilter,
+    TaskRow,
 };
 use super::tables::{Tables, Task, value};
 use crate::db::OutboxReason;
@@ -15,7 +16,7 @@ impl Tables {
         self.tasks.get(&id).map(|task| self.shown(task, fields)).transpose()
     }
 
-    pub(super) fn rows(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, Fault> {
+    pub(super) fn rows(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, Fault> {
         let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         let newest_first = self.tasks.values().rev();
         let rows = newest_first.map(|task| (task, self.shown(task, fields)));
@@ -31,11 +32,12 @@ impl Tables {
                 && filter.since.is_none_or(|since| task.finished_at.unwrap_or(task.created_at) >= since)
                 && filter.retry_of.is_none_or(|of| task.retry_of == Some(of))
                 && filter.before.is_none_or(|before| task.id < before);
-            if fits && found.len() < filter.limit as usize {
+            if fits {
                 found.push(row);
             }
         }
-        Ok(found)
+        let bytes = |row: &TaskRow| bytes_of(row.input.as_deref()) + bytes_of(row.output.as_deref());
+        Ok(page(found.into_iter(), filter.limit, bytes))
     }
 
     fn shown(&self, task: &Task, fields: Fields) -> Result<TaskRow, Fault> {
@@ -94,31 +96,33 @@ impl Tables {
         ids.iter().filter(ended).copied().collect()
     }
 
-    pub(super) fn events_after(&self, id: TaskId, after: i64, limit: u32) -> Vec<EventRow> {
+    pub(super) fn events_after(&self, id: TaskId, after: i64, limit: u32) -> Page<EventRow> {
         let events = self.events.get(&id).into_iter().flatten();
-        events.filter(|event| event.seq > after).take(limit as usize).cloned().collect()
+        page(events.filter(|event| event.seq > after).cloned(), limit, |event| event.detail.to_string().len())
     }
 
-    pub(super) fn logs_after(&self, id: TaskId, after: i64, limit: u32) -> Vec<LogRow> {
+    pub(super) fn logs_after(&self, id: TaskId, after: i64, limit: u32) -> Page<LogRow> {
         let lines = self.logs.get(&id).into_iter().flatten();
-        lines.filter(|line| line.seq > after).take(limit as usize).cloned().collect()
+        page(lines.filter(|line| line.seq > after).cloned(), limit, |line| line.logger.len() + line.message.len())
     }
 
-    pub(super) fn calls_after(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Vec<CallRow> {
+    pub(super) fn calls_after(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Page<CallRow> {
         let calls = self.calls.get(&id).into_iter().flatten();
         let after = |call: &&CallRow| (call.fence, call.seq) > (after.fence, after.seq);
-        let mut read: Vec<CallRow> = calls.filter(after).take(limit as usize).cloned().collect();
-        for row in read.iter_mut().filter(|_| !bodies) {
-            (row.request_body, row.response_body) = (None, None);
-        }
-        read
+        let read = calls.filter(after).cloned().map(|mut row| {
+            if !bodies {
+                (row.request_body, row.response_body) = (None, None);
+            }
+            row
+        });
+        page(read, limit, |row| [&row.request_body, &row.response_body].into_iter().flatten().map(Vec::len).sum())
     }
 
     pub(super) fn attempts_of(&self, id: TaskId) -> Vec<AttemptRow> {
         self.attempts.iter().filter(|((task, _), _)| *task == id).map(|(_, row)| row.clone()).collect()
     }
 
-    pub(super) fn dead_letters(&self, filter: &DeadFilter) -> Vec<DeadRow> {
+    pub(super) fn dead_letters(&self, filter: &DeadFilter) -> Page<DeadRow> {
         let fits = |(id, row): &(&i64, &super::tables::Letter)| {
             filter.reason.as_ref().is_none_or(|reason| *reason == row.letter.reason)
                 && filter.queue.as_ref().is_none_or(|queue| *queue == row.letter.queue)
@@ -127,7 +131,7 @@ impl Tables {
                 && filter.before.is_none_or(|before| **id < before)
         };
         let newest_first = self.dead.iter().rev().filter(fits);
-        let shown = newest_first.take(filter.limit as usize).map(|(id, row)| {
+        let shown = newest_first.map(|(id, row)| {
             let body = &row.letter.body;
             let cut = body.len().min(BODY_SHOWN as usize);
             let mut text = String::from_utf8_lossy(&body[..cut]).into_owned();
@@ -150,8 +154,27 @@ impl Tables {
                 erased_at: row.erased_at,
             }
         });
-        shown.collect()
+        page(shown, filter.limit, |row: &DeadRow| row.body.len() + row.detail.len() + row.properties.to_string().len())
     }
+}
+
+/// The beginning of a list.
+fn page<T>(rows: impl Iterator<Item = T>, limit: u32, bytes: impl Fn(&T) -> usize) -> Page<T> {
+    let mut page = Page { rows: Vec::new(), more: false };
+    let mut total = 0;
+    for row in rows {
+        total += bytes(&row);
+        if page.rows.len() == limit as usize || total > PAGE_BYTES as usize && !page.rows.is_empty() {
+            page.more = true;
+            break;
+        }
+        page.rows.push(row);
+    }
+    page
+}
+
+fn bytes_of(text: Option<&str>) -> usize {
+    text.map_or(0, str::len)
 }
 
 fn failure(text: &str) -> Option<Failure> {

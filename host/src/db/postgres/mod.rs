@@ -309,7 +309,7 @@ impl Db for PostgresDb {
         self.run("read a task", move |c| Box::pin(read::task(c, id, fields))).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Vec<TaskRow>, DbError> {
+    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
         let filter = Arc::new(filter.clone());
         self.run("list tasks", move |c| {
             let filter = filter.clone();
@@ -327,15 +327,15 @@ impl Db for PostgresDb {
         .await
     }
 
-    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<EventRow>, DbError> {
+    async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<EventRow>, DbError> {
         self.run("read a history", move |c| Box::pin(read::events(c, id, after, limit))).await
     }
 
-    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Vec<LogRow>, DbError> {
+    async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError> {
         self.run("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
     }
 
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Vec<CallRow>, DbError> {
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError> {
         self.run("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
     }
 
@@ -343,7 +343,7 @@ impl Db for PostgresDb {
         self.run("read attempts", move |c| Box::pin(read::attempts(c, id))).await
     }
 
-    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadRow>, DbError> {
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError> {
         let filter = Arc::new(filter.clone());
         self.run("list dead letters", move |c| {
             let filter = filter.clone();

@@ -353,7 +353,7 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
     let none = || None::<String>;
     let waiting = explain(read::TASKS).bind(false).bind(false).bind("pending").bind(none()).bind(none()).bind(none());
     let waiting = waiting.bind(none()).bind(None::<TaskId>).bind(501i64).bind(none());
-    let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>);
+    let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>).bind(PAGE_BYTES);
     for (query, bound) in [
         (explain(prune::COMPLETED).bind(keep()).bind(500i64), "finished_at <"),
         (explain(prune::OTHERS).bind(keep()).bind(500i64), "finished_at <"),

@@ -20,6 +20,25 @@ impl Fields {
     pub const ALL: Fields = Fields { input: true, output: true };
 }
 
+/// Maximum bytes of a page, as its rows are stored. Only columns that callers and guests fill are counted.
+pub const PAGE_BYTES: i64 = 16 * 1_024 * 1_024;
+
+/// Rows of a list, in its order: at most as many as asked for, and at most [`PAGE_BYTES`], but at least one if there is any.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether rows follow the last one.
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// Where the next page begins, by the last row; `None`: this is the last page.
+    pub fn next<C>(&self, cursor: impl Fn(&T) -> C) -> Option<C> {
+        self.rows.last().filter(|_| self.more).map(cursor)
+    }
+}
+
 /// Which tasks.
 #[derive(Clone, Debug, Default)]
 pub struct TaskFilter {
