@@ -143,7 +143,12 @@ mod tests {
 
     /// Deliveries 1 to this one, that arrived just now.
     fn delivered(upto: u64) -> (Outstanding, Instant) {
-        let (mut outstanding, now) = (Outstanding::new(64), Instant::now());
+        with_prefetch(64, upto)
+    }
+
+    /// The same on a channel with this prefetch.
+    fn with_prefetch(prefetch: u16, upto: u64) -> (Outstanding, Instant) {
+        let (mut outstanding, now) = (Outstanding::new(prefetch), Instant::now());
         for tag in 1..=upto {
             assert!(outstanding.delivered(tag, now).is_empty());
         }
@@ -187,13 +192,10 @@ mod tests {
 
     #[test]
     fn no_more_than_a_quarter_of_the_prefetch_is_held() {
-        let now = Instant::now();
-        let mut outstanding = Outstanding::new(8);
-        (1..=8).for_each(|tag| drop(outstanding.delivered(tag, now)));
+        let (mut outstanding, now) = with_prefetch(8, 8);
         assert_eq!(ack(&mut outstanding, &[2, 3], now), []);
         assert_eq!(ack(&mut outstanding, &[5], now), [(2, 1), (3, 1), (5, 1)]);
-        let mut smallest = Outstanding::new(2);
-        (1..=2).for_each(|tag| drop(smallest.delivered(tag, now)));
+        let (mut smallest, now) = with_prefetch(2, 2);
         assert_eq!(ack(&mut smallest, &[2], now), [(2, 1)]);
     }
 
