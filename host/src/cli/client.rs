@@ -39,7 +39,12 @@ impl Client {
     pub fn new(server: &Server) -> Result<Client, Failed> {
         let address = address(&server.server)?;
         // No proxy variables: what is asked is where the answer comes from.
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).build();
+        // No redirects: a request that was meant for this address is not repeated at another.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .build();
         Ok(Client {
             http: http.map_err(|e| Failed::usage(format!("failed to make an HTTP client: {e}")))?,
             server: address,
@@ -193,6 +198,15 @@ fn address(text: &str) -> Result<String, Failed> {
         Failed::usage(format!("--server is \"{text}\": {problem}; expected {takes}"))
     };
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        // It would be shown wherever the address is, and may be a password.
+        let host = super::escape::line(host);
+        return Err(Failed::usage(format!(
+            "--server (or AGENTRY_SERVER) holds a user or a password before @{host}; the API takes neither: set AGENTRY_TOKEN, and \
+             give the address alone"
+        )));
+    }
     let rest = rest.trim_end_matches('/');
     match scheme {
         "http" | "https" => {}
@@ -291,6 +305,16 @@ mod tests {
             assert!(error.code == 2 && error.message.contains(problem), "{text}: {error:?}");
             assert!(error.message.contains("http://HOST:PORT"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_password_in_the_address_is_rejected_and_not_shown() {
+        for text in ["http://u:SECRET@box:1", "u:SECRET@box:1", "https://SECRET@box:99999/", "ftp://u:SE@CRET@box"] {
+            let error = address(text).unwrap_err();
+            assert!(error.code == 2 && error.message.contains("AGENTRY_TOKEN"), "{error:?}");
+            assert!(!error.message.contains("SECRET") && !error.message.contains("CRET@"), "{error:?}");
+        }
+        assert_eq!(address("http://box/a@b").unwrap(), "http://box/a@b");
     }
 
     /// A server that accepts a connection, reads a little and does `then` with it.
