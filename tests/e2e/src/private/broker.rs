@@ -5,6 +5,7 @@ use std::process::{Child, Command};
 
 use lapin::{Connection, ConnectionProperties};
 
+use super::certificate::Certificate;
 use super::{command, find, folder, free_port, spawn};
 use crate::daemon::run_command;
 use crate::patience::eventually;
@@ -15,6 +16,9 @@ pub struct Broker {
     programs: PathBuf,
     /// AMQP, Erlang distribution, Erlang's port mapper.
     ports: [u16; 3],
+    /// AMQP over TLS.
+    tls_port: u16,
+    certificate: Certificate,
     mapper: Child,
     node: Child,
 }
@@ -31,7 +35,18 @@ impl Broker {
         let write = |name: &str, text: &str| {
             std::fs::write(folder.path().join(name), text).expect("a setting is written");
         };
-        write("rabbitmq.conf", &format!("listeners.tcp.1 = 127.0.0.1:{}\n", ports[0]));
+        let tls_port = free_port();
+        let certificate = Certificate::make(folder.path(), None);
+        write(
+            "rabbitmq.conf",
+            &format!(
+                "listeners.tcp.1 = 127.0.0.1:{}\nlisteners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.certfile = {}\n\
+                 ssl_options.keyfile = {}\n",
+                ports[0],
+                certificate.certificate.display(),
+                certificate.key.display()
+            ),
+        );
         write("advanced.config", &format!("[{{rabbit, [{terms}]}}].\n"));
         write("rabbitmq-env.conf", "");
         write("plugins", "[].\n");
@@ -40,7 +55,7 @@ impl Broker {
         mapper.args(["-address", "127.0.0.1", "-port", &ports[2].to_string()]);
         let mapper = spawn(mapper, &folder.path().join("mapper.log"));
         let node = spawn(node(&programs, folder.path(), ports), &folder.path().join("server.log"));
-        let broker = Self { folder, programs, ports, mapper, node };
+        let broker = Self { folder, programs, ports, tls_port, certificate, mapper, node };
         broker.answers().await;
         broker
     }
@@ -48,6 +63,16 @@ impl Broker {
     /// Its URL, as its administrator.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports[0])
+    }
+
+    /// The same, over TLS.
+    pub fn tls_url(&self) -> String {
+        format!("amqps://guest:guest@localhost:{}/%2f", self.tls_port)
+    }
+
+    /// The file of the authority that vouches for it.
+    pub fn authority(&self) -> &Path {
+        &self.certificate.certificate
     }
 
     /// SIGKILL, and it is gone; what it has on disk stays.

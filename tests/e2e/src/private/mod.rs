@@ -2,6 +2,7 @@
 //! with a system's, and end with the thread that started them.
 
 mod broker;
+mod certificate;
 mod server;
 
 pub use broker::Broker;

@@ -1,11 +1,12 @@
 //! A PostgreSQL of one's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 
+use super::certificate::Certificate;
 use super::{User, command, find, folder, free_port, spawn, user_of};
 use crate::daemon::{exited_quietly, run_command};
 use crate::patience::eventually;
@@ -25,6 +26,7 @@ pub struct Server {
     programs: PathBuf,
     user: Option<User>,
     port: u16,
+    certificate: Certificate,
     process: Child,
 }
 
@@ -41,8 +43,9 @@ impl Server {
         let ended = run_command(&mut init).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let port = free_port();
-        let process = spawn(server(&programs, &folder, user, port), &folder.path().join("server.log"));
-        let server = Self { folder, programs, user, port, process };
+        let certificate = Certificate::make(folder.path(), user);
+        let process = spawn(server(&programs, &folder, user, port, &certificate), &folder.path().join("server.log"));
+        let server = Self { folder, programs, user, port, certificate, process };
         server.answers().await;
         server
     }
@@ -51,6 +54,11 @@ impl Server {
     pub fn url(&self) -> reqwest::Url {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
         url.parse().expect("a URL")
+    }
+
+    /// The file of the authority that vouches for it when it is asked for TLS, as `localhost`.
+    pub fn authority(&self) -> &Path {
+        &self.certificate.certificate
     }
 
     /// Stops it; what it has on disk stays.
@@ -64,7 +72,7 @@ impl Server {
 
     /// Starts it again, after [`Server::stop`].
     pub async fn start_again(&mut self) {
-        let command = server(&self.programs, &self.folder, self.user, self.port);
+        let command = server(&self.programs, &self.folder, self.user, self.port, &self.certificate);
         self.process = spawn(command, &self.folder.path().join("server.log"));
         self.answers().await;
     }
@@ -93,7 +101,13 @@ impl Drop for Server {
     }
 }
 
-fn server(programs: &std::path::Path, folder: &tempfile::TempDir, user: Option<User>, port: u16) -> Command {
+fn server(
+    programs: &Path,
+    folder: &tempfile::TempDir,
+    user: Option<User>,
+    port: u16,
+    certificate: &Certificate,
+) -> Command {
     let mut command = command(&programs.join("postgres"), user);
     command.arg("-D").arg(folder.path().join("data")).arg("-p").arg(port.to_string()).current_dir(folder.path());
     // Not synced to disk, which protects only from a crash of the machine. But written before it is called committed: an
@@ -107,5 +121,8 @@ fn server(programs: &std::path::Path, folder: &tempfile::TempDir, user: Option<U
     ] {
         command.arg("-c").arg(setting);
     }
+    command.args(["-c", "ssl=on"]);
+    command.arg("-c").arg(format!("ssl_cert_file={}", certificate.certificate.display()));
+    command.arg("-c").arg(format!("ssl_key_file={}", certificate.key.display()));
     command
 }

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use e2e::{Mode, Site, Task};
+use e2e::private::{Broker, Server};
+use e2e::{Daemon, Mode, Site, Task};
 use rustix::net::{getpeername, getsockname, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection, query_scalar};
 
 /// A TCP connection of another process.
 struct Connection {
@@ -37,24 +39,66 @@ fn port_of(url: &str) -> u16 {
     url.port().or_else(|| (url.scheme() == "amqp").then_some(5_672)).unwrap_or(5_432)
 }
 
+/// What a connection of the daemon is to.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// A service that it connected to, by the service's port.
+    Service(u16),
+    /// A client of its API, by its own port.
+    Client(u16),
+}
+
 /// Without TCP_NODELAY a statement that leaves in two writes waits some 40 ms for the server's delayed acknowledgement.
+fn all_have_nodelay(daemon: &Daemon, ends: &[End]) {
+    let all = connections(daemon.pid());
+    for end in ends {
+        let these = all.iter().filter(|connection| match end {
+            End::Service(port) => connection.peer.port() == *port,
+            End::Client(port) => connection.own.port() == *port,
+        });
+        let these: Vec<&Connection> = these.collect();
+        assert!(!these.is_empty(), "the daemon has no connection: {end:?}");
+        let slow: Vec<_> = these.iter().filter(|c| !c.nodelay).map(|c| (c.own, c.peer)).collect();
+        assert!(slow.is_empty(), "connections without TCP_NODELAY, {end:?}: {slow:?}");
+    }
+}
+
+/// Runs a task, so that each part of the daemon has connected.
+async fn use_all(site: &Site, daemon: &Daemon) {
+    let asked = Task::new("word-count", json!({"text": "one two"}));
+    site.submit(daemon, std::slice::from_ref(&asked)).await;
+    daemon.http().ended(asked.id).await;
+}
+
 #[tokio::test]
 async fn every_connection_to_broker_database_and_clients_has_nodelay() {
     let site = Site::new(Mode::Services).await;
     // Its files are looked at from outside, which only root may do otherwise.
     let daemon = site.setup().variable("AGENTRY_DEBUGGABLE", "1").start().await;
-    let asked = Task::new("word-count", json!({"text": "one two"}));
-    site.submit(&daemon, std::slice::from_ref(&asked)).await;
-    daemon.http().ended(asked.id).await;
-    let broker = port_of(site.broker_url());
-    let database = port_of(&site.database_url());
-    let api = port_of(daemon.http().base());
-    let all = connections(daemon.pid());
-    for (name, port) in [("broker", broker), ("database", database), ("API", api)] {
-        let these: Vec<&Connection> =
-            all.iter().filter(|c| (if name == "API" { c.own } else { c.peer }).port() == port).collect();
-        assert!(!these.is_empty(), "the daemon has no connection of the {name} (port {port})");
-        let slow: Vec<_> = these.iter().filter(|c| !c.nodelay).map(|c| (c.own, c.peer)).collect();
-        assert!(slow.is_empty(), "connections of the {name} without TCP_NODELAY: {slow:?}");
-    }
+    use_all(&site, &daemon).await;
+    let broker = End::Service(port_of(site.broker_url()));
+    let database = End::Service(port_of(&site.database_url()));
+    all_have_nodelay(&daemon, &[broker, database, End::Client(port_of(daemon.http().base()))]);
+}
+
+#[tokio::test]
+async fn every_connection_over_tls_has_nodelay() {
+    let (broker, server) = tokio::join!(Broker::start(""), Server::start());
+    let site = Site::private(&broker.url(), &server.url()).await;
+    let mut database: reqwest::Url = site.database_url().parse().expect("a URL");
+    database.set_host(Some("localhost")).expect("a URL with a host");
+    let authority = server.authority().to_str().expect("a path that is text");
+    database.query_pairs_mut().append_pair("sslmode", "verify-full").append_pair("sslrootcert", authority);
+    let setup = site.setup().set("broker.url", broker.tls_url()).set("database.url", database.as_str());
+    let setup = setup.variable("SSL_CERT_FILE", broker.authority()).variable("AGENTRY_DEBUGGABLE", "1");
+    let daemon = setup.start().await;
+    use_all(&site, &daemon).await;
+    let plain = port_of(&broker.url());
+    assert!(connections(daemon.pid()).iter().all(|connection| connection.peer.port() != plain));
+    let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE application_name LIKE 'agentry/%'";
+    let mut outsider = PgConnection::connect(&site.database_url()).await.expect("its database answers");
+    let encrypted: Option<bool> = query_scalar(encrypted).fetch_one(&mut outsider).await.expect("it answers");
+    assert_eq!(encrypted, Some(true), "whether every connection to the database is encrypted");
+    all_have_nodelay(&daemon, &[End::Service(port_of(&broker.tls_url())), End::Service(port_of(database.as_str()))]);
 }
