@@ -120,10 +120,11 @@ mod tests {
         let file = folder.path().join("agentry.toml");
         let provider = "[llm.providers.one]\nkind = \"openai\"\nkey = \"${LLM_KEY}\"\n";
         std::fs::write(&file, provider).unwrap();
-        let line = Line::try_parse_from(["up", "--slots", "3", "--database-url", "postgres://u:flag@h/d"]).unwrap();
+        let line =
+            Line::try_parse_from(["up", "--slots", "3", "--database-url", "postgres://u:flag@localhost/d"]).unwrap();
         let env = [
-            ("AGENTRY_BROKER_URL", "amqp://u:p@h"),
-            ("AGENTRY_DATABASE_URL", "postgres://u:p@h/d"),
+            ("AGENTRY_BROKER_URL", "amqp://u:p@localhost"),
+            ("AGENTRY_DATABASE_URL", "postgres://u:p@localhost/d"),
             ("AGENTRY_TOKEN", "of a client"),
             ("CLOUD_KEY", "of another program"),
             ("LLM_KEY", "of a provider"),
@@ -133,9 +134,9 @@ mod tests {
         let sources = Sources { env, ..sources(Some(file.clone()), line.up.flags()).unwrap() };
         let again = line.up.again(&sources, &load(&sources).unwrap());
         let given = [
-            ("AGENTRY_BROKER_URL", "amqp://u:p@h"),
+            ("AGENTRY_BROKER_URL", "amqp://u:p@localhost"),
             ("LLM_KEY", "of a provider"),
-            ("AGENTRY_DATABASE_URL", "postgres://u:flag@h/d"),
+            ("AGENTRY_DATABASE_URL", "postgres://u:flag@localhost/d"),
         ];
         assert_eq!(again.variables, given.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(again.arguments, ["--config".into(), file.into_os_string(), "isolate".into(), "--slots=3".into()]);

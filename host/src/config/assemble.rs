@@ -7,7 +7,7 @@ use super::origin::{ConfigError, Origin, Problem};
 use super::reader::{Effective, Reader};
 use super::{
     Ack, Api, Broker, Data, Database, Lease, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
-    Shutdown, Worker, calls, outside, plugins,
+    Shutdown, Tls, Worker, calls, outside, plaintext, plugins,
 };
 use crate::db::Retention;
 use crate::task::RetryPolicy;
@@ -33,6 +33,12 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
     let broker = broker(&mut read)?;
     let database = database(&mut read)?;
     both_or_neither(&read, broker.url.is_some(), database.url.is_some())?;
+    let exposed = broker.url.as_ref().and_then(plaintext::broker);
+    let broker_warning = plaintext::check(&mut read, exposed, "broker.plaintext")?;
+    let exposed = database.url.as_ref().and_then(plaintext::database);
+    let database_warning = plaintext::check(&mut read, exposed, "database.plaintext")?;
+    let api = api(&mut read)?;
+    let api_warning = plaintext::check(&mut read, plaintext::api(api.listen, api.tls.is_some()), "api.plaintext")?;
     let limits = limits(&mut read)?;
     let queues = queues(&layers, &broker)?;
     if broker.url.is_some() {
@@ -49,7 +55,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             unknown_grace: read.seconds("plugins.unknown_grace_seconds", 0..=86_400)?,
             rules: plugins::rules(&layers.tables_of(Section::Plugins), &limits.max, &calls)?,
         },
-        api: api(&mut read)?,
+        api,
         worker: worker(&mut read, machine, &limits)?,
         lease: Lease { ttl: read.seconds("lease.ttl_seconds", 1..=3_600)? },
         shutdown: Shutdown { grace: read.seconds("shutdown.grace_seconds", 0..=3_600)? },
@@ -80,8 +86,10 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
         return Err(Problem(format!("{key}: config.default.toml, built in, names it and nothing reads it")).into());
     }
     settings.warnings = warnings(&settings, &read);
+    settings.warnings.extend([broker_warning, database_warning, api_warning].into_iter().flatten());
     settings.references.files.extend(read.files);
     settings.references.files.extend(settings.api.tokens_file.clone());
+    settings.references.files.extend(settings.api.tls.as_ref().map(|tls| tls.key.clone()));
     settings.effective = effective(read.shown, &layers);
     Ok(settings)
 }
@@ -171,7 +179,18 @@ fn api(read: &mut Reader) -> Result<Api, Problem> {
         return Err(Problem::invalid("api.listen", &read.origin("api.listen"), what));
     }
     let body_bytes = read.number("api.body_mib", 1..=1_024u32)? as usize * 1_024 * 1_024;
-    Ok(Api { listen, tokens_file, body_bytes })
+    let connections = read.number("api.connections", 8..=100_000u32)? as usize;
+    let tls = match (read.path("api.tls_cert")?, read.path("api.tls_key")?) {
+        (Some(certificate), Some(key)) => Some(Tls { certificate, key }),
+        (None, None) => None,
+        (certificate, _) => {
+            let (set, missing) =
+                if certificate.is_some() { ("api.tls_cert", "api.tls_key") } else { ("api.tls_key", "api.tls_cert") };
+            let what = format!("it is set and {missing} is not; set both, or neither");
+            return Err(Problem::invalid(set, &read.origin(set), what));
+        }
+    };
+    Ok(Api { listen, tokens_file, tls, connections, body_bytes })
 }
 
 fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker, Problem> {

@@ -12,6 +12,7 @@ mod layers;
 mod limits;
 mod origin;
 mod outside;
+mod plaintext;
 mod plugins;
 mod reader;
 mod secret;
@@ -151,8 +152,21 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Who may call; set whenever `listen` is not loopback.
     pub tokens_file: Option<PathBuf>,
+    /// The certificate that is shown; `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Connections at once.
+    pub connections: usize,
     /// The largest request body, in bytes.
     pub body_bytes: usize,
+}
+
+/// `api.tls_cert` and `api.tls_key`, both absolute.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate, and those of its issuers after it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// `[worker]`.
@@ -349,7 +363,8 @@ impl Settings {
         line("data", self.data.dir.display().to_string(), "data.dir");
         let dirs: Vec<String> = self.plugins.dirs.iter().map(|d| d.display().to_string()).collect();
         line("plugins", dirs.join(", "), "plugins.dir");
-        line("address", format!("http://{}", self.api.listen), "api.listen");
+        let scheme = if self.api.tls.is_some() { "https" } else { "http" };
+        line("address", format!("{scheme}://{}", self.api.listen), "api.listen");
         lines.extend(self.recorded_bodies());
         let file = self.file.as_ref().map_or("no file".to_owned(), |f| f.display().to_string());
         lines.push(format!("{:<9} {file}, digest {}", "settings", self.digest()));

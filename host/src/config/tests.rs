@@ -173,6 +173,10 @@ fn every_bad_value_is_one_line_that_names_key_place_and_what_is_allowed() {
         "[plugins]\nmutable = 'yes'",
         "[api]\nlisten = 'here'",
         "[api]\nlisten = '0.0.0.0:7070'",
+        "[api]\nlisten = '0.0.0.0:7070'\ntokens_file = 'tokens'",
+        "[api]\ntls_cert = 'cert.pem'",
+        "[broker]\nurl = 'amqp://broker'\n[database]\nurl = 'postgres://localhost/d'",
+        "[broker]\nurl = 'amqps://broker'\n[database]\nurl = 'postgres://db/d?sslmode=require'",
         "[retry]\nfactor = 0.5",
         "[retry]\nmax_seconds = 0.5",
         "[limits.default]\nmemory_mib = 1024",
@@ -202,24 +206,24 @@ fn every_bad_value_is_one_line_that_names_key_place_and_what_is_allowed() {
 
 #[test]
 fn broker_and_database_are_set_both_or_neither() {
-    let one = Setup::new("").env("AGENTRY_BROKER_URL", "amqp://h");
+    let one = Setup::new("").env("AGENTRY_BROKER_URL", "amqp://localhost");
     assert!(one.problem().contains("set database.url (AGENTRY_DATABASE_URL) too, or neither"), "{}", one.problem());
-    let other = Setup::new("[database]\nurl = 'postgres://h/d'");
+    let other = Setup::new("[database]\nurl = 'postgres://localhost/d'");
     assert!(other.problem().contains("set broker.url (AGENTRY_BROKER_URL) too, or neither"), "{}", other.problem());
     assert!(matches!(Setup::new("").settings().services(), Services::Embedded));
-    let both = one.env("AGENTRY_DATABASE_URL", "postgres://h/d").settings();
+    let both = one.env("AGENTRY_DATABASE_URL", "postgres://localhost/d").settings();
     assert!(matches!(both.services(), Services::External { .. }));
 }
 
 #[test]
 fn a_secret_is_read_from_a_file_and_shown_nowhere() {
-    let setup = Setup::new("[broker]\nurl_file = 'amqp.secret'\n[database]\nurl = 'postgres://u:hunter2@h/d'");
-    std::fs::write(setup.path("amqp.secret"), "amqp://u:hunter2@h/v\n").unwrap();
+    let setup = Setup::new("[broker]\nurl_file = 'amqp.secret'\n[database]\nurl = 'postgres://u:hunter2@localhost/d'");
+    std::fs::write(setup.path("amqp.secret"), "amqp://u:hunter2@localhost/v\n").unwrap();
     let settings = setup.settings();
-    assert_eq!(settings.broker.url.as_ref().unwrap().expose(), "amqp://u:hunter2@h/v");
+    assert_eq!(settings.broker.url.as_ref().unwrap().expose(), "amqp://u:hunter2@localhost/v");
     let printed = format!("{settings:?} {:?} {}", settings.startup_lines(), shown(&settings, "database.url").0);
     assert!(!printed.contains("hunter2"), "{printed}");
-    assert_eq!(shown(&settings, "broker.url").0, "amqp://u:***@h/v");
+    assert_eq!(shown(&settings, "broker.url").0, "amqp://u:***@localhost/v");
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn an_error_never_repeats_a_secret() {
         "[broker]\nmanagement_url = 'http://u:hunter2@h'",
         "[broker]\nurl_file = 'amqp://u:hunter2@h'",
         "[database]\nurl_file = 'amqp://u:hunter2@h'",
-        "[broker]\nurl = 'amqp:/u:hunter2@h/v'",
+        "[broker]\nurl = 'amqp:/u:hunter2@localhost/v'",
     ] {
         let problem = Setup::new(toml).problem();
         assert!(!problem.contains("hunter2"), "{problem}");
@@ -251,34 +255,52 @@ fn a_problem_is_one_line_whatever_a_key_is_called() {
 
 #[test]
 fn the_higher_layer_decides_between_an_address_and_its_file() {
-    let setup = Setup::new("[broker]\nurl_file = 'absent'").env("AGENTRY_BROKER_URL", "amqp://env");
-    let setup = setup.env("AGENTRY_DATABASE_URL", "postgres://h/d");
-    assert_eq!(setup.settings().broker.url.unwrap().to_string(), "amqp://env");
+    let setup = Setup::new("[broker]\nurl_file = 'absent'").env("AGENTRY_BROKER_URL", "amqp://env.localhost");
+    let setup = setup.env("AGENTRY_DATABASE_URL", "postgres://localhost/d");
+    assert_eq!(setup.settings().broker.url.unwrap().to_string(), "amqp://env.localhost");
     let setup = setup.env("AGENTRY_BROKER_URL_FILE", "absent");
     assert!(setup.problem().contains("are both set; set one"), "{}", setup.problem());
 }
 
 #[test]
 fn a_password_in_a_flag_works_and_is_warned_about() {
-    let setup =
-        Setup::new("[broker]\nurl = 'amqp://h'").flag("database.url", "--database-url", &["postgres://u:hunter2@h/d"]);
+    let setup = Setup::new("[broker]\nurl = 'amqp://localhost'").flag(
+        "database.url",
+        "--database-url",
+        &["postgres://u:hunter2@localhost/d"],
+    );
     let warnings = setup.settings().warnings;
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("AGENTRY_DATABASE_URL") && !warnings[0].contains("hunter2"), "{warnings:?}");
 }
 
 #[test]
+fn what_is_allowed_in_the_clear_is_warned_about() {
+    let setup = Setup::new(
+        "[broker]\nurl = 'amqp://broker'\nplaintext = true\n[database]\nurl = 'postgres://db/d'\nplaintext = true\n\
+         [api]\nlisten = '0.0.0.0:7070'\ntokens_file = 'tokens'\nplaintext = true",
+    );
+    let warnings = setup.settings().warnings;
+    let allows = ["broker.plaintext", "database.plaintext", "api.plaintext"];
+    assert!(allows.iter().all(|key| warnings.iter().any(|line| line.contains(key))), "{warnings:?}");
+    // Allowed, and not made use of.
+    let setup = Setup::new("[broker]\nplaintext = true\n[database]\nplaintext = true\n[api]\nplaintext = true");
+    assert_eq!(setup.settings().warnings, Vec::<String>::new());
+}
+
+#[test]
 fn a_deadline_beyond_half_of_the_consumer_timeout_is_refused() {
     let setup = Setup::new("[limits.max]\ntimeout_seconds = 901\n");
     setup.settings(); // embedded: there is no broker to take anything back
-    let setup = setup.env("AGENTRY_BROKER_URL", "amqp://h").env("AGENTRY_DATABASE_URL", "postgres://h/d");
+    let setup =
+        setup.env("AGENTRY_BROKER_URL", "amqp://localhost").env("AGENTRY_DATABASE_URL", "postgres://localhost/d");
     assert!(setup.problem().contains("lower it to 900"), "{}", setup.problem());
     setup.env("AGENTRY_BROKER_CONSUMER_TIMEOUT_SECONDS", "1802").settings();
     // A queue that acknowledges when it claims has nothing to fear; one beside it that does not is named.
     let claimed = "[limits.max]\ntimeout_seconds = 901\n[queues.slow]\nack = 'claimed'\n[broker]\nqueues = ";
     let services = |queues: &str| {
         let setup = Setup::new(&format!("{claimed}{queues}\n"));
-        setup.env("AGENTRY_BROKER_URL", "amqp://h").env("AGENTRY_DATABASE_URL", "postgres://h/d")
+        setup.env("AGENTRY_BROKER_URL", "amqp://localhost").env("AGENTRY_DATABASE_URL", "postgres://localhost/d")
     };
     services("['slow']").settings();
     let problem = services("['slow', 'quick']").problem();

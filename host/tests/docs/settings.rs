@@ -67,7 +67,9 @@ fn takes(folder: &Path, setting: &Setting<'_>) -> String {
             let marks = ["it takes ", " takes ", "; known are ", "\"?\" is not "];
             let said = marks.iter().find_map(|mark| Some(error.split_once(mark)?.1.to_owned()));
             match said {
-                None if error.contains("cannot be read") => "path of a file".to_owned(),
+                None if error.contains("cannot be read") || error.contains("set both, or neither") => {
+                    "path of a file".to_owned()
+                }
                 Some(said) => said.replace("text such as ", ""),
                 None if error.contains("not available in this build") => "nothing, in this build".to_owned(),
                 None => panic!("the error does not say what {} takes: {error}", setting.key),

@@ -1,0 +1,170 @@
+//! What leaves the machine in the clear: passwords of services, tokens, inputs and results. Beyond loopback it is encrypted and the
+//! peer's certificate checked, or the operator has said that it need not be.
+
+use super::origin::{Origin, Problem};
+use super::reader::Reader;
+use super::secret::SecretUrl;
+use std::net::{IpAddr, SocketAddr};
+use url::Url;
+
+/// A connection that others could read along.
+pub(super) struct Exposed {
+    /// The setting that names its end.
+    key: &'static str,
+    /// The one that allows it.
+    allow: &'static str,
+    /// What is so.
+    what: String,
+    /// How it is encrypted instead.
+    remedy: &'static str,
+}
+
+impl Exposed {
+    /// What an operator should know who allowed it; otherwise an error.
+    pub fn allowed(self, allowed: bool, origin: &Origin) -> Result<String, Problem> {
+        let Exposed { key, allow, what, remedy } = self;
+        if allowed {
+            return Ok(format!("{key}: {what}, as {allow} allows; whoever is between can read along"));
+        }
+        let variable = super::environment::variable(allow);
+        let what = format!(
+            "{what}; {remedy}, or set {allow} = true ({variable}) where nobody but you can read along, as in a network of your own"
+        );
+        Err(Problem::invalid(key, origin, what))
+    }
+}
+
+/// Whether AMQP to this address crosses a network without TLS.
+pub(super) fn broker(url: &SecretUrl) -> Option<Exposed> {
+    let url = parsed(url)?;
+    if url.scheme() == "amqps" || url.host_str().is_none_or(is_here) {
+        return None;
+    }
+    let what = format!("{} is not this machine, and amqp:// is not encrypted", url.host_str().unwrap_or_default());
+    let remedy = "write amqps:// (port 5671)";
+    Some(Exposed { key: "broker.url", allow: "broker.plaintext", what, remedy })
+}
+
+/// Whether SQL to this address crosses a network without TLS, or with TLS to whoever answers.
+pub(super) fn database(url: &SecretUrl) -> Option<Exposed> {
+    let url = parsed(url)?;
+    let last = |names: [&str; 2]| {
+        let of = url.query_pairs().filter(|(name, _)| names.contains(&name.as_ref())).last();
+        of.map(|(_, value)| value.into_owned())
+    };
+    // As the client takes them: a parameter stands in for what is before the path. One that begins with a slash is a socket.
+    let host = last(["host", "hostaddr"]).or_else(|| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let is_socket = host.starts_with('/') || host.to_ascii_lowercase().starts_with("%2f");
+    if is_socket || host.is_empty() || is_here(&host) {
+        return None;
+    }
+    let what = match last(["sslmode", "ssl-mode"]).as_deref() {
+        Some("verify-full") => return None,
+        Some(mode) => format!("{host} is not this machine, and sslmode={mode} takes whoever answers for it"),
+        None => format!("{host} is not this machine, and without an sslmode whoever answers is taken for it"),
+    };
+    let remedy = "add ?sslmode=verify-full (and sslrootcert=FILE for an authority of your own)";
+    Some(Exposed { key: "database.url", allow: "database.plaintext", what, remedy })
+}
+
+/// Whether the API answers other machines without TLS.
+pub(super) fn api(listen: SocketAddr, is_encrypted: bool) -> Option<Exposed> {
+    if is_encrypted || listen.ip().is_loopback() {
+        return None;
+    }
+    let what = format!("{listen} is reachable from other machines without TLS, and so are tokens and results");
+    let remedy = "set api.tls_cert and api.tls_key, or listen on 127.0.0.1";
+    Some(Exposed { key: "api.listen", allow: "api.plaintext", what, remedy })
+}
+
+/// What an operator should know of it, once `allow` is read.
+pub(super) fn check(read: &mut Reader, exposed: Option<Exposed>, allow: &str) -> Result<Option<String>, Problem> {
+    let allowed = read.flag(allow)?;
+    exposed
+        .map(|exposed| {
+            let origin = read.origin(exposed.key);
+            exposed.allowed(allowed, &origin)
+        })
+        .transpose()
+}
+
+fn parsed(url: &SecretUrl) -> Option<Url> {
+    // It was parsed when it was read.
+    Url::parse(url.expose()).ok()
+}
+
+/// The name of loopback, or an address of it.
+fn is_here(host: &str) -> bool {
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let address: Result<IpAddr, _> = name.trim_start_matches('[').trim_end_matches(']').parse();
+    match address {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(of: fn(&SecretUrl) -> Option<Exposed>, url: &str) -> Option<String> {
+        let url = SecretUrl::parse(url, &["amqp", "amqps", "postgres"]).unwrap();
+        of(&url).map(|exposed| exposed.allowed(false, &Origin::Default).unwrap_err().0)
+    }
+
+    #[test]
+    fn a_broker_beyond_this_machine_needs_tls() {
+        for url in [
+            "amqp://u:p@127.0.0.1",
+            "amqp://u:p@localhost:5672/v",
+            "amqp://u:p@[::1]:5672",
+            "amqp://u:p@127.9.9.9",
+            "amqps://u:p@broker.example",
+        ] {
+            assert_eq!(told(broker, url), None, "{url}");
+        }
+        for url in ["amqp://u:p@broker", "amqp://u:p@10.0.0.1", "amqp://u:p@[fd00::1]", "amqp://u:p@localhost.example"]
+        {
+            let told = told(broker, url).unwrap_or_else(|| panic!("{url}"));
+            assert!(told.contains("amqps://") && told.contains("broker.plaintext = true"), "{told}");
+            assert!(told.contains("AGENTRY_BROKER_PLAINTEXT") && !told.contains("u:p"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_database_beyond_this_machine_needs_tls_that_is_checked() {
+        for url in [
+            "postgres://u:p@127.0.0.1/d",
+            "postgres://u:p@localhost/d?sslmode=disable",
+            "postgres://u:p@[::1]:5432/d",
+            "postgres://u:p@%2Frun%2Fpostgresql/d",
+            "postgres://u:p@h/d?host=/run/postgresql",
+            "postgres://u:p@db.example/d?sslmode=verify-full",
+            "postgres://u:p@db.example/d?ssl-mode=verify-full",
+        ] {
+            assert_eq!(told(database, url), None, "{url}");
+        }
+        for url in [
+            "postgres://u:p@db.example/d",
+            "postgres://u:p@db.example/d?sslmode=require",
+            "postgres://u:p@db.example/d?sslmode=verify-ca",
+            "postgres://u:p@localhost/d?host=db.example",
+            "postgres://u:p@db.example/d?sslmode=verify-full&sslmode=disable",
+            "postgres://u:p@10.1.2.3/d",
+        ] {
+            let told = told(database, url).unwrap_or_else(|| panic!("{url}"));
+            assert!(told.contains("sslmode=verify-full") && told.contains("database.plaintext = true"), "{told}");
+            assert!(!told.contains("u:p"), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_api_beyond_this_machine_needs_tls() {
+        assert!(api("127.0.0.1:7070".parse().unwrap(), false).is_none());
+        assert!(api("[::1]:7070".parse().unwrap(), false).is_none());
+        assert!(api("0.0.0.0:7070".parse().unwrap(), true).is_none());
+        let exposed = api("0.0.0.0:7070".parse().unwrap(), false).unwrap();
+        let told = exposed.allowed(true, &Origin::Default).unwrap();
+        assert!(told.contains("0.0.0.0:7070") && told.contains("api.plaintext"), "{told}");
+    }
+}
