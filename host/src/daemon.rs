@@ -103,8 +103,11 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
 
     // What cannot mend itself.
     let mut folder = DataFolder::open(&settings.data.dir).map_err(configuration)?;
-    let listener = api::bind(settings.api.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(configuration)?;
+    let certificate = settings.api.tls.as_ref().map(|tls| api::Certificate::load(&tls.certificate, &tls.key));
+    let certificate = certificate.transpose().map_err(failed)?;
+    let listener = api::Listener::bind(settings.api.listen, settings.api.connections, certificate);
+    let listener = listener.await.map_err(failed)?;
+    let url = listener.url().map_err(configuration)?;
     let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
     let connections = connect::open(&settings, &folder, &name).await?;
     let (db, broker) = (connections.db, connections.broker);
@@ -143,6 +146,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         queues: settings.broker.queues.clone(),
         message_limits: settings.message_limits(),
         body_bytes: settings.api.body_bytes,
+        connections: settings.api.connections,
         max_attempts: settings.retry.policy.max_attempts,
         outbox: wake.clone(),
         settled: settled.subscribe(),
@@ -230,7 +234,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             let took = born;
             move || {
                 // A person and a script wait for this line; it is written once, whatever the log level.
-                telemetry::say(&format!("ready http://{address}"));
+                telemetry::say(&format!("ready {url}"));
                 tracing::info!(took = ?took.elapsed(), "ready");
             }
         }));

@@ -3,6 +3,7 @@
 
 use super::ApiState;
 use super::problem::Problem;
+use super::share::Share;
 use crate::db::{EventRow, Fields, LogRow};
 use crate::task::TaskId;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -45,18 +46,22 @@ struct Follower {
     /// The last read ended at its limit.
     more: bool,
     settled: tokio::sync::watch::Receiver<u64>,
-    _permit: OwnedSemaphorePermit,
+    /// The caller's own, and of all.
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 /// Follow a task from after `after` on. Where nothing can follow any more the answer is 204: a browser's `EventSource`, which
 /// comes back after every end of a stream, stops then.
-pub(super) async fn start(state: Arc<ApiState>, id: TaskId, after: i64, kind: Kind) -> Result<Response, Problem> {
-    let permit = state.streams.clone().try_acquire_owned().map_err(|_| {
-        let detail = format!("{STREAMS} streams are open already; ask without text/event-stream, or later");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
-    })?;
+pub(super) async fn start(
+    state: Arc<ApiState>,
+    share: &Share,
+    id: TaskId,
+    after: i64,
+    kind: Kind,
+) -> Result<Response, Problem> {
+    let places = [share.stream()?, state.streams.stream()?];
     let settled = state.parts.settled.clone();
-    let mut follower = Follower { state, id, after, kind, done: false, more: false, settled, _permit: permit };
+    let mut follower = Follower { state, id, after, kind, done: false, more: false, settled, _places: places };
     let first = follower.read().await?;
     if first.is_empty() && follower.done {
         return Ok(StatusCode::NO_CONTENT.into_response());

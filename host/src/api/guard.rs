@@ -1,6 +1,7 @@
 //! Who is asking, and whether they may.
 
 use super::problem::Problem;
+use super::share::Share;
 use super::tokens::Scope;
 use super::{ApiState, Tokens, origin};
 use axum::extract::{Request, State};
@@ -9,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Paths that anybody may ask.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
@@ -27,9 +29,15 @@ pub(super) enum Caller {
 /// Let a request through, or say why not.
 pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
     let mut response = match admit(&state, &request) {
-        Ok(caller) => {
+        Ok((caller, taken)) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let place = taken.map(|(share, place)| {
+                request.extensions_mut().insert(share);
+                place
+            });
+            let response = next.run(request).await;
+            drop(place);
+            response
         }
         Err(problem) => problem.into_response(),
     };
@@ -38,30 +46,35 @@ pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Reque
     response
 }
 
-fn admit(state: &ApiState, request: &Request) -> Result<Caller, Problem> {
+/// Who is asking, and their share with a place of it; what anybody may ask takes none.
+fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, OwnedSemaphorePermit)>), Problem> {
     let tokens = state.parts.tokens.as_ref();
     if tokens.is_none() {
         addressed_to_us(request.headers())?;
     }
     // With tokens too: a proxy may add one to whatever comes.
     origin::check(request.method(), request.headers())?;
-    let caller = caller(tokens, request.headers());
-    permitted(caller, request.method(), OPEN.contains(&request.uri().path()))?;
-    Ok(caller)
+    let (caller, token) = caller(tokens, request.headers());
+    let is_open = OPEN.contains(&request.uri().path());
+    permitted(caller, request.method(), is_open)?;
+    let share = if is_open { None } else { state.shares.get(token) };
+    let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
+    Ok((caller, taken))
 }
 
-fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> Caller {
-    let Some(tokens) = tokens else { return Caller::Operator };
+/// And which token it is; without tokens, and for who has none, the first.
+fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> (Caller, usize) {
+    let Some(tokens) = tokens else { return (Caller::Operator, 0) };
     let bearer = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
-    match bearer.and_then(|token| tokens.scope(token)) {
-        None => Caller::Unknown,
-        Some(Scope::Read) => Caller::Reader,
-        Some(Scope::Full) => Caller::Operator,
+    match bearer.and_then(|token| tokens.find(token)) {
+        None => (Caller::Unknown, 0),
+        Some((at, Scope::Read)) => (Caller::Reader, at),
+        Some((at, Scope::Full)) => (Caller::Operator, at),
     }
 }
 
@@ -112,13 +125,13 @@ mod tests {
 
     #[test]
     fn without_a_file_of_tokens_everybody_may_do_everything() {
-        assert_eq!(caller(None, &HeaderMap::new()), Caller::Operator);
+        assert_eq!(caller(None, &HeaderMap::new()).0, Caller::Operator);
     }
 
     #[test]
     fn with_one_a_token_says_what_is_allowed() {
         let tokens = Tokens::parse("r read 0123456789abcdef\nf full fedcba9876543210").unwrap();
-        let of = |value: &str| caller(Some(&tokens), &headers(header::AUTHORIZATION, value));
+        let of = |value: &str| caller(Some(&tokens), &headers(header::AUTHORIZATION, value)).0;
         assert_eq!(of("Bearer 0123456789abcdef"), Caller::Reader);
         assert_eq!(of("bearer fedcba9876543210"), Caller::Operator);
         assert_eq!(of("Basic fedcba9876543210"), Caller::Unknown);

@@ -4,10 +4,13 @@
 //! on tasks of their own: a client that hangs up must not leave one half done.
 
 mod benches;
+mod body;
+mod certificate;
 mod erase;
 mod facts;
 mod follow;
 mod guard;
+mod listener;
 mod origin;
 mod params;
 mod problem;
@@ -15,6 +18,7 @@ pub mod readiness;
 mod redrive;
 mod render;
 mod retry;
+mod share;
 mod submit;
 mod tasks;
 mod tokens;
@@ -22,6 +26,8 @@ mod waiters;
 mod warnings;
 
 pub use benches::BENCH_LABEL;
+pub use certificate::{Certificate, CertificateError};
+pub use listener::{BindError, Listener};
 pub use problem::Problem;
 pub use readiness::{Readiness, Reason};
 pub use tokens::{Scope, Tokens, TokensError};
@@ -36,14 +42,10 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::serve::ListenerExt;
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How long open connections may go on after the end was asked for.
@@ -68,6 +70,8 @@ pub struct Parts {
     pub message_limits: MessageLimits,
     /// The largest body of a request.
     pub body_bytes: usize,
+    /// Connections at once.
+    pub connections: usize,
     /// Attempts in all where neither the task nor a plugin of this host says: `retry.max_attempts`.
     pub max_attempts: u32,
     /// Notified after a submission, so that the relay publishes at once.
@@ -86,18 +90,29 @@ pub struct ApiState {
     /// Cancelled: those who wait are answered, streams end.
     closing: CancellationToken,
     waiters: Arc<waiters::Waiters>,
-    streams: Arc<Semaphore>,
+    /// Of the streams of all.
+    streams: share::Share,
+    /// Of each token; without tokens there is one for all.
+    shares: Arc<[share::Share]>,
+    bodies: body::Bodies,
 }
 
 impl ApiState {
     /// From what is given.
     pub fn new(parts: Parts) -> ApiState {
+        let connections = parts.connections;
+        let shares = match &parts.tokens {
+            Some(tokens) => (0..tokens.len()).map(|_| share::Share::of_token(connections)).collect(),
+            None => [share::Share::whole(connections)].into(),
+        };
         ApiState {
+            streams: share::Share::whole(connections),
+            shares,
+            bodies: body::Bodies::new(parts.body_bytes),
             parts,
             stop: Arc::new(|_| {}),
             closing: CancellationToken::new(),
             waiters: waiters::Waiters::new(),
-            streams: Arc::new(Semaphore::new(follow::STREAMS)),
         }
     }
 
@@ -157,40 +172,18 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Why an address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("listen on {address}: {error}; end what listens there, or give another api.listen (port 0 picks a free one)")]
-pub struct BindError {
-    address: SocketAddr,
-    error: io::Error,
-}
-
-/// Listen on an address; port 0 picks one.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| BindError { address, error })
-}
-
 /// Answer requests until `shutdown`, and then for a few seconds those that are under way: whoever waits is answered with
 /// what is there, streams end.
-pub async fn serve(
-    listener: TcpListener,
-    state: ApiState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+pub async fn serve(listener: Listener, state: ApiState, shutdown: impl Future<Output = ()> + Send + 'static) {
     let closing = state.closing.clone();
-    let listener = listener.tap_io(|stream| {
-        // Small answers, sent at once; a socket that refuses is no worse off.
-        let _ = stream.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(closing.clone().cancelled_owned());
     let shut = async {
         shutdown.await;
         closing.cancel();
         tokio::time::sleep(FAREWELL).await;
     };
     tokio::select! {
-        ended = server.into_future() => ended,
-        () = shut => Ok(()),
+        () = listener.serve(router(state), closing.clone()) => {}
+        () = shut => {}
     }
 }
 

@@ -3,8 +3,8 @@
 //! Three steps for each, in this order: [`record`], [`publish`], [`mark`]. A redrive that dies between two of them and is
 //! begun again publishes the same id, which the claim recognises.
 
+use super::body::{object, read, text};
 use super::problem::Problem;
-use super::submit::{object, read, text};
 use super::tasks::LONGEST_PAGE;
 use super::{ApiState, respond};
 use crate::broker::{Publication, PublishError, Target};

@@ -1,5 +1,6 @@
 //! `POST /v1/tasks` and `POST /v1/tasks/batch`: a task is accepted only if it can run.
 
+use super::body::{object, read, text};
 use super::problem::Problem;
 use super::render::TaskJson;
 use super::warnings::{self, Warning};
@@ -15,7 +16,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Tasks in one batch.
 const BATCH: usize = 10_000;
@@ -23,8 +23,6 @@ const BATCH: usize = 10_000;
 const DEFAULT_QUEUE: &str = "default";
 /// Names the ids that are made from an `Idempotency-Key`: the same key, the same task.
 const KEYS: uuid::Uuid = uuid::uuid!("5b6f1f0e-6a5c-4f0b-9d0e-0c1d6f2a7e11");
-/// How long a client may take to send its body.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A task as submitted. Every key is checked; an absent one that is needed is said by name.
 #[derive(Deserialize)]
@@ -134,75 +132,6 @@ pub(super) async fn batch(
         answer["warnings"] = serde_json::json!(warnings);
     }
     Ok(respond(status, &answer))
-}
-
-/// The whole body, within the limit and in time.
-pub(super) async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
-    if let Some(value) = headers.get(header::CONTENT_TYPE) {
-        let text = value.to_str().unwrap_or("?");
-        let essence = text.split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            let detail = format!("content-type is {text:?}; it must be application/json");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
-        }
-    } else {
-        // Without one a web page could post from any browser on this machine.
-        let detail = "content-type is missing; it must be application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
-    }
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
-        let detail = format!("content-encoding is {encoding:?}; send the body as it is, without one");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail));
-    }
-    let most = state.parts.body_bytes;
-    let too_large = || {
-        let detail = format!("the body has more than {} MiB (api.body_mib)", most / (1_024 * 1_024));
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).with("limit_bytes", most)
-    };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > most as u64) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, most)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(e)) if is_length_limit(&e) => Err(too_large()),
-        Ok(Err(e)) => Err(Problem::bad("bad_body", format!("the body broke off: {e}"))),
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", BODY_PATIENCE.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
-        }
-    }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("length limit exceeded") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(body)
-        .map_err(|e| Problem::bad("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))
-}
-
-/// Read a JSON object. serde would take an array for a struct, field by field.
-pub(super) fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Problem> {
-    match text.trim_start_matches([' ', '\n', '\r', '\t']).as_bytes().first() {
-        Some(b'{') => serde_json::from_str(text).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => Problem::bad("bad_message", format!("{what}: {e}")),
-            _ => Problem::bad("not_json", format!("{what}: {e}")),
-        }),
-        None => Err(Problem::bad("not_json", format!("{what} is empty"))),
-        Some(_) => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-            Ok(_) => Err(Problem::bad("bad_message", format!("{what}: expected an object"))),
-            Err(e) => Err(Problem::bad("not_json", format!("{what}: {e}"))),
-        },
-    }
 }
 
 /// One task and the queue it asks for.

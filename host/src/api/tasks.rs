@@ -3,10 +3,11 @@
 use super::params::{OfTask, Params};
 use super::problem::Problem;
 use super::render::{CallJson, TaskJson};
+use super::share::Share;
 use super::{ApiState, follow, respond, task_response};
 use crate::db::{CallCursor, CancelAnswer, Fields, TaskFilter, TaskRow};
 use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId, span};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use chrono::Utc;
@@ -109,13 +110,14 @@ fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
 pub(super) async fn events(
     State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
+    Extension(share): Extension<Share>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(state, id, after, follow::Kind::Events).await;
+        return follow::start(state, &share, id, after, follow::Kind::Events).await;
     }
     let page = state.db(move |db| async move { db.events(id, after, LINES).await }).await?;
     Ok(respond(StatusCode::OK, &json!({"events": page.rows, "next_after": page.next(|row| row.seq)})))
@@ -125,13 +127,14 @@ pub(super) async fn events(
 pub(super) async fn logs(
     State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
+    Extension(share): Extension<Share>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
     let after = after(&params.only(&["after"])?, &headers)?;
     find(&state, id, Fields::default()).await?;
     if follow::asked(&headers) {
-        return follow::start(state, id, after, follow::Kind::Logs).await;
+        return follow::start(state, &share, id, after, follow::Kind::Logs).await;
     }
     let page = state.db(move |db| async move { db.logs(id, after, LINES).await }).await?;
     Ok(respond(StatusCode::OK, &json!({"logs": page.rows, "next_after": page.next(|row| row.seq)})))

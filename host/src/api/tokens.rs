@@ -99,15 +99,20 @@ impl Tokens {
         if tokens.is_empty() { Err(Unusable::Empty) } else { Ok(Tokens(tokens)) }
     }
 
-    /// What this token allows. Hashes of equal length are compared, all of them and in full, so that the time taken tells
-    /// nothing.
-    pub(super) fn scope(&self, token: &str) -> Option<Scope> {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Which token this is, and what it allows. Hashes of equal length are compared, all of them and in full, so that the time
+    /// taken tells nothing.
+    pub(super) fn find(&self, token: &str) -> Option<(usize, Scope)> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
-        for known in &self.0 {
+        for (at, known) in self.0.iter().enumerate() {
             let difference = known.hash.iter().zip(hash).fold(0u8, |sum, (a, b)| sum | (a ^ b));
             if std::hint::black_box(difference) == 0 {
-                found = Some(known.scope);
+                found = Some((at, known.scope));
             }
         }
         found
@@ -121,10 +126,10 @@ mod tests {
     #[test]
     fn a_token_allows_what_its_line_says() {
         let tokens = Tokens::parse("# who\n\ndash read 0123456789abcdef\nops\tfull  fedcba9876543210\n").unwrap();
-        assert_eq!(tokens.scope("0123456789abcdef"), Some(Scope::Read));
-        assert_eq!(tokens.scope("fedcba9876543210"), Some(Scope::Full));
-        assert_eq!(tokens.scope("fedcba987654321"), None);
-        assert_eq!(tokens.scope(""), None);
+        assert_eq!(tokens.find("0123456789abcdef").map(|(_, scope)| scope), Some(Scope::Read));
+        assert_eq!(tokens.find("fedcba9876543210").map(|(_, scope)| scope), Some(Scope::Full));
+        assert_eq!(tokens.find("fedcba987654321"), None);
+        assert_eq!(tokens.find(""), None);
         assert!(!format!("{tokens:?}").contains("0123456789abcdef"));
     }
 

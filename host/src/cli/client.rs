@@ -170,7 +170,11 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error, sent: usize, patience: Duration) -> Failed {
         let (server, cause) = (&self.server, cause(error));
         if error.is_connect() {
-            let hint = "start one with `agentry up`, or name it with --server or AGENTRY_SERVER";
+            let hint = if cause.contains("certificate") {
+                "if its authority is your own, name its PEM file in SSL_CERT_FILE"
+            } else {
+                "start one with `agentry up`, or name it with --server or AGENTRY_SERVER"
+            };
             return Failed::unreachable(format!("no daemon answers at {server}: {cause}; {hint}"));
         }
         if error.is_timeout() {

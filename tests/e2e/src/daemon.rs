@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::http::Http;
 use crate::patience::{eventually, patience};
+use crate::private::Certificate;
 use crate::variables;
 
 /// A daemon about to be started.
@@ -27,6 +28,7 @@ pub struct Setup {
     environment: Vec<(String, OsString)>,
     binary: PathBuf,
     token: Option<String>,
+    authority: Option<PathBuf>,
 }
 
 impl Setup {
@@ -40,6 +42,7 @@ impl Setup {
             environment: Vec::new(),
             binary: variables::binary(),
             token: None,
+            authority: None,
         }
         .set("data.dir", folder.join(name).to_string_lossy().into_owned())
         .set("log.level", "debug")
@@ -94,6 +97,14 @@ impl Setup {
         std::fs::write(&file, format!("test full {token}\n")).expect("the tokens are written");
         self.token = Some(token.to_owned());
         self.set("api.tokens_file", file.to_string_lossy().into_owned())
+    }
+
+    /// The same with an API over TLS.
+    #[must_use]
+    pub fn https(mut self, certificate: &Certificate) -> Self {
+        self.authority = Some(certificate.certificate.clone());
+        let [shown, key] = [&certificate.certificate, &certificate.key].map(|file| file.to_string_lossy().into_owned());
+        self.set("api.tls_cert", shown).set("api.tls_key", key)
     }
 
     /// The same with the binary that has faults on demand.
@@ -229,7 +240,8 @@ impl Daemon {
         let began = Instant::now();
         loop {
             if let Some(address) = self.said.address() {
-                self.http = Some(Http::with_token(&address, self.setup.token.as_deref()));
+                let (token, authority) = (self.setup.token.as_deref(), self.setup.authority.as_deref());
+                self.http = Some(Http::of(&address, token, authority));
                 return;
             }
             let status = self.child.try_wait().expect("a child can be waited for");

@@ -1,5 +1,6 @@
 //! The daemon's HTTP API, as any client sees it.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -42,14 +43,14 @@ impl Answer {
 impl Http {
     /// A client of the daemon at `base`, such as `http://127.0.0.1:7070`.
     pub fn new(base: &str) -> Self {
-        Self::with_token(base, None)
+        Self::of(base, None, None)
     }
 
-    /// The same, of one that asks for a token.
-    pub fn with_token(base: &str, token: Option<&str>) -> Self {
+    /// The same, of one that asks for a token, or that this authority vouches for.
+    pub fn of(base: &str, token: Option<&str>, authority: Option<&Path>) -> Self {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         PROVIDER.get_or_init(|| {
-            // Somebody else may have been first; either will do, since nothing here speaks TLS.
+            // Somebody else may have been first; either will do.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
         let bearer = token.map(|token| {
@@ -57,7 +58,11 @@ impl Http {
         });
         let headers = bearer.map(|bearer| (reqwest::header::AUTHORIZATION, bearer)).into_iter().collect();
         let client = reqwest::Client::builder().timeout(patience()).no_proxy().default_headers(headers);
-        let client = client.build().expect("an HTTP client");
+        let authority = authority.map(|file| {
+            let pem = std::fs::read(file).expect("the authority's certificate is read");
+            reqwest::Certificate::from_pem(&pem).expect("a certificate")
+        });
+        let client = client.tls_certs_merge(authority).build().expect("an HTTP client");
         Self { base: base.trim_end_matches('/').to_owned(), client }
     }
 

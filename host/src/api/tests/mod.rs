@@ -4,6 +4,7 @@ mod batches;
 mod browsers;
 mod operators;
 mod pages;
+mod shares;
 mod site;
 mod streams;
 
@@ -14,7 +15,7 @@ use crate::task::settle::{Body, Call, Usage};
 use crate::task::{Event, FailureKind};
 use reqwest::Method;
 use serde_json::{Value, json};
-use site::{PATIENCE, Site, record};
+use site::{CONNECTIONS, PATIENCE, Site, record};
 use std::time::Instant;
 
 #[tokio::test]
@@ -362,13 +363,13 @@ async fn a_shutdown_answers_those_who_wait_and_ends() {
     };
     let ((status, task), ()) = tokio::join!(site.get(&path), shutdown);
     assert_eq!((status, &task["state"]), (200, &json!("pending")));
-    tokio::time::timeout(PATIENCE, site.served).await.expect("it ends").unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, site.served).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
 async fn a_port_in_use_is_named_with_the_remedy() {
     let site = Site::new().await;
-    let address: SocketAddr = site.base.strip_prefix("http://").unwrap().parse().unwrap();
-    let error = bind(address).await.unwrap_err().to_string();
+    let address: std::net::SocketAddr = site.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let error = Listener::bind(address, CONNECTIONS, None).await.map(drop).unwrap_err().to_string();
     assert!(error.contains(&address.to_string()) && error.contains("api.listen"), "{error}");
 }

@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What holds for its API.
+pub const CONNECTIONS: usize = 80;
+
 /// The API of a host that serves `word-count` 0.1.0, on a database of its own.
 pub struct Site {
     pub base: String,
@@ -32,7 +35,7 @@ pub struct Site {
     pub published: Arc<std::sync::Mutex<Vec<Publication>>>,
     /// How the next publications end instead.
     pub refusals: Arc<std::sync::Mutex<Vec<PublishError>>>,
-    pub served: tokio::task::JoinHandle<io::Result<()>>,
+    pub served: tokio::task::JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
 
@@ -62,6 +65,7 @@ impl Site {
             queues: vec!["default".into()],
             message_limits: MessageLimits { timeout_seconds: 900, body_bytes: 64 * 1_024 },
             body_bytes: 128 * 1_024,
+            connections: CONNECTIONS,
             max_attempts: 3,
             outbox: outbox.clone(),
             settled: settled.subscribe(),
@@ -70,8 +74,8 @@ impl Site {
         let stops = stopped.clone();
         let state = state.stopping_with(Arc::new(move |id| stops.lock().unwrap().push(id)));
         let waiters = state.waiters.clone();
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), CONNECTIONS, None).await.unwrap();
+        let base = listener.url().unwrap();
         let served = tokio::spawn(serve(listener, state, shutdown.clone().cancelled_owned()));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();

@@ -70,9 +70,9 @@ impl Broker {
         format!("amqps://guest:guest@localhost:{}/%2f", self.tls_port)
     }
 
-    /// The file of the authority that vouches for it.
-    pub fn authority(&self) -> &Path {
-        &self.certificate.certificate
+    /// What it shows over TLS.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// SIGKILL, and it is gone; what it has on disk stays.

@@ -5,16 +5,20 @@ use std::path::{Path, PathBuf};
 
 use super::User;
 
-/// A certificate of `localhost` that is its own authority, and its key, as PEM files.
-pub(super) struct Certificate {
+/// A certificate of `localhost` and 127.0.0.1 that is its own authority, and its key, as PEM files.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// Which is also the authority that vouches for it.
     pub certificate: PathBuf,
+    /// For the service's user alone.
     pub key: PathBuf,
 }
 
 impl Certificate {
     /// Makes one in `folder`; the key is for `user` alone, since PostgreSQL refuses one that others may read.
-    pub fn make(folder: &Path, user: Option<User>) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate is made");
+    pub(super) fn make(folder: &Path, user: Option<User>) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost", "127.0.0.1"].map(String::from))
+            .expect("a certificate is made");
         let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
         std::fs::write(&certificate, made.cert.pem()).expect("the certificate is written");
         let mut options = std::fs::File::options();

@@ -6,6 +6,7 @@ mod certificate;
 mod server;
 
 pub use broker::Broker;
+pub use certificate::Certificate;
 pub use server::{Server, Stop};
 
 use std::net::{Ipv4Addr, TcpListener};

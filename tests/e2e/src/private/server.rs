@@ -56,9 +56,9 @@ impl Server {
         url.parse().expect("a URL")
     }
 
-    /// The file of the authority that vouches for it when it is asked for TLS, as `localhost`.
-    pub fn authority(&self) -> &Path {
-        &self.certificate.certificate
+    /// What it shows to those who ask for TLS.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// Stops it; what it has on disk stays.

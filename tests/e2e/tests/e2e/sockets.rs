@@ -87,11 +87,12 @@ async fn every_connection_over_tls_has_nodelay() {
     let site = Site::private(&broker.url(), &server.url()).await;
     let mut database: reqwest::Url = site.database_url().parse().expect("a URL");
     database.set_host(Some("localhost")).expect("a URL with a host");
-    let authority = server.authority().to_str().expect("a path that is text");
+    let [of_broker, of_server] = [broker.certificate(), server.certificate()];
+    let authority = of_server.certificate.to_str().expect("a path that is text");
     database.query_pairs_mut().append_pair("sslmode", "verify-full").append_pair("sslrootcert", authority);
     let setup = site.setup().set("broker.url", broker.tls_url()).set("database.url", database.as_str());
-    let setup = setup.variable("SSL_CERT_FILE", broker.authority()).variable("AGENTRY_DEBUGGABLE", "1");
-    let daemon = setup.start().await;
+    let setup = setup.https(of_broker).variable("SSL_CERT_FILE", &of_broker.certificate);
+    let daemon = setup.variable("AGENTRY_DEBUGGABLE", "1").start().await;
     use_all(&site, &daemon).await;
     let plain = port_of(&broker.url());
     assert!(connections(daemon.pid()).iter().all(|connection| connection.peer.port() != plain));

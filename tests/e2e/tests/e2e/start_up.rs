@@ -71,6 +71,16 @@ async fn beyond_loopback_it_refuses_to_start_without_tokens() {
 }
 
 #[tokio::test]
+async fn beyond_loopback_it_refuses_to_start_without_tls_unless_that_is_allowed() {
+    let site = Site::new(Mode::Embedded).await;
+    let setup = || site.setup().set("api.listen", "0.0.0.0:0").token("0123456789abcdef");
+    setup().run_to_end().await.expect(2, &["api.tls_cert", "api.plaintext"]);
+    let mut daemon = setup().set("api.plaintext", true).start().await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert!(daemon.said().contains("whoever is between can read along"), "{}", daemon.said());
+}
+
+#[tokio::test]
 async fn a_refused_password_is_fatal_and_never_shown() {
     let site = Site::new(Mode::Services).await;
     let mut url: reqwest::Url = variables::amqp().parse().expect("a URL");

@@ -1,0 +1,161 @@
+//! Bodies of requests: how large, how soon, and how much of all of them is in memory at once.
+
+use super::ApiState;
+use super::problem::Problem;
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// How long a client may take to send its body.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a body waits for others to be done with.
+const TURN: Duration = Duration::from_secs(10);
+/// So many of the largest are in memory at once.
+const LARGEST: usize = 8;
+/// What is counted.
+const KIB: usize = 1_024;
+
+/// Room for bodies, of all callers together.
+#[derive(Clone)]
+pub(super) struct Bodies {
+    kib: Arc<Semaphore>,
+    most: usize,
+}
+
+impl Bodies {
+    /// None is larger than `most` bytes.
+    pub fn new(most: usize) -> Bodies {
+        let all = most.div_ceil(KIB).saturating_mul(LARGEST).min(Semaphore::MAX_PERMITS);
+        Bodies { kib: Arc::new(Semaphore::new(all)), most }
+    }
+
+    /// Room for one, of which nothing has been read yet.
+    async fn room(&self, announced: Option<u64>) -> Result<OwnedSemaphorePermit, Problem> {
+        let bytes = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(self.most).min(self.most);
+        let kib = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
+        match timeout(TURN, self.kib.clone().acquire_many_owned(kib)).await {
+            Ok(Ok(room)) => Ok(room),
+            // It is never closed.
+            Ok(Err(_)) | Err(_) => {
+                let all = self.most.saturating_mul(LARGEST) / (KIB * KIB);
+                let detail = format!(
+                    "{all} MiB of bodies are being read already, {LARGEST} times api.body_mib; come again, or send less at once"
+                );
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies", detail))
+            }
+        }
+    }
+}
+
+/// A body, whole, and its room.
+pub(super) struct Whole {
+    bytes: bytes::Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The whole body, within the limit and in time.
+pub(super) async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<Whole, Problem> {
+    if let Some(value) = headers.get(header::CONTENT_TYPE) {
+        let text = value.to_str().unwrap_or("?");
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let detail = format!("content-type is {text:?}; it must be application/json");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
+        }
+    } else {
+        // Without one a web page could post from any browser on this machine.
+        let detail = "content-type is missing; it must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
+    }
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
+        let detail = format!("content-encoding is {encoding:?}; send the body as it is, without one");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail));
+    }
+    let most = state.bodies.most;
+    let too_large = || {
+        let detail = format!("the body has more than {} MiB (api.body_mib)", most / (1_024 * 1_024));
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).with("limit_bytes", most)
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > most as u64) {
+        return Err(too_large());
+    }
+    let room = state.bodies.room(announced).await?;
+    match timeout(PATIENCE, axum::body::to_bytes(body, most)).await {
+        Ok(Ok(bytes)) => Ok(Whole { bytes, _room: room }),
+        Ok(Err(e)) if is_length_limit(&e) => Err(too_large()),
+        Ok(Err(e)) => Err(Problem::bad("bad_body", format!("the body broke off: {e}"))),
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", PATIENCE.as_secs());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
+        }
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// As text.
+pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body)
+        .map_err(|e| Problem::bad("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))
+}
+
+/// Read a JSON object. serde would take an array for a struct, field by field.
+pub(super) fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Problem> {
+    match text.trim_start_matches([' ', '\n', '\r', '\t']).as_bytes().first() {
+        Some(b'{') => serde_json::from_str(text).map_err(|e| match e.classify() {
+            serde_json::error::Category::Data => Problem::bad("bad_message", format!("{what}: {e}")),
+            _ => Problem::bad("not_json", format!("{what}: {e}")),
+        }),
+        None => Err(Problem::bad("not_json", format!("{what} is empty"))),
+        Some(_) => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => Err(Problem::bad("bad_message", format!("{what}: expected an object"))),
+            Err(e) => Err(Problem::bad("not_json", format!("{what}: {e}"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_wait_for_room_and_not_for_ever() {
+        let bodies = Bodies::new(1_024 * KIB);
+        let mut held = Vec::new();
+        for _ in 0..LARGEST {
+            // One whose length is not announced may be the largest.
+            held.push(bodies.room(None).await.unwrap());
+        }
+        assert!(bodies.room(Some(0)).await.is_ok(), "an empty one needs none");
+        let refused = format!("{:?}", bodies.room(Some(1)).await.map(drop).unwrap_err());
+        assert!(refused.contains("too_many_bodies") && refused.contains("8 MiB"), "{refused}");
+        let (one, ()) = tokio::join!(bodies.room(Some(1)), async {
+            tokio::time::sleep(TURN / 2).await;
+            held.pop();
+        });
+        assert!(one.is_ok());
+    }
+}

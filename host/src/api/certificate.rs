@@ -1,0 +1,173 @@
+//! The API's own TLS: a certificate and its key, as PEM files. Renewed files are read again without a restart.
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How often the files are looked at, at most: a handshake costs more than that.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file that is no PEM of what it should hold.
+    #[error("read {key} ({}): {cause}; it takes a PEM file with {holds}", path.display())]
+    File {
+        /// The setting.
+        key: &'static str,
+        /// What it names.
+        path: PathBuf,
+        /// What should be in it.
+        holds: &'static str,
+        /// Why it is not.
+        cause: pem::Error,
+    },
+    /// They do not fit.
+    #[error("use api.tls_cert ({}) with api.tls_key ({}): {cause}", certificate.display(), key.display())]
+    Pair {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+        /// Why not.
+        cause: rustls::Error,
+    },
+}
+
+/// What the API shows to those who connect.
+#[derive(Clone)]
+pub struct Certificate(Arc<Mutex<Current>>);
+
+struct Current {
+    files: [PathBuf; 2],
+    /// Both files' times of change when they were read, as far as they could be told.
+    read: [Option<SystemTime>; 2],
+    looked: Instant,
+    config: Arc<ServerConfig>,
+}
+
+impl Certificate {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds something else, a key that is another certificate's.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Certificate, CertificateError> {
+        let files = [certificate.to_owned(), key.to_owned()];
+        let read = changes(&files);
+        let config = Arc::new(config(&files)?);
+        Ok(Certificate(Arc::new(Mutex::new(Current { files, read, looked: Instant::now(), config }))))
+    }
+
+    /// The handshake.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.current(LOOK);
+        TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// What holds now. Files that changed and do not fit leave the former in force: a renewal is two writes.
+    fn current(&self, look: Duration) -> Arc<ServerConfig> {
+        // Whoever panicked had changed nothing yet.
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.looked.elapsed() >= look {
+            current.looked = Instant::now();
+            let changes = changes(&current.files);
+            if changes != current.read {
+                match config(&current.files) {
+                    Ok(config) => {
+                        (current.config, current.read) = (Arc::new(config), changes);
+                        tracing::info!("the API's certificate was read again");
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the API's certificate changed, and the former one is still shown")
+                    }
+                }
+            }
+        }
+        current.config.clone()
+    }
+}
+
+fn changes(files: &[PathBuf; 2]) -> [Option<SystemTime>; 2] {
+    [0, 1].map(|at| files[at].metadata().and_then(|found| found.modified()).ok())
+}
+
+fn config([certificate, key]: &[PathBuf; 2]) -> Result<ServerConfig, CertificateError> {
+    let refuse = |key, path: &Path, holds| {
+        let path = path.to_owned();
+        move |cause| CertificateError::File { key, path, holds, cause }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
+    let chain =
+        chain.map_err(refuse("api.tls_cert", certificate, "the certificate, and those of its issuers after it"))?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(refuse("api.tls_key", key, "the certificate's private key"))?;
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let made = ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+    let made = made.and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));
+    let mut made =
+        made.map_err(|cause| CertificateError::Pair { certificate: certificate.clone(), key: key.clone(), cause })?;
+    made.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new pair in `folder`, and the two paths.
+    fn pair(folder: &Path) -> [PathBuf; 2] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let files = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+        std::fs::write(&files[0], made.cert.pem()).unwrap();
+        std::fs::write(&files[1], made.signing_key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn refused(files: [&Path; 2]) -> String {
+        Certificate::load(files[0], files[1]).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let [cert, key] = pair(folder.path());
+        assert!(Certificate::load(&cert, &key).is_ok());
+        let text = refused([&folder.path().join("none.pem"), &key]);
+        assert!(text.contains("api.tls_cert (") && text.contains("none.pem"), "{text}");
+        let text = refused([&key, &key]);
+        assert!(text.contains("api.tls_cert (") && text.contains("the certificate, and"), "{text}");
+        let text = refused([&cert, &cert]);
+        assert!(text.contains("api.tls_key (") && text.contains("private key"), "{text}");
+        let other = tempfile::tempdir().unwrap();
+        let text = refused([&cert, &pair(other.path())[1]]);
+        assert!(text.contains("api.tls_cert (") && text.contains("api.tls_key ("), "{text}");
+    }
+
+    #[test]
+    fn files_that_are_renewed_are_read_again_and_half_a_renewal_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = pair(folder.path());
+        // Changed in the past, so that each write below changes the time, whatever the file system's grain.
+        for file in &files {
+            let file = std::fs::File::options().write(true).open(file).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        }
+        let shown = Certificate::load(&files[0], &files[1]).unwrap();
+        let first = shown.current(Duration::ZERO);
+        assert!(Arc::ptr_eq(&first, &shown.current(Duration::ZERO)), "nothing changed");
+        let renewed = tempfile::tempdir().unwrap();
+        let [cert, key] = pair(renewed.path());
+        std::fs::copy(cert, &files[0]).unwrap();
+        assert!(Arc::ptr_eq(&first, &shown.current(Duration::ZERO)), "the key is still the old one");
+        std::fs::copy(key, &files[1]).unwrap();
+        assert!(!Arc::ptr_eq(&first, &shown.current(Duration::ZERO)), "both are new");
+    }
+}

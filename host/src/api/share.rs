@@ -1,0 +1,55 @@
+//! How much of the API one caller may occupy, so that the others are served too.
+
+use super::follow;
+use super::problem::Problem;
+use axum::http::StatusCode;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What one token may hold; without tokens, what everybody may.
+#[derive(Clone)]
+pub(super) struct Share {
+    requests: Arc<Semaphore>,
+    most_requests: usize,
+    streams: Arc<Semaphore>,
+    most_streams: usize,
+}
+
+impl Share {
+    /// Everything, where there are no tokens to tell callers apart.
+    pub fn whole(connections: usize) -> Share {
+        Share::of(connections, follow::STREAMS)
+    }
+
+    /// Half of the connections and a quarter of the streams.
+    pub fn of_token(connections: usize) -> Share {
+        Share::of((connections / 2).max(1), follow::STREAMS / 4)
+    }
+
+    fn of(most_requests: usize, most_streams: usize) -> Share {
+        let [requests, streams] = [most_requests, most_streams].map(|most| Arc::new(Semaphore::new(most)));
+        Share { requests, most_requests, streams, most_streams }
+    }
+
+    /// A place for one request, until its answer begins.
+    pub fn request(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.requests.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!(
+                "this token has {} requests under way, which is half of api.connections; come again when some are answered",
+                self.most_requests
+            );
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+        })
+    }
+
+    /// A place for one stream, until it ends.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!(
+                "{} streams are open already; ask without text/event-stream, or when some have ended",
+                self.most_streams
+            );
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
+        })
+    }
+}
