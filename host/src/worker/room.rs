@@ -33,6 +33,9 @@ pub struct Slot {
     _queue: Option<OwnedSemaphorePermit>,
 }
 
+/// A slot of the host, of which it is open whose task it is for.
+pub struct AnySlot(OwnedSemaphorePermit);
+
 /// A slot, and its plugin's. Dropped: free again.
 pub struct Place {
     _slot: Slot,
@@ -127,13 +130,26 @@ impl Room {
         Slot { _host: free(&self.slots).await, _queue: queue }
     }
 
-    /// A slot for a task of this queue, if one is free now.
-    pub fn try_slot(&self, queue: &str) -> Option<Slot> {
+    /// A slot of the host for a task of any queue, as soon as one is free: in one line with those who wait for [`Room::slot`].
+    pub async fn any_slot(&self) -> AnySlot {
+        AnySlot(free(&self.slots).await)
+    }
+
+    /// The same, if one is free now.
+    pub fn try_any_slot(&self) -> Option<AnySlot> {
+        Some(AnySlot(self.slots.clone().try_acquire_owned().ok()?))
+    }
+
+    /// Makes it a slot for a task of this queue; the other way round if the queue is at its share.
+    pub fn for_queue(&self, slot: AnySlot, queue: &str) -> Result<Slot, AnySlot> {
         let queue = match self.queues.get(queue) {
-            Some(share) => Some(share.clone().try_acquire_owned().ok()?),
             None => None,
+            Some(share) => match share.clone().try_acquire_owned() {
+                Ok(share) => Some(share),
+                Err(_) => return Err(slot),
+            },
         };
-        Some(Slot { _host: self.slots.clone().try_acquire_owned().ok()?, _queue: queue })
+        Ok(Slot { _host: slot.0, _queue: queue })
     }
 
     /// Whether a plugin with this limit has room now.
@@ -197,14 +213,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn try_slot(room: &Room, queue: &str) -> Option<Slot> {
+        room.for_queue(room.try_any_slot()?, queue).ok()
+    }
+
     #[test]
     fn a_plugin_at_its_limit_leaves_the_slot_to_others() {
         let room = Room::new(2, &BTreeMap::new(), 1, Arc::default(), MemoryBudget::new(0));
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let first = room.place(room.try_slot("q").unwrap(), &a, Some(1)).unwrap();
+        let first = room.place(try_slot(&room, "q").unwrap(), &a, Some(1)).unwrap();
         assert!(!room.has_place("a", Some(1)) && room.has_place("b", Some(1)));
-        assert!(room.place(room.try_slot("q").unwrap(), &a, Some(1)).is_none());
-        let second = room.place(room.try_slot("q").unwrap(), &b, None).unwrap();
+        assert!(room.place(try_slot(&room, "q").unwrap(), &a, Some(1)).is_none());
+        let second = room.place(try_slot(&room, "q").unwrap(), &b, None).unwrap();
         assert_eq!((room.busy.load(Ordering::Relaxed), room.free()), (2, 0));
         drop(first);
         assert!(room.has_place("a", Some(1)));
@@ -217,12 +237,40 @@ mod tests {
         let shares = BTreeMap::from([("small".to_owned(), 1)]);
         let room = Room::new(3, &shares, 1, Arc::default(), MemoryBudget::new(0));
         let held = room.slot("small").await;
-        assert!(room.try_slot("small").is_none(), "the share is taken");
+        assert!(try_slot(&room, "small").is_none(), "the share is taken");
         assert_eq!(room.free(), 2, "and who waits for it holds none of the host's");
-        let others = [room.try_slot("large").unwrap(), room.try_slot("large").unwrap()];
+        let others = [try_slot(&room, "large").unwrap(), try_slot(&room, "large").unwrap()];
         drop(held);
-        assert!(room.try_slot("small").is_some());
+        assert!(try_slot(&room, "small").is_some());
         drop(others);
         assert_eq!(room.free(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_slot_for_any_queue_is_given_in_the_order_of_asking() {
+        let room = Arc::new(Room::new(1, &BTreeMap::new(), 1, Arc::default(), MemoryBudget::new(0)));
+        let held = room.slot("q").await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut asking = Vec::new();
+        for name in ["delivery", "parked", "later"] {
+            let (room, order) = (room.clone(), order.clone());
+            asking.push(tokio::spawn(async move {
+                if name == "parked" {
+                    let slot = room.any_slot().await;
+                    order.lock().unwrap().push(name);
+                    drop(slot);
+                } else {
+                    let slot = room.slot("q").await;
+                    order.lock().unwrap().push(name);
+                    drop(slot);
+                }
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        for asked in asking {
+            asked.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), ["delivery", "parked", "later"]);
     }
 }

@@ -10,6 +10,7 @@ e2e::in_both_modes! {
     a_task_that_runs_later_waits_for_its_time_and_says_so
     a_task_whose_time_comes_runs_then_and_not_before
     of_what_waits_in_the_database_the_most_urgent_runs_first
+    what_waits_in_the_database_has_its_turn_while_others_keep_arriving
     input_and_output_are_stored_byte_for_byte
 }
 
@@ -98,6 +99,28 @@ async fn of_what_waits_in_the_database_the_most_urgent_runs_first(mode: Mode) {
     let order: Vec<_> = ended.iter().map(|task| task["input"]["value"].clone()).collect();
     assert_eq!(order, [json!(null), json!(9), json!(5), json!(1)], "{ended:?}");
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
+}
+
+async fn what_waits_in_the_database_has_its_turn_while_others_keep_arriving(mode: Mode) {
+    let site = Site::new(mode).await;
+    let daemon = site.setup().set("worker.slots", 2).set("plugins.probe.concurrency", 1).start().await;
+    // More than arrives before those below have all been parked and have run.
+    let text = "word ".repeat(2_000);
+    let others: Vec<Task> = (0..3_000).map(|_| Task::new("word-count", json!({"text": text}))).collect();
+    let waiting: Vec<Task> = (0..40).map(|_| probe::sleep(20).option("priority", 9)).collect();
+    let (before, after) = others.split_at(100);
+    for tasks in [before, &waiting, after] {
+        site.submit(&daemon, tasks).await;
+    }
+    for id in task::ids(&waiting) {
+        assert_eq!(daemon.http().ended(id).await["state"], "completed");
+    }
+    let rows = site.database().await.tasks().await;
+    let ended = task::ids(&others).iter().filter(|id| rows.get(*id).is_some_and(|r| r.state == "completed")).count();
+    assert!(ended < others.len(), "those that waited came after all that arrived");
+    let ids: Vec<_> = task::ids(&others).into_iter().chain(task::ids(&waiting)).collect();
+    site.at_rest(&ids).await;
+    invariants::hold(&site, daemon, &ids, Expected { all_complete: true, ..Expected::default() }).await;
 }
 
 async fn a_task_that_runs_later_waits_for_its_time_and_says_so(mode: Mode) {
