@@ -21,7 +21,7 @@ mod tokens;
 mod waiters;
 mod warnings;
 
-pub use benches::BENCH_LABEL;
+pub use benches::{BENCH_LABEL, is_run, new_run};
 pub use problem::Problem;
 pub use readiness::{Readiness, Reason};
 pub use tokens::{Scope, Tokens, TokensError};
@@ -146,6 +146,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/dead/redrive", post(redrive::redrive))
         .route("/v1/plugins", get(facts::plugins))
         .route("/v1/plugins/{name}", get(facts::plugin))
+        .route("/v1/benches", get(benches::list))
         .route("/v1/hosts", get(facts::hosts))
         .route("/v1/queues", get(facts::queues))
         .route("/metrics", get(facts::metrics))
