@@ -144,16 +144,17 @@ impl Report {
     /// Tasks that ended in each part of the run, and how long a part is; none of too few.
     pub(super) fn shown_over_time(&self) -> (&[u64], Duration) {
         let (counts, part) = &self.over_time;
-        if self.too_few(self.latency_count()).is_some() { (&[], Duration::ZERO) } else { (counts, *part) }
+        if self.too_few(self.ended()).is_some() { (&[], Duration::ZERO) } else { (counts, *part) }
     }
 
-    fn latency_count(&self) -> u64 {
-        self.over_time.0.iter().sum()
+    /// Tasks that have ended.
+    fn ended(&self) -> u64 {
+        self.counted.map_or_else(|| self.over_time.0.iter().sum(), |(ended, _)| ended)
     }
 
     /// CPU time per task in microseconds, or why it is not reported.
     fn cpu_per_task(&self, cpu: Duration) -> Result<f64, String> {
-        let (tasks, ticks) = (self.latency_count(), cpu.as_millis() as u64 * TICKS / 1_000);
+        let (tasks, ticks) = (self.ended(), cpu.as_millis() as u64 * TICKS / 1_000);
         match tasks >= ENOUGH_TASKS && ticks >= ENOUGH_TICKS {
             true => Ok((cpu.as_secs_f64() * 1e6 / tasks as f64).round()),
             false => Err(format!(
@@ -211,10 +212,10 @@ impl Report {
                 "unknown": self.too_few(self.sent),
             },
             "throughput": {
-                "per_second": self.per_second(self.latency_count(), self.running),
-                "unknown": self.too_few(self.latency_count()),
+                "per_second": self.per_second(self.ended(), self.running),
+                "unknown": self.too_few(self.ended()),
                 "seconds": seconds(self.running),
-                "from_submission_per_second": self.per_second(self.latency_count(), self.whole),
+                "from_submission_per_second": self.per_second(self.ended(), self.whole),
                 "from_submission_seconds": seconds(self.whole),
             },
             "latency_ms": self.latency.json(),
@@ -265,17 +266,21 @@ impl Report {
             rows.push(("in flight", bound));
         }
         rows.extend([("submission", self.too_few(self.sent).unwrap_or_else(|| rate(&submission["per_second"])))]);
-        match self.too_few(self.latency_count()) {
-            Some(why) => rows.push(("throughput", why)),
-            None => rows.extend([
+        match (self.counted, self.too_few(self.ended())) {
+            // Times of single tasks are recorded in their rows alone.
+            (Some(_), _) => {}
+            (None, Some(why)) => rows.push(("throughput", why)),
+            (None, None) => rows.extend([
                 ("throughput", format!("{}, first start to last end", rate(&figures["per_second"]))),
                 ("", format!("{}, first send to last end", rate(&figures["from_submission_per_second"]))),
             ]),
         }
-        let latency = &json["latency_ms"];
-        let named = [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99_9", "p99.9"), ("max", "max")];
-        let latency: Vec<_> = named.iter().map(|(key, name)| format!("{name} {} ms", number(&latency[*key]))).collect();
-        rows.push(("latency", latency.join(", ")));
+        if self.counted.is_none() {
+            let latency = &json["latency_ms"];
+            let named = [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99_9", "p99.9"), ("max", "max")];
+            let latency = named.iter().map(|(key, name)| format!("{name} {} ms", number(&latency[*key])));
+            rows.push(("latency", latency.collect::<Vec<_>>().join(", ")));
+        }
         match &json["resources"] {
             Value::Null => rows.push(("resources", format!("unknown: {}", output::field(&json, "resources_unknown")))),
             used => {

@@ -192,4 +192,5 @@ fn a_run_whose_rows_cannot_be_read_shows_the_counters() {
     let text = report.text();
     assert!(text.starts_with("ended early by an error; so far: "), "{text}");
     assert!(text.contains("100 ended within 2 s by the daemon's counters, 50/s"), "{text}");
+    assert!(!text.contains("latency") && !text.contains("- ms"), "{text}");
 }

@@ -1,8 +1,10 @@
 //! `agentry bench --clean`: which tasks are deleted, and which are left.
 
+use super::faults::{ended, signal, started};
 use super::{bench, json_of};
 use e2e::daemon::run;
 use e2e::{Mode, Site, eventually, probe};
+use rustix::process::Signal;
 use serde_json::json;
 use std::process::{Command, Stdio};
 
@@ -53,6 +55,26 @@ async fn clean_leaves_a_run_whose_tasks_end_faster_than_it_sends_them() {
     assert!(output.status.success(), "{text}");
     bench(&site, &daemon, &["--clean"]).await.expect(0, &[]);
     assert!(database.tasks().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_interrupted_clean_ends_with_what_was_done() {
+    let site = Site::new(Mode::Embedded).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let server = silent.local_addr().expect("an address").to_string();
+    let tool = started(&site, &["--clean", "--server", &server]);
+    let status = format!("/proc/{}/status", tool.id());
+    eventually("it listens for SIGINT", async || {
+        let status = std::fs::read_to_string(&status).map_err(|error| error.to_string())?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
+        let caught = u64::from_str_radix(caught.trim(), 16).map_err(|error| error.to_string())?;
+        if caught & 2 == 0 { Err("not yet".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    signal(tool.id(), Signal::INT);
+    let ended = ended(tool).await;
+    ended.expect(130, &["interrupted by SIGINT", "repeat --clean"]);
+    assert_eq!(json_of(&ended), json!({"deleted": 0, "cancelled": 0, "left": 0, "runs_left": []}));
 }
 
 #[tokio::test]

@@ -7,20 +7,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-fn signal(pid: u32, signal: Signal) {
+pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, signal).expect("a process can be signalled");
 }
 
 /// Starts `agentry bench`.
-fn started(site: &Site, words: &[&str]) -> Child {
+pub fn started(site: &Site, words: &[&str]) -> Child {
     let mut command = command(site.folder());
     command.env("TMPDIR", site.folder());
     command.args(["bench", "--json"]).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the binary starts")
 }
 
-async fn ended(child: Child) -> Ended {
+pub async fn ended(child: Child) -> Ended {
     let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.expect("a thread").expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -116,6 +116,9 @@ async fn what_cannot_work_is_rejected_before_a_task_is_sent() {
         words.extend(["--server", server]);
         run(site.folder(), words).await.expect(2, &[says]);
     }
+    std::fs::create_dir(site.folder().join("empty")).expect("a folder");
+    let none = run(site.folder(), &["bench", "--embedded", "--plugins", "empty"]).await;
+    none.expect(2, &["no task was sent", "no plugin is installed on it"]);
     let query = format!("{server}/?a=b");
     run(site.folder(), &["bench", "--server", &query]).await.expect(2, &["it has a query"]);
     assert!(site.database().await.tasks().await.is_empty());
