@@ -1,25 +1,58 @@
-//! `DELETE /v1/tasks?label=agentry-bench=RUN`: deletes the tasks of `agentry bench`. No other label is accepted, so that this
-//! is no general deletion.
+//! Runs of `agentry bench`: `GET /v1/benches` lists them, and `DELETE /v1/tasks?label=agentry-bench=RUN` deletes the tasks of
+//! one. No other label and no other value is accepted, so that this is no general deletion.
 
 use super::params::Params;
 use super::problem::Problem;
 use super::{ApiState, respond};
-use crate::db::Label;
+use crate::db::{Label, LabelledTasks};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde_json::{Value, json};
 use std::sync::Arc;
+use uuid::{Uuid, Variant, Version};
 
-/// The label key that `agentry bench` gives its tasks; the value names the run.
+/// The label key that `agentry bench` gives its tasks; the value is the id of the run.
 pub const BENCH_LABEL: &str = "agentry-bench";
 /// Tasks deleted by one request, unless the client asks for fewer, and at most.
 const BATCH: u32 = 500;
+/// Runs listed at most. Values that are not ids of runs count too, so that a list is never read without a bound.
+const RUNS: u32 = 10_000;
 
-/// Deletes one batch of ended tasks, and lists those that have not ended.
+/// A new id of a run.
+pub fn new_run() -> String {
+    // Ids grow with time, so the last digits tell two runs apart.
+    Uuid::now_v7().simple().to_string()
+}
+
+/// Whether a text has the form of [`new_run`]. A task that carries the label with another value is not of a bench.
+pub fn is_run(text: &str) -> bool {
+    let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let time_ordered = |id: Uuid| id.get_version() == Some(Version::SortRand) && id.get_variant() == Variant::RFC4122;
+    digits && Uuid::try_parse(text).is_ok_and(time_ordered)
+}
+
+/// `GET /v1/benches`: the runs whose tasks are recorded, the last active first.
+pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
+    params.only(&[])?;
+    let read =
+        |db: Arc<dyn crate::db::Db>| async move { Ok((db.labelled(BENCH_LABEL, RUNS).await?, db.ping().await?)) };
+    let (found, now) = state.db(read).await?;
+    let run = |run: LabelledTasks| {
+        let LabelledTasks { value, ended, unfinished, last_at } = run;
+        // By the clock of the database, which wrote the times.
+        let idle = (now - last_at).num_milliseconds().max(0) as f64 / 1e3;
+        json!({"run": value, "ended": ended, "unfinished": unfinished, "last_at": last_at, "idle_seconds": idle})
+    };
+    let runs: Vec<Value> = found.into_iter().filter(|found| is_run(&found.value)).map(run).collect();
+    Ok(respond(StatusCode::OK, &json!({ "runs": runs })))
+}
+
+/// Deletes one batch of ended tasks of a run, and lists those that have not ended.
 pub(super) async fn delete(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let params = params.only(&["label", "limit"])?;
     let limit = params.number("limit", 1..=BATCH)?.unwrap_or(BATCH);
-    let takes = format!("{BENCH_LABEL}=RUN, or {BENCH_LABEL} for every run");
+    let takes = format!("{BENCH_LABEL}=RUN with the id of a run of `agentry bench`; GET /v1/benches lists them");
     let label = params.read("label", &takes, label)?;
     let label = label.ok_or_else(|| Problem::bad("bad_query", format!("label is missing; it takes {takes}")))?;
     let batch = state.db(move |db| async move { db.delete_labelled(&label, limit).await }).await?;
@@ -27,10 +60,23 @@ pub(super) async fn delete(State(state): State<Arc<ApiState>>, params: Params) -
 }
 
 fn label(text: &str) -> Option<Label> {
-    let (key, value) = match text.split_once('=') {
-        Some((_, "")) => return None,
-        Some((key, value)) => (key, Some(value.to_owned())),
-        None => (text, None),
-    };
-    (key == BENCH_LABEL).then(|| Label { key: key.to_owned(), value })
+    let (key, run) = text.split_once('=')?;
+    (key == BENCH_LABEL && is_run(run)).then(|| Label { key: key.to_owned(), value: run.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_that_a_bench_makes_name_a_run() {
+        assert!(is_run(&new_run()));
+        let other = Uuid::new_v4().simple().to_string();
+        let hyphenated = Uuid::now_v7().to_string();
+        for text in
+            ["", "hello", "0", "run", &"a".repeat(32), &"0".repeat(32), &new_run().to_uppercase(), &other, &hyphenated]
+        {
+            assert!(!is_run(text) || text.bytes().all(|b| b.is_ascii_digit()), "{text}");
+        }
+    }
 }

@@ -39,7 +39,11 @@ pub(super) async fn plugin(
         Some(plugin) => Ok(respond(StatusCode::OK, plugin)),
         None => {
             let known: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-            let detail = format!("there is no plugin {name:?} on this host; there are: {}", known.join(", "));
+            let others = match known.is_empty() {
+                true => "no plugin is installed on it: check plugins.dir".to_owned(),
+                false => format!("there are: {}", known.join(", ")),
+            };
+            let detail = format!("there is no plugin {name:?} on this host; {others}");
             Err(Problem::not_found(detail).with("known", known))
         }
     }

@@ -25,7 +25,7 @@ mod tokens;
 mod waiters;
 mod warnings;
 
-pub use benches::BENCH_LABEL;
+pub use benches::{BENCH_LABEL, is_run, new_run};
 pub use certificate::{Certificate, CertificateError};
 pub use listener::{BindError, Listener};
 pub use problem::Problem;
@@ -161,6 +161,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/dead/redrive", post(redrive::redrive))
         .route("/v1/plugins", get(facts::plugins))
         .route("/v1/plugins/{name}", get(facts::plugin))
+        .route("/v1/benches", get(benches::list))
         .route("/v1/hosts", get(facts::hosts))
         .route("/v1/queues", get(facts::queues))
         .route("/metrics", get(facts::metrics))

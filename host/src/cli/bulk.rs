@@ -212,7 +212,7 @@ impl Bulk {
             let mut cursor = None;
             loop {
                 let from = cursor.map(|cursor: String| format!("&cursor={cursor}")).unwrap_or_default();
-                let page = client.get(&format!("/v1/tasks?limit={PAGE}&state={state}{query}{from}")).await?;
+                let page = client.page(&format!("/v1/tasks?limit={PAGE}&state={state}{query}{from}"), "tasks").await?;
                 for task in rows(&page, "tasks") {
                     let Some(id) = task["id"].as_str() else { continue };
                     if self.full(tally) {
@@ -250,7 +250,7 @@ impl Bulk {
         let once = self.ids.is_empty() && verb == Verb::Retry;
         if self.dry_run {
             let path = format!("/v1/tasks?limit=1&retry_of={}", encode(id));
-            if once && !rows(&client.get(&path).await?, "tasks").is_empty() {
+            if once && !rows(&client.page(&path, "tasks").await?, "tasks").is_empty() {
                 tally.skipped += 1;
             } else {
                 tally.done += 1;

@@ -89,7 +89,7 @@ async fn what_waits_again_after_it_ran_is_cancelled_too() {
 async fn a_token_that_may_not_is_the_end_and_not_a_refusal_of_each() {
     let ids = [TaskId::now_v7(), TaskId::now_v7()];
     let (server, asked) = daemon(move |asked| match asked.last().unwrap().starts_with("POST") {
-        true => (403, json!({"detail": "this token's scope is read"})),
+        true => (403, json!({"code": "forbidden", "detail": "this token's scope is read"})),
         false => page(&ids),
     })
     .await;

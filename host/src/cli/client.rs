@@ -1,5 +1,6 @@
 //! The command line as a client of the daemon.
 
+use super::address::address;
 use super::{Failed, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -12,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// More than any daemon allows in a body: `api.body_mib` is at most 1,024.
 const OVERSIZED: u64 = 1 << 31;
+/// The smallest `api.body_mib`: a body up to this size never exceeds it.
+pub const LEAST_BODY: u64 = 1 << 20;
 /// How long a daemon may take to reject it.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -48,7 +51,7 @@ impl Client {
         Ok(Client {
             http: http.map_err(|e| Failed::usage(format!("failed to make an HTTP client: {e}")))?,
             server: address,
-            token: std::env::var("AGENTRY_TOKEN").ok().filter(|t| !t.is_empty()),
+            token: token(std::env::var_os("AGENTRY_TOKEN").unwrap_or_default())?,
             patience: PATIENCE,
             option: "",
         })
@@ -93,6 +96,15 @@ impl Client {
         self.ask(Method::GET, path, None, self.patience).await?.map_err(refused)
     }
 
+    /// Ask for a response that holds a list of this name, as every daemon's does.
+    pub async fn page(&self, path: &str, list: &str) -> Result<Value, Failed> {
+        let answer = self.get(path).await?;
+        match answer[list].is_array() {
+            true => Ok(answer),
+            false => Err(self.without(list)),
+        }
+    }
+
     /// Send a body.
     pub async fn post(&self, path: &str, body: String) -> Result<Value, Failed> {
         self.ask(Method::POST, path, Some(body), self.patience).await?.map_err(refused)
@@ -114,7 +126,14 @@ impl Client {
         let (status, text) = self.exchange(method, path, body, patience).await?;
         let value = read(&text, LEVELS);
         if status.is_success() {
-            return Ok(Ok(value));
+            return match value.is_object() {
+                true => Ok(Ok(value)),
+                false => Err(self.stranger("its response is not a JSON object")),
+            };
+        }
+        // A proxy may return a server error of its own for a daemon that does not respond.
+        if !status.is_server_error() && !value["code"].is_string() {
+            return Err(self.stranger(&format!("it returned {status} without an error of the API")));
         }
         let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let detail = [word("detail"), word("title"), status.to_string()].into_iter().find(|t| !t.is_empty());
@@ -159,15 +178,32 @@ impl Client {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let unreachable = |error: reqwest::Error| self.unreachable(&error, sent, patience);
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let text = response.text().await.map_err(unreachable)?;
-        Ok((status, text))
+        let exchanged = async {
+            let response = request.send().await?;
+            let status = response.status();
+            Ok::<_, reqwest::Error>((status, response.text().await?))
+        };
+        match exchanged.await {
+            Ok(exchanged) => Ok(exchanged),
+            Err(error) => Err(self.unreachable(&error, sent as u64, patience).await),
+        }
+    }
+
+    /// The error for a server whose response no daemon would give.
+    pub fn stranger(&self, why: &str) -> Failed {
+        Failed::unreachable(format!(
+            "this does not look like an Agentry daemon at {}: {why}; check --server or AGENTRY_SERVER, and any proxy on the way",
+            self.server
+        ))
+    }
+
+    /// The error for a response without a field that every daemon's has.
+    pub fn without(&self, field: &str) -> Failed {
+        self.stranger(&format!("its response has no `{field}`"))
     }
 
     /// No connection, no response in time, and a connection that ended are different problems.
-    fn unreachable(&self, error: &reqwest::Error, sent: usize, patience: Duration) -> Failed {
+    async fn unreachable(&self, error: &reqwest::Error, sent: u64, patience: Duration) -> Failed {
         let (server, cause) = (&self.server, cause(error));
         if error.is_connect() {
             let hint = if cause.contains("certificate") {
@@ -184,49 +220,19 @@ impl Client {
                 "no response from the daemon at {server} within {seconds} s{option}; see its log"
             ));
         }
-        let hint = match sent {
-            0 => "see its log".to_owned(),
-            sent => format!(
+        // A daemon that ended and one that rejected a large body look alike here.
+        let probe = self.http.get(format!("{server}/healthz")).timeout(PROBE.min(patience)).send().await;
+        let hint = if probe.is_err_and(|error| error.is_connect()) {
+            "the daemon has ended: nothing listens there now; see its log".to_owned()
+        } else if sent > LEAST_BODY {
+            format!(
                 "{sent} bytes were sent; if they exceed api.body_mib, send less in one request or raise it, and else see the \
                  daemon's log"
-            ),
+            )
+        } else {
+            "see its log".to_owned()
         };
         Failed::unreachable(format!("the connection to the daemon at {server} ended: {cause}; {hint}"))
-    }
-}
-
-/// An address with its scheme. `HOST:PORT` means `http://HOST:PORT`.
-fn address(text: &str) -> Result<String, Failed> {
-    let invalid = |problem: &str| {
-        let (text, takes) = (super::escape::line(text), "http://HOST:PORT, https://HOST:PORT or HOST:PORT");
-        Failed::usage(format!("--server is \"{text}\": {problem}; expected {takes}"))
-    };
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if let Some((_, host)) = authority.rsplit_once('@') {
-        // It would be shown wherever the address is, and may be a password.
-        let host = super::escape::line(host);
-        return Err(Failed::usage(format!(
-            "--server (or AGENTRY_SERVER) holds a user or a password before @{host}; the API takes neither: set AGENTRY_TOKEN, and \
-             give the address alone"
-        )));
-    }
-    let rest = rest.trim_end_matches('/');
-    match scheme {
-        "http" | "https" => {}
-        "" => {
-            let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(1..))) {
-                return Err(invalid("the port is missing or invalid"));
-            }
-        }
-        other => return Err(invalid(&format!("the scheme {} is not supported", super::escape::line(other)))),
-    }
-    let address = format!("{}://{rest}", if scheme.is_empty() { "http" } else { scheme });
-    match url::Url::parse(&address) {
-        Ok(url) if scheme.is_empty() && !matches!(url.path(), "" | "/") => Err(invalid("the scheme is missing")),
-        Ok(_) => Ok(address),
-        Err(error) => Err(invalid(&error.to_string())),
     }
 }
 
@@ -259,6 +265,18 @@ pub fn refused(refused: Refused) -> Failed {
     }
 }
 
+/// The token, without space around it: a file that it was read from may end with a newline.
+fn token(variable: std::ffi::OsString) -> Result<Option<String>, Failed> {
+    let text = variable.into_string().map_err(|_| Failed::usage("AGENTRY_TOKEN is not UTF-8; set it to one token"))?;
+    let token = text.trim();
+    if token.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(Failed::usage(
+            "AGENTRY_TOKEN holds space or a control character between others; set it to one token",
+        ));
+    }
+    Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
+}
+
 /// The innermost reason, which is the one that helps.
 fn cause(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
@@ -283,53 +301,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn an_address_without_a_scheme_is_http() {
-        let same = ["http://127.0.0.1:7070", "https://box", "http://[::1]:1", "http://box/agentry"];
-        for text in same {
-            assert_eq!(address(text).unwrap(), text);
-        }
-        assert_eq!(address("http://box:1//").unwrap(), "http://box:1");
-        for (text, expected) in [("localhost:8080", "http://localhost:8080"), ("[::1]:7070/", "http://[::1]:7070")] {
-            assert_eq!(address(text).unwrap(), expected);
-        }
-        let problems = [
-            ("localhost", "port"),
-            ("", "port"),
-            ("box:99999", "port"),
-            ("box:0", "port"),
-            ("::x", "port"),
-            ("ftp://box:1", "the scheme ftp is not supported"),
-            ("box/a:1", "the scheme is missing"),
-            ("a b:1", "domain name"),
-            ("http://", "host"),
-        ];
-        for (text, problem) in problems {
-            let error = address(text).unwrap_err();
-            assert!(error.code == 2 && error.message.contains(problem), "{text}: {error:?}");
-            assert!(error.message.contains("http://HOST:PORT"), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_the_address_is_rejected_and_not_shown() {
-        for text in ["http://u:SECRET@box:1", "u:SECRET@box:1", "https://SECRET@box:99999/", "ftp://u:SE@CRET@box"] {
-            let error = address(text).unwrap_err();
-            assert!(error.code == 2 && error.message.contains("AGENTRY_TOKEN"), "{error:?}");
-            assert!(!error.message.contains("SECRET") && !error.message.contains("CRET@"), "{error:?}");
-        }
-        assert_eq!(address("http://box/a@b").unwrap(), "http://box/a@b");
-    }
-
     /// A server that accepts a connection, reads a little and does `then` with it.
-    async fn server(then: impl FnOnce(tokio::net::TcpStream) + Send + 'static) -> Client {
+    async fn server(then: impl FnOnce(tokio::net::TcpStream, tokio::net::TcpListener) + Send + 'static) -> Client {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server { server: listener.local_addr().unwrap().to_string(), json: false };
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut some = [0; 1_024];
             let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut some).await;
-            then(stream);
+            then(stream, listener);
         });
         let _ = rustls::crypto::ring::default_provider().install_default();
         Client::new(&server).unwrap()
@@ -339,7 +319,7 @@ mod tests {
     async fn a_daemon_that_sends_no_response_is_given_up_after_the_patience() {
         let (keep, held) = tokio::sync::oneshot::channel();
         let client =
-            server(move |stream| drop(keep.send(stream))).await.patient(Duration::from_millis(200), "--patience");
+            server(move |stream, _| drop(keep.send(stream))).await.patient(Duration::from_millis(200), "--patience");
         let error = client.get("/healthz").await.unwrap_err();
         assert_eq!(error.code, 3);
         assert!(error.message.contains("within 0.2 s (--patience)"), "{error:?}");
@@ -349,10 +329,50 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_ends_while_a_body_is_sent_is_not_called_a_missing_daemon() {
-        let client = server(drop).await;
+        let (keep, held) = tokio::sync::oneshot::channel();
+        let client = server(move |_, listener| drop(keep.send(listener))).await;
+        // The listener still accepts connections, and nothing reads from them.
+        let client = client.patient(Duration::from_millis(500), "");
         let error = client.post("/v1/tasks/batch", "x".repeat(8 << 20)).await.unwrap_err();
         assert!(error.message.contains("8388608 bytes") && error.message.contains("api.body_mib"), "{error:?}");
         assert!(!error.message.contains("no daemon"), "{error:?}");
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ended_is_not_blamed_on_the_size_of_a_body() {
+        let client = server(|stream, listener| drop((listener, stream))).await;
+        let error = client.post("/v1/tasks/batch", "x".repeat(8 << 20)).await.unwrap_err();
+        assert!(error.message.contains("has ended") && !error.message.contains("body_mib"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_a_daemon_is_not_taken_for_one() {
+        for response in [
+            "200 OK\r\ncontent-length: 2\r\n\r\n{}",
+            "404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            "302 Found\r\nlocation: /\r\n\r\n",
+            "200 OK\r\ncontent-length: 6\r\n\r\n<html>",
+        ] {
+            let client = server(move |stream, _| {
+                let _ = stream.try_write(format!("HTTP/1.1 {response}").as_bytes());
+            })
+            .await;
+            let error = client.page("/v1/tasks", "tasks").await.unwrap_err();
+            assert_eq!(error.code, 3);
+            let looks = error.message.contains("does not look like an Agentry daemon at http://127.0.0.1:");
+            assert!(looks && error.message.contains("--server"), "{response}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_without_the_newline_of_its_file() {
+        assert_eq!(token("secret\n".into()).unwrap().as_deref(), Some("secret"));
+        assert_eq!(token(" \n".into()).unwrap(), None);
+        for bad in ["a b", "a\nb", "a\u{1}b"] {
+            let error = token(bad.into()).unwrap_err();
+            assert!(error.message.contains("AGENTRY_TOKEN") && !error.message.contains(bad), "{error:?}");
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Dead {
                 path += &format!("&{name}={}", encode(value));
             }
         }
-        let answer = Client::new(&list.server)?.get(&path).await?;
+        let answer = Client::new(&list.server)?.page(&path, "dead").await?;
         if list.server.json {
             return output::json(&answer);
         }

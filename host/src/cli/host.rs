@@ -21,7 +21,7 @@ pub struct List {
 impl Host {
     pub async fn run(self) -> Result<(), Failed> {
         let Host::List(List { server }) = self;
-        let answer = Client::new(&server)?.get("/v1/hosts").await?;
+        let answer = Client::new(&server)?.page("/v1/hosts", "hosts").await?;
         if server.json {
             return output::json(&answer);
         }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (for `run` and `submit --wait`: completed) · 1 the task failed or was cancelled · 2 usage or
 //! configuration · 3 the service could not be reached · 4 the schema does not fit · 5 drained dirtily.
 
+mod address;
 mod bench;
 mod bodies;
 mod bulk;

@@ -34,7 +34,7 @@ impl Plugin {
     pub async fn run(self) -> Result<(), Failed> {
         match self {
             Plugin::List(List { server }) => {
-                let answer = Client::new(&server)?.get("/v1/plugins").await?;
+                let answer = Client::new(&server)?.page("/v1/plugins", "plugins").await?;
                 if server.json {
                     return output::json(&answer);
                 }

@@ -59,7 +59,7 @@ impl Submit {
             nobody_consumes(&client).await?;
         }
         let task = client.post("/v1/tasks", body).await?;
-        let id = task["id"].as_str().unwrap_or_default().to_owned();
+        let id = task["id"].as_str().ok_or_else(|| client.without("id"))?.to_owned();
         for warning in rows(&task, "warnings") {
             output::say(&format!("agentry: warning: {}", output::field(warning, "message")));
         }

@@ -203,7 +203,7 @@ impl List {
                 path += &format!("&{name}={}", encode(value));
             }
         }
-        let answer = Client::new(&self.server)?.get(&path).await?;
+        let answer = Client::new(&self.server)?.page(&path, "tasks").await?;
         if self.server.json {
             return output::json(&answer);
         }

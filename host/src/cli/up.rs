@@ -6,6 +6,10 @@ use crate::daemon::{self, isolation::Again};
 use crate::telemetry::Telemetry;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long running tasks may go on after the end of standard input, with `--while-stdin`.
+const LAST_TASKS: Duration = Duration::from_secs(2);
 
 /// The daemon. Without broker and database it works alone, on a SQLite file and a durable queue of its own.
 #[derive(clap::Args)]
@@ -31,6 +35,9 @@ pub struct Up {
     /// A logical queue to consume; may be repeated.
     #[arg(long, value_name = "NAME")]
     queue: Vec<String>,
+    /// End when standard input does: for a program that started this one, and that this one must not outlive.
+    #[arg(long, hide = true)]
+    while_stdin: bool,
     /// Guests that may be in memory at once.
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
@@ -92,15 +99,31 @@ impl Up {
         settings.warnings.extend(readable);
         let Log { level, directives, format } = &settings.log;
         let _log = Telemetry::start(level, directives.as_deref(), *format == LogFormat::Json).map_err(Failed::usage)?;
+        if self.while_stdin {
+            end_with_stdin();
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("host")
             .enable_all()
             .build()
             .map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?;
         let ended = runtime.block_on(daemon::run(settings, again));
-        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+        runtime.shutdown_timeout(Duration::from_secs(2));
         ended.map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })
     }
+}
+
+/// Ends this process once standard input ends: the process at the other side has ended, in whatever way.
+fn end_with_stdin() {
+    std::thread::spawn(|| {
+        // An error is an end, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let own = rustix::process::getpid();
+        // The first signal lets running tasks end, the second does not.
+        let _ = rustix::process::kill_process(own, rustix::process::Signal::TERM);
+        std::thread::sleep(LAST_TASKS);
+        let _ = rustix::process::kill_process(own, rustix::process::Signal::TERM);
+    });
 }
 
 #[cfg(test)]

@@ -147,6 +147,8 @@ pub trait Db: Send + Sync + 'static {
     /// of its calls, the bodies of its dead letters. What remains tells that it was, and recognises its duplicates. What it
     /// put into its plugin's buckets and memories is the plugin's, and stays.
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError>;
+    /// The tasks that carry a label, counted by the label's value: at most `limit` values, the last active first.
+    async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError>;
     /// Delete ended tasks that carry a label, at most `limit`, newest first, with everything that belongs to them. Returns
     /// how many were deleted, and labelled tasks that have not ended (at most `limit`), which are left alone.
     async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError>;

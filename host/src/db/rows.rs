@@ -4,8 +4,8 @@ use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Locked};
 use super::{
-    AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LogRow, MemoryRow, OutboxRow, Page,
-    ParkedTask, Redrive, TableSize, TaskRow,
+    AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LabelledTasks, LogRow, MemoryRow,
+    OutboxRow, Page, ParkedTask, Redrive, TableSize, TaskRow,
 };
 use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
@@ -17,6 +17,16 @@ pub(super) fn page<R: Cells, T>(rows: &[R], read: impl Fn(&R) -> Result<T, Fault
     let found = rows.first().map(|row| need(row.int("found")?, "found")).transpose()?.unwrap_or_default();
     let rows = rows.iter().map(read).collect::<Result<Vec<T>, Fault>>()?;
     Ok(Page { more: found > rows.len() as i64, rows })
+}
+
+/// Columns: `value`, `ended`, `unfinished`, `last_at`.
+pub(super) fn labelled(row: &impl Cells) -> Result<LabelledTasks, Fault> {
+    Ok(LabelledTasks {
+        value: need(row.text("value")?, "value")?,
+        ended: need(row.int("ended")?, "ended")?.unsigned_abs(),
+        unfinished: need(row.int("unfinished")?, "unfinished")?.unsigned_abs(),
+        last_at: need(row.time("last_at")?, "last_at")?,
+    })
 }
 
 /// Columns: those of `LOCKED`. Whether the owner is alive is read afterwards.

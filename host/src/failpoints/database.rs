@@ -79,6 +79,9 @@ impl Db for Faulty {
         let subject = names(ids, id_of);
         between(("relay.drop", "relay.dropped"), subject, self.0.drop_outbox(token, ids)).await
     }
+    async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError> {
+        self.0.labelled(key, limit).await
+    }
     async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
         self.0.delete_labelled(label, limit).await
     }

@@ -150,26 +150,38 @@ async fn a_redrive_that_cannot_be_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn only_bench_tasks_are_deleted_by_label_and_only_once_they_have_ended() {
+async fn only_tasks_of_a_named_bench_run_are_deleted_and_only_once_they_have_ended() {
     let site = Site::new().await;
+    let (run, other) = (crate::api::new_run(), crate::api::new_run());
     let mut ids = Vec::new();
-    for label in [r#"{"agentry-bench": "run"}"#, r#"{"agentry-bench": "run"}"#, r#"{"team": "search"}"#] {
-        let body = format!(r#"{{"plugin": "word-count", "input": 1, "options": {{"labels": {label}}}}}"#);
-        let (status, task) = site.ask(Method::POST, "/v1/tasks", &[], Some(body)).await;
+    let own = ("agentry-bench", "hello");
+    for (key, value) in [("agentry-bench", run.as_str()), ("agentry-bench", &run), own, ("team", &run)] {
+        let body = json!({"plugin": "word-count", "input": 1, "options": {"labels": {key: value}}});
+        let (status, task) = site.ask(Method::POST, "/v1/tasks", &[], Some(body.to_string())).await;
         assert_eq!(status, 201, "{task}");
         ids.push(task["id"].clone());
     }
-    for id in [&ids[0], &ids[2]] {
+    for id in [&ids[0], &ids[2], &ids[3]] {
         site.post(&format!("/v1/tasks/{}/cancel", id.as_str().unwrap()), &json!({})).await;
     }
-    for query in ["", "?label=team=search", "?label=agentry-bench=", "?label=team", "?label=agentry-bench&limit=0"] {
+    let (_, listed) = site.get("/v1/benches").await;
+    let runs = listed["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 1, "a task of a user is no run: {listed}");
+    assert_eq!((&runs[0]["run"], &runs[0]["ended"], &runs[0]["unfinished"]), (&json!(run), &json!(1), &json!(1)));
+    assert!(runs[0]["idle_seconds"].as_f64().is_some_and(|idle| (0.0..60.0).contains(&idle)), "{listed}");
+    let of_team = format!("?label=team={run}");
+    let bad = ["", of_team.as_str(), "?label=agentry-bench=", "?label=agentry-bench", "?label=agentry-bench=hello"];
+    for query in bad {
         let (status, problem) = site.ask(Method::DELETE, &format!("/v1/tasks{query}"), &[], None).await;
         assert_eq!((status, &problem["code"]), (400, &json!("bad_query")), "{query}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("GET /v1/benches"), "{query}: {problem}");
     }
     let delete = async |query: &str| site.ask(Method::DELETE, &format!("/v1/tasks?{query}"), &[], None).await;
-    assert_eq!(delete("label=agentry-bench=other").await, (200, json!({"deleted": 0, "unfinished": []})));
-    assert_eq!(delete("label=agentry-bench%3Drun").await, (200, json!({"deleted": 1, "unfinished": [ids[1]]})));
-    assert_eq!(delete("label=agentry-bench").await, (200, json!({"deleted": 0, "unfinished": [ids[1]]})));
+    assert_eq!(delete(&format!("label=agentry-bench={run}&limit=0")).await.0, 400);
+    let none = json!({"deleted": 0, "unfinished": []});
+    assert_eq!(delete(&format!("label=agentry-bench={other}")).await, (200, none));
+    let one = json!({"deleted": 1, "unfinished": [ids[1]]});
+    assert_eq!(delete(&format!("label=agentry-bench%3D{run}")).await, (200, one));
     let (_, page) = site.get("/v1/tasks").await;
-    assert_eq!(page["tasks"].as_array().map(Vec::len), Some(2), "{page}");
+    assert_eq!(page["tasks"].as_array().map(Vec::len), Some(3), "{page}");
 }

@@ -67,7 +67,7 @@ async fn a_stream_ends_when_its_task_is_deleted() {
     let stream = open(&site, &format!("/v1/tasks/{id}/events")).await;
     // Between two reads of the stream: it sees no last event.
     site.db.cancel(id).await.unwrap();
-    let label = Label { key: "run".into(), value: None };
+    let label = Label { key: "run".into(), value: "x".into() };
     assert_eq!(site.db.delete_labelled(&label, 1).await.unwrap().deleted, 1);
     tokio::time::timeout(PATIENCE, stream.text()).await.expect("it ends").unwrap();
 }

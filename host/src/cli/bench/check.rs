@@ -1,16 +1,14 @@
 //! Checks before a load is sent: a task of the plugin can run, and its message is within the limits.
 
-use super::super::client::{Client, encode, refused, rows};
+use super::super::client::{Client, LEAST_BODY, encode, refused, rows};
 use super::super::{Failed, escape, output};
-use super::target;
+use super::{numbers, target};
 use crate::task::PluginRef;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 /// `api.body_mib` by default: used where the daemon does not report its own.
 const DEFAULT_BODY: u64 = 32 << 20;
-/// The smallest `api.body_mib`: a batch below it needs no question.
-const LEAST_BODY: u64 = 1 << 20;
 /// `{"tasks":[]}`.
 const FRAME: u64 = 12;
 
@@ -19,7 +17,8 @@ pub async fn plugin(client: &Client, text: &str) -> Result<String, Failed> {
     let asked: PluginRef = text.parse().map_err(|e| Failed::usage(format!("--plugin: {e}")))?;
     let path = format!("/v1/plugins/{}", encode(&asked.name));
     let found = match client.ask(Method::GET, &path, None, client.patience()).await? {
-        Ok(plugin) => standing(&plugin, &asked),
+        Ok(plugin) if plugin["versions"].is_array() => standing(&plugin, &asked),
+        Ok(_) => return Err(client.without("versions")),
         Err(answer) if answer.status == StatusCode::NOT_FOUND => {
             let remedy = "`agentry plugin list` shows every plugin with its state";
             Standing::Unusable(format!("{}; {remedy}", escape::line(&answer.detail)))
@@ -30,7 +29,7 @@ pub async fn plugin(client: &Client, text: &str) -> Result<String, Failed> {
         Standing::Ready(queue) => return Ok(queue),
         Standing::Unusable(problem) => problem,
     };
-    let hosts = client.get("/v1/hosts").await?;
+    let hosts = client.page("/v1/hosts", "hosts").await?;
     match served_elsewhere(&hosts, &asked) {
         true => {
             target::note(&format!("another host runs the tasks, not {}: {problem}", client.address()));
@@ -71,7 +70,10 @@ fn standing(plugin: &Value, asked: &PluginRef) -> Standing {
         ));
     }
     let known: Vec<String> = versions.iter().map(|version| output::field(version, "version")).collect();
-    Standing::Unusable(format!("no version of the plugin matches {asked}; installed are {}", known.join(", ")))
+    Standing::Unusable(match known.is_empty() {
+        true => format!("no version of the plugin {asked} is installed"),
+        false => format!("no version of the plugin matches {asked}; installed are {}", known.join(", ")),
+    })
 }
 
 /// Whether some live host reports a version that matches.
@@ -85,22 +87,24 @@ fn served_elsewhere(hosts: &Value, asked: &PluginRef) -> bool {
     rows(hosts, "hosts").iter().any(|host| host["alive"] == true && rows(host, "plugins").iter().any(serves))
 }
 
-/// How many tasks of this size go into one request of at most `batch`.
-pub async fn batch(client: &Client, task: usize, batch: usize) -> Result<usize, Failed> {
+/// How many of `tasks` tasks of this size go into one request of at most `batch`.
+pub async fn batch(client: &Client, task: usize, batch: usize, tasks: u64) -> Result<usize, Failed> {
     // One more for the comma.
     let task = task as u64 + 1;
-    if FRAME + task * batch as u64 <= LEAST_BODY {
+    let most = usize::try_from(tasks).unwrap_or(usize::MAX).min(batch);
+    if FRAME + task * most as u64 <= LEAST_BODY {
         return Ok(batch);
     }
     let limit = client.body_limit().await.unwrap_or(DEFAULT_BODY);
-    let fits = fits(task, batch, limit)?;
-    if fits < batch {
-        target::note(&format!(
-            "requests hold {fits} tasks instead of {batch} (--batch): a task has {} bytes, and api.body_mib allows {limit} \
-             bytes in a request",
-            task - 1
-        ));
+    let fits = fits(task, most, limit)?;
+    if fits == most {
+        return Ok(batch);
     }
+    target::note(&format!(
+        "a request holds {} instead of {most} (--batch): a task has {} bytes, and api.body_mib allows {limit} bytes in a request",
+        numbers::tasks(fits as u64),
+        task - 1
+    ));
     Ok(fits)
 }
 
@@ -154,6 +158,13 @@ mod tests {
         assert!(matches!(standing(&plugin, &asked("p@^3")), Standing::Unusable(why) if why.contains("2.0.0, 1.0.0")));
         let off = json!({"state": "disabled", "cause": "enabled = false", "versions": []});
         assert!(matches!(standing(&off, &asked("p")), Standing::Unusable(why) if why.contains("disabled")));
+    }
+
+    #[test]
+    fn a_plugin_without_versions_has_no_empty_list_in_its_error() {
+        let none = json!({"state": "ready", "cause": null, "versions": []});
+        let Standing::Unusable(why) = standing(&none, &asked("p")) else { panic!("it is not ready") };
+        assert!(why.ends_with("is installed"), "{why}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod embedded;
 mod legs;
 mod numbers;
 mod options;
+mod picture;
 mod plot;
 mod reasons;
 mod report;
@@ -28,13 +29,15 @@ pub use self::options::Bench;
 
 use self::embedded::Embedded;
 use self::options::Via;
+use self::picture::Picture;
 use self::report::Report;
 use self::shape::{Seconds, Shape};
-use self::stop::Stop;
+use self::stop::{Early, Stop};
+use self::watch::Measured;
 use super::client::Client;
 use super::{Failed, input, output};
+use crate::api::new_run;
 use std::path::PathBuf;
-use uuid::Uuid;
 
 /// The text that is counted unless `--input` gives another.
 const TEXT: &str = r#"{"text":"the quick brown fox jumps over the lazy dog"}"#;
@@ -64,7 +67,7 @@ impl Bench {
         if self.clean {
             let client = client(self.server())?;
             target::confirm(client.address(), self.yes, "delete bench tasks on")?;
-            return clean::clean(&client, self.run.as_deref(), self.json).await;
+            return clean::clean(&client, self.run.as_deref(), self.json, &mut Stop::listen()?).await;
         }
         // Whatever may ask a person or read standard input comes before signals are taken from their default.
         let plan = self.plan()?;
@@ -74,7 +77,8 @@ impl Bench {
         }
         let route = send::route(&plan, file, self.yes)?;
         let mut stop = Stop::listen()?;
-        let embedded = match self.embedded {
+        let picture = self.svg.as_deref().map(Picture::open).transpose()?;
+        let mut embedded = match self.embedded {
             true => Some(stop.unless(Embedded::start(&self.plugins)).await?),
             false => None,
         };
@@ -82,7 +86,7 @@ impl Bench {
             server.server.clone_from(&embedded.address);
         }
         let client = client(server)?;
-        let loaded = self.load(&plan, &client, route, embedded.as_ref(), &mut stop).await;
+        let loaded = self.load(&plan, &client, route, embedded.as_mut(), &mut stop).await;
         if let Some(embedded) = embedded {
             // A signal now ends it at once.
             let _ = stop
@@ -92,33 +96,35 @@ impl Bench {
                 })
                 .await;
         }
-        let (report, asked) = loaded?;
+        let (report, early) = loaded?;
         match self.json {
             true => output::json(&report.json())?,
             false => output::data(&report.text())?,
         }
-        if let Some(path) = &self.svg {
-            std::fs::write(path, svg::draw(&report))
-                .map_err(|e| Failed::usage(format!("failed to write {} (--svg): {e}", path.display())))?;
-        }
-        match asked {
-            Some(asked) => Err(asked.failed(&self.left(&plan, &client))),
-            None => report.verdict(),
+        let drawn = picture.map_or(Ok(()), |picture| picture.write(&svg::draw(&report)));
+        match (early, drawn) {
+            (Some(early), Ok(())) => Err(early),
+            // The command that deletes the tasks is needed in any case.
+            (Some(Failed { code, message }), Err(drawn)) => {
+                Err(Failed { code, message: format!("{message}; {}", drawn.message) })
+            }
+            (None, drawn) => drawn.and_then(|()| report.verdict()),
         }
     }
 
-    /// Sends the load and measures it. Returns what ended it early, too.
+    /// Sends the load and measures it. Returns the end of the program, too, if something ended the run early.
     async fn load(
         &self,
         plan: &Plan,
         client: &Client,
         route: Option<crate::config::Settings>,
-        embedded: Option<&Embedded>,
+        embedded: Option<&mut Embedded>,
         stop: &mut Stop,
-    ) -> Result<(Report, Option<stop::Asked>), Failed> {
+    ) -> Result<(Report, Option<Failed>), Failed> {
         let sender = stop.unless(send::Sender::open(plan, client, route)).await?;
         let progress = send::Progress::default();
-        let measured = watch::measure(plan, client, &sender, embedded.map(Embedded::pid), &progress, stop).await;
+        let child = embedded.as_deref().map(Embedded::pid);
+        let mut measured = watch::measure(plan, client, &sender, child, &progress, stop).await;
         let _ = stop
             .unless(async {
                 sender.close().await;
@@ -126,16 +132,28 @@ impl Bench {
             })
             .await;
         output::progress("");
-        let measured = measured.map_err(|failed| match progress.begun.get() {
-            Some(_) => Failed { message: failed.message + &self.left(plan, client), ..failed },
+        if let Some(embedded) = embedded
+            && let Err(failed) | Ok(Measured { early: Some(Early::Failed(failed)), .. }) = &mut measured
+        {
+            embedded.explain(failed).await;
+        }
+        let left = self.left(plan, client, &progress);
+        let mut measured = measured.map_err(|failed| match progress.begun.get() {
+            Some(_) => Failed { message: failed.message + &left, ..failed },
             None => failed,
         })?;
-        let asked = measured.interrupted;
-        Ok((Report::new(plan, client.address(), embedded.is_some(), sender.batch(), measured), asked))
+        let why = measured.early.as_ref().map(|early| (early.signal(), early.error().map(str::to_owned)));
+        let end = measured.early.take().map(|early| early.failed(&left));
+        let mut report = Report::new(plan, client.address(), self.embedded, sender.batch(), measured);
+        (report.interrupted, report.error) = why.unwrap_or_default();
+        Ok((report, end))
     }
 
     /// What a person does about the tasks of a run that ended early.
-    fn left(&self, plan: &Plan, client: &Client) -> String {
+    fn left(&self, plan: &Plan, client: &Client, progress: &send::Progress) -> String {
+        if !progress.may_exist() {
+            return "; no task was accepted".to_owned();
+        }
         match self.embedded {
             true => format!("; the tasks of run {} were deleted with the embedded daemon", plan.run),
             false => format!(
@@ -156,8 +174,7 @@ impl Bench {
             _ => Shape::Flood { tasks: self.tasks.into() },
         };
         Ok(Plan {
-            // Ids grow with time, so the last digits tell two runs apart.
-            run: Uuid::now_v7().simple().to_string(),
+            run: new_run(),
             shape,
             plugin: self.plugin.clone(),
             input,

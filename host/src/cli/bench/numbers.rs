@@ -5,6 +5,11 @@ pub fn rate(per_second: f64) -> String {
     format!("{}/s", digits(per_second))
 }
 
+/// `1 task`, `2 tasks`.
+pub fn tasks(count: u64) -> String {
+    format!("{count} task{}", if count == 1 { "" } else { "s" })
+}
+
 /// Three significant digits below 1,000, without zeros at the end; whole numbers above.
 pub fn digits(number: f64) -> String {
     let size = number.abs();

@@ -3,6 +3,7 @@
 use super::super::Server;
 use super::super::pace::Rate;
 use super::shape::Seconds;
+use crate::api::is_run;
 use std::path::PathBuf;
 
 /// Measure a daemon under load: throughput, latency and cost per task.
@@ -59,13 +60,13 @@ pub struct Bench {
     /// Do not ask before loading a daemon whose address is not loopback.
     #[arg(long)]
     pub(super) yes: bool,
-    /// Instead of a load: cancel and delete the tasks of earlier runs.
+    /// Instead of a load: delete the tasks of earlier runs. Runs that may still be going are left, and are named.
     #[arg(long, conflicts_with_all = [
         "tasks", "rate", "duration", "plugin", "input", "queue", "via", "batch", "in_flight", "embedded", "plugins", "svg",
     ])]
     pub(super) clean: bool,
-    /// With --clean: only the tasks of this run.
-    #[arg(long, requires = "clean", value_name = "RUN")]
+    /// With --clean: only the tasks of this run. Those that have not ended are cancelled first.
+    #[arg(long, requires = "clean", value_name = "RUN", value_parser = run_id)]
     pub(super) run: Option<String>,
     /// The daemon's address, URL or HOST:PORT [env: AGENTRY_SERVER] [default: http://127.0.0.1:7070].
     // Not read from the environment by clap: a variable must not conflict with --embedded.
@@ -74,6 +75,17 @@ pub struct Bench {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// The id of a run, as it was printed.
+fn run_id(text: &str) -> Result<String, String> {
+    match is_run(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("expected the id of a run: the 32 hexadecimal digits that `agentry bench` prints after \"run\""
+                .to_owned())
+        }
+    }
 }
 
 impl Bench {
@@ -108,6 +120,8 @@ mod tests {
     use super::super::super::command;
     use clap::error::ErrorKind;
 
+    const RUN: &str = "019f0c51e6f27a06b1c39f4d2a0be5c1";
+
     fn parse(words: &[&str]) -> Result<(), clap::Error> {
         command().try_get_matches_from([&["agentry", "bench"], words].concat()).map(drop)
     }
@@ -128,17 +142,25 @@ mod tests {
         for words in pairs {
             assert_eq!(parse(words).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{words:?}");
         }
-        for words in [&["--plugins", "p"], &["--run", "r"], &["--rate", "1/s"], &["--for", "1s"]] {
+        for words in [&["--plugins", "p"], &["--run", RUN], &["--rate", "1/s"], &["--for", "1s"]] {
             assert_eq!(parse(words).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{words:?}");
         }
         let valid: [&[&str]; 4] = [
             &[],
             &["--embedded", "--plugins", "p"],
-            &["--clean", "--run", "r", "--yes"],
+            &["--clean", "--run", RUN, "--yes"],
             &["--clean", "--patience", "1s"],
         ];
         for words in valid {
             assert!(parse(words).is_ok(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_id_of_a_run_names_one() {
+        for text in ["", "hello", "019f0c51-e6f2-7a06-b1c3-9f4d2a0be5c1"] {
+            let error = parse(&["--clean", "--run", text]).unwrap_err().to_string();
+            assert!(error.contains("32 hexadecimal digits"), "{text}: {error}");
         }
     }
 

@@ -21,6 +21,8 @@ const PER_PART: usize = 8;
 /// CPU per task is reported from so many tasks and clock ticks on: below, it is noise.
 const ENOUGH_TASKS: u64 = 100;
 const ENOUGH_TICKS: u64 = 10;
+/// Below so many tasks of a flood, a rate would show the time of single tasks and not a throughput.
+const ENOUGH_FOR_RATE: u64 = 10;
 /// Buckets of the latency histogram for each power of ten.
 const PER_DECADE: u32 = 10;
 
@@ -36,9 +38,14 @@ pub struct Report {
     batch: usize,
     in_flight: Option<u64>,
     glance: Option<Duration>,
+    /// The signal that ended the run early.
     pub(super) interrupted: Option<&'static str>,
+    /// The failure that ended the run early.
+    pub(super) error: Option<String>,
+    /// Ended tasks by the daemon's counters, and the time for them, where the recorded states are unknown.
+    counted: Option<(u64, Duration)>,
     sent: u64,
-    /// Tasks by state; `missing` are those without a row.
+    /// Tasks by state; `missing` are those without a row, and `unknown` all if the rows could not be read.
     states: BTreeMap<String, u64>,
     reasons: Reasons,
     submission: Duration,
@@ -56,15 +63,16 @@ pub struct Report {
 impl Report {
     /// Computes the figures.
     pub fn new(plan: &Plan, server: &str, embedded: bool, batch: usize, measured: Measured) -> Report {
-        let Measured { sent, rows, legs, resources, glance, interrupted } = measured;
+        let Measured { sent, rows, counted, legs, resources, glance, early: _ } = measured;
         let mut reasons = Reasons::default();
-        let mut states = BTreeMap::from([("completed".to_owned(), 0)]);
+        let mut states = BTreeMap::from_iter(rows.as_ref().map(|_| ("completed".to_owned(), 0)));
+        let without = if rows.is_some() { "missing" } else { "unknown" };
         let mut latency = Vec::with_capacity(sent.tasks.len());
         let mut ends = Vec::with_capacity(sent.tasks.len());
         let mut first_start = None;
         for (id, intended) in &sent.tasks {
-            let row = rows.get(id);
-            *states.entry(row.map_or_else(|| "missing".to_owned(), |row| row.state.clone())).or_default() += 1;
+            let row = rows.as_ref().and_then(|rows| rows.get(id));
+            *states.entry(row.map_or_else(|| without.to_owned(), |row| row.state.clone())).or_default() += 1;
             let Some(row) = row else { continue };
             reasons.add(row);
             first_start = [first_start, row.started_at].into_iter().flatten().min();
@@ -88,7 +96,9 @@ impl Report {
             batch,
             in_flight: plan.in_flight,
             glance,
-            interrupted: interrupted.map(|asked| asked.name()),
+            interrupted: None,
+            error: None,
+            counted: Some(counted).filter(|_| rows.is_none()),
             sent: sent.tasks.len() as u64,
             states,
             reasons,
@@ -110,22 +120,41 @@ impl Report {
     pub fn verdict(&self) -> Result<(), Failed> {
         match self.sent - self.completed() {
             0 => Ok(()),
-            others => Err(Failed::task(format!("{others} of {} tasks did not complete", self.sent))),
+            others => Err(Failed::task(format!("{others} of {} did not complete", numbers::tasks(self.sent)))),
         }
     }
 
-    fn per_second(&self, time: Option<Duration>) -> Option<f64> {
-        let ended = self.latency_count();
-        time.map(|time| numbers::rounded(ended as f64 / time.as_secs_f64()))
+    /// Tasks per second. At a rate the last task has an interval of its own, as every other has.
+    fn per_second(&self, tasks: u64, time: Option<Duration>) -> Option<f64> {
+        let time = match self.shape {
+            Shape::Rate { every, .. } => time? + every,
+            Shape::Flood { .. } if tasks < ENOUGH_FOR_RATE => return None,
+            Shape::Flood { .. } => time?,
+        };
+        Some(numbers::rounded(tasks as f64 / time.as_secs_f64().max(1e-9)))
     }
 
-    fn latency_count(&self) -> u64 {
-        self.over_time.0.iter().sum()
+    /// Why no rate of so many tasks is reported.
+    fn too_few(&self, tasks: u64) -> Option<String> {
+        let few = matches!(self.shape, Shape::Flood { .. }) && tasks < ENOUGH_FOR_RATE;
+        (few && self.counted.is_none())
+            .then(|| format!("too few tasks for a rate: {tasks}; at least {ENOUGH_FOR_RATE} are needed"))
+    }
+
+    /// Tasks that ended in each part of the run, and how long a part is; none of too few.
+    pub(super) fn shown_over_time(&self) -> (&[u64], Duration) {
+        let (counts, part) = &self.over_time;
+        if self.too_few(self.ended()).is_some() { (&[], Duration::ZERO) } else { (counts, *part) }
+    }
+
+    /// Tasks that have ended.
+    fn ended(&self) -> u64 {
+        self.counted.map_or_else(|| self.over_time.0.iter().sum(), |(ended, _)| ended)
     }
 
     /// CPU time per task in microseconds, or why it is not reported.
     fn cpu_per_task(&self, cpu: Duration) -> Result<f64, String> {
-        let (tasks, ticks) = (self.latency_count(), cpu.as_millis() as u64 * TICKS / 1_000);
+        let (tasks, ticks) = (self.ended(), cpu.as_millis() as u64 * TICKS / 1_000);
         match tasks >= ENOUGH_TASKS && ticks >= ENOUGH_TICKS {
             true => Ok((cpu.as_secs_f64() * 1e6 / tasks as f64).round()),
             false => Err(format!(
@@ -170,17 +199,23 @@ impl Report {
             "in_flight_look_ms": self.glance.map(milliseconds),
             "in_flight_ceiling_per_second": self.ceiling(),
             "interrupted": self.interrupted,
+            "error": self.error,
+            "counted": self.counted.map(|(ended, time)| json!({
+                "ended": ended, "seconds": seconds(Some(time)), "per_second": self.per_second(ended, Some(time)),
+            })),
             "sent": self.sent,
             "states": self.states,
             "reasons": self.reasons.json(),
             "submission": {
                 "seconds": seconds(Some(self.submission)),
-                "per_second": numbers::rounded(self.sent as f64 / self.submission.as_secs_f64().max(1e-9)),
+                "per_second": self.per_second(self.sent, Some(self.submission)),
+                "unknown": self.too_few(self.sent),
             },
             "throughput": {
-                "per_second": self.per_second(self.running),
+                "per_second": self.per_second(self.ended(), self.running),
+                "unknown": self.too_few(self.ended()),
                 "seconds": seconds(self.running),
-                "from_submission_per_second": self.per_second(self.whole),
+                "from_submission_per_second": self.per_second(self.ended(), self.whole),
                 "from_submission_seconds": seconds(self.whole),
             },
             "latency_ms": self.latency.json(),
@@ -201,15 +236,24 @@ impl Report {
         let _ = writeln!(
             text,
             "{}{} of {}, sent over {} to {}\nrun {}\n",
-            if self.interrupted.is_some() { "interrupted; so far: " } else { "" },
+            match (self.interrupted, &self.error) {
+                (Some(_), _) => "interrupted; so far: ",
+                (None, Some(_)) => "ended early by an error; so far: ",
+                (None, None) => "",
+            },
             self.shape.describe(),
             super::super::escape::line(&self.plugin),
             self.via,
             super::super::escape::line(&self.server),
             self.run
         );
-        let figures = &json["throughput"];
+        let (figures, submission) = (&json["throughput"], &json["submission"]);
         let mut rows = vec![("tasks", format!("{} sent: {}", self.sent, states.join(", ")))];
+        if let Some((ended, time)) = self.counted {
+            let seconds = numbers::digits(time.as_secs_f64());
+            let rate = rate(&json["counted"]["per_second"]);
+            rows.push(("counted", format!("{ended} ended within {seconds} s by the daemon's counters, {rate}")));
+        }
         let mut name = "reasons";
         for line in self.reasons.lines() {
             rows.push((name, line));
@@ -221,15 +265,22 @@ impl Report {
                 format!("{bound} at most; ended tasks are counted every {look} ms, which allows {most} at most");
             rows.push(("in flight", bound));
         }
-        rows.extend([
-            ("submission", rate(&json["submission"]["per_second"])),
-            ("throughput", format!("{}, first start to last end", rate(&figures["per_second"]))),
-            ("", format!("{}, first send to last end", rate(&figures["from_submission_per_second"]))),
-        ]);
-        let latency = &json["latency_ms"];
-        let named = [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99_9", "p99.9"), ("max", "max")];
-        let latency: Vec<_> = named.iter().map(|(key, name)| format!("{name} {} ms", number(&latency[*key]))).collect();
-        rows.push(("latency", latency.join(", ")));
+        rows.extend([("submission", self.too_few(self.sent).unwrap_or_else(|| rate(&submission["per_second"])))]);
+        match (self.counted, self.too_few(self.ended())) {
+            // Times of single tasks are recorded in their rows alone.
+            (Some(_), _) => {}
+            (None, Some(why)) => rows.push(("throughput", why)),
+            (None, None) => rows.extend([
+                ("throughput", format!("{}, first start to last end", rate(&figures["per_second"]))),
+                ("", format!("{}, first send to last end", rate(&figures["from_submission_per_second"]))),
+            ]),
+        }
+        if self.counted.is_none() {
+            let latency = &json["latency_ms"];
+            let named = [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99_9", "p99.9"), ("max", "max")];
+            let latency = named.iter().map(|(key, name)| format!("{name} {} ms", number(&latency[*key])));
+            rows.push(("latency", latency.collect::<Vec<_>>().join(", ")));
+        }
         match &json["resources"] {
             Value::Null => rows.push(("resources", format!("unknown: {}", output::field(&json, "resources_unknown")))),
             used => {

@@ -12,7 +12,7 @@ fn at(milliseconds: i64) -> DateTime<Utc> {
 pub fn report(last: Option<&str>) -> Report {
     let plan = Plan {
         run: "r1".into(),
-        shape: Shape::Flood { tasks: 4 },
+        shape: Shape::Rate { tasks: 4, every: Duration::from_millis(10) },
         plugin: "a<b>&\"c\"".into(),
         input: "1".into(),
         queue: None,
@@ -35,11 +35,12 @@ pub fn report(last: Option<&str>) -> Report {
     let usage = |cpu, resident_kib| Usage { cpu: Duration::from_millis(cpu), resident_kib, peak_kib: 4_096 };
     let measured = Measured {
         sent: Sent { tasks, took: Duration::from_millis(40) },
-        rows,
+        rows: Some(rows),
+        counted: (4, Duration::from_millis(50)),
         legs: BTreeMap::new(),
         resources: Ok((usage(100, 1_024), usage(140, 2_048))),
         glance: None,
-        interrupted: None,
+        early: None,
     };
     Report::new(&plan, "http://127.0.0.1:1", false, 500, measured)
 }
@@ -49,10 +50,10 @@ fn figures_follow_from_what_was_sent_and_recorded() {
     let report = report(Some("failed"));
     let json = report.json();
     assert_eq!(json["states"], json!({"completed": 3, "failed": 1}));
-    assert_eq!(json["submission"], json!({"seconds": 0.04, "per_second": 100.0}));
+    assert_eq!(json["submission"], json!({"seconds": 0.04, "per_second": 80.0, "unknown": null}));
     // First start after 1 ms, last end after 50 ms, first send at 0.
     assert_eq!(json["throughput"]["seconds"], 0.049);
-    assert_eq!(json["throughput"]["from_submission_per_second"], 80.0);
+    assert_eq!(json["throughput"]["from_submission_per_second"], 66.6667);
     assert_eq!((&json["latency_ms"]["p50"], &json["latency_ms"]["max"]), (&json!(10.0), &json!(20.0)));
     let reasons = json!([{"state": "failed", "kind": "trap", "code": null, "count": 1, "first_message": "no"}]);
     assert_eq!(json["reasons"], reasons);
@@ -101,7 +102,7 @@ fn the_bound_of_tasks_in_flight_is_shown_with_what_it_allows() {
 #[test]
 fn a_slow_run_is_shown_with_its_digits_and_an_early_end_is_named() {
     let mut report = report(Some("completed"));
-    report.running = Some(Duration::from_secs(8));
+    report.running = Some(Duration::from_millis(7_990));
     report.interrupted = Some("SIGINT");
     let text = report.text();
     assert!(text.contains("0.5/s, first start to last end") && text.starts_with("interrupted; so far: "), "{text}");
@@ -129,4 +130,67 @@ fn a_part_of_the_time_holds_several_batches() {
     // As many parts as there may be, of ends at times of their own.
     let ends: Vec<_> = (1..=5_000).map(at).collect();
     assert_eq!(over_time(Some(at(0)), &ends).0.len(), PARTS);
+}
+
+#[test]
+fn a_rate_is_not_reported_of_a_few_tasks_of_a_flood() {
+    let mut report = report(Some("completed"));
+    report.shape = Shape::Flood { tasks: 4 };
+    let json = report.json();
+    for figures in ["submission", "throughput"] {
+        let figures = &json[figures];
+        assert_eq!((&figures["per_second"], figures["unknown"].is_string()), (&Value::Null, true), "{figures}");
+    }
+    assert_eq!(json["throughput"]["from_submission_per_second"], Value::Null);
+    assert!(report.text().contains("throughput  too few tasks for a rate: 4; at least 10"), "{}", report.text());
+    assert!(report.shown_over_time().0.is_empty());
+    (report.over_time.0, report.running) = (vec![10], Some(Duration::from_secs(2)));
+    assert_eq!(report.json()["throughput"]["per_second"], 5.0);
+}
+
+#[test]
+fn one_task_or_two_at_a_rate_do_not_exceed_it() {
+    let mut report = report(Some("completed"));
+    report.shape = Shape::Rate { tasks: 2, every: Duration::from_secs(1) };
+    (report.sent, report.over_time.0) = (2, vec![2]);
+    let span = Some(Duration::from_millis(1_001));
+    (report.submission, report.running, report.whole) = (Duration::from_secs(1), span, span);
+    let json = report.json();
+    assert_eq!(json["submission"]["per_second"], 1.0);
+    assert_eq!(json["throughput"]["per_second"], 0.9995);
+    assert_eq!(json["throughput"]["from_submission_per_second"], 0.9995);
+}
+
+#[test]
+fn a_run_whose_rows_cannot_be_read_shows_the_counters() {
+    let plan = Plan {
+        run: "r1".into(),
+        shape: Shape::Flood { tasks: 400 },
+        plugin: "p".into(),
+        input: "1".into(),
+        queue: None,
+        via: Via::Http,
+        batch: 500,
+        in_flight: None,
+        patience: Duration::from_secs(1),
+    };
+    let tasks = (0..3).map(|n| (Uuid::now_v7(), at(n))).collect();
+    let measured = Measured {
+        sent: Sent { tasks, took: Duration::from_secs(1) },
+        rows: None,
+        counted: (100, Duration::from_secs(2)),
+        legs: BTreeMap::new(),
+        resources: Err("it ended".into()),
+        glance: None,
+        early: None,
+    };
+    let mut report = Report::new(&plan, "http://127.0.0.1:1", false, 500, measured);
+    report.error = Some("the daemon has ended".into());
+    let json = report.json();
+    assert_eq!(json["states"], json!({"unknown": 3}));
+    assert_eq!(json["counted"], json!({"ended": 100, "seconds": 2.0, "per_second": 50.0}));
+    let text = report.text();
+    assert!(text.starts_with("ended early by an error; so far: "), "{text}");
+    assert!(text.contains("100 ended within 2 s by the daemon's counters, 50/s"), "{text}");
+    assert!(!text.contains("latency") && !text.contains("- ms"), "{text}");
 }

@@ -27,6 +27,17 @@ pub fn usage(pid: u32) -> Option<Usage> {
     parse(&stat, &status)
 }
 
+/// Whether a signal has stopped a process, until another lets it go on.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state(&stat).is_some_and(|state| matches!(state, "T" | "t"))
+}
+
+/// The field after the program's name in parentheses, which may hold anything.
+fn state(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_whitespace().next()
+}
+
 fn parse(stat: &str, status: &str) -> Option<Usage> {
     // The second field is the program's name in parentheses, which may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
@@ -78,6 +89,7 @@ mod tests {
         let status = "Name:\ta\nVmHWM:\t   2048 kB\nVmRSS:\t    1024 kB\n";
         let expected = Usage { cpu: Duration::from_secs(2), resident_kib: 1_024, peak_kib: 2_048 };
         assert_eq!(parse(stat, status), Some(expected));
+        assert_eq!((state(stat), state("7 (T) S) T 1"), state("")), (Some("S"), Some("T"), None));
         assert_eq!(parse("7 (a) S 1", status), None);
         assert_eq!(parse(stat, "Name: a"), None);
     }

@@ -38,7 +38,7 @@ pub async fn read(client: &Client, run: &str) -> Result<BTreeMap<Uuid, Row>, Fai
     let mut all = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let page = client.get(&format!("/v1/tasks?limit=500&label={label}{cursor}")).await?;
+        let page = client.page(&format!("/v1/tasks?limit=500&label={label}{cursor}"), "tasks").await?;
         for task in rows(&page, "tasks") {
             let Some(id) = task["id"].as_str().and_then(|id| id.parse().ok()) else { continue };
             all.insert(id, row(task));

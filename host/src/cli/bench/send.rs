@@ -1,9 +1,9 @@
 //! Sending tasks, over HTTP in batches or over AMQP with confirms.
 
-use super::super::client::{Client, refused};
+use super::super::client::{Client, refused, rows};
 use super::super::{Failed, escape, settings};
 use super::shape::Shape;
-use super::{Plan, Via, check, target};
+use super::{Plan, Via, check, numbers, target};
 use crate::api::BENCH_LABEL;
 use crate::broker::{Broker, Message, Publication, Target};
 use crate::config::{Services, Settings};
@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use reqwest::{Method, StatusCode};
 use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,6 +80,10 @@ pub struct Sent {
 pub struct Progress {
     /// Each task that was handed to the connection, with the time from which its latency counts.
     pub tasks: RefCell<Vec<(Uuid, DateTime<Utc>)>>,
+    /// Whether the daemon rejected a request.
+    rejected: Cell<bool>,
+    /// Whether tasks were taken from here that may exist.
+    taken: Cell<bool>,
     /// Tasks sent and confirmed.
     pub sent: Cell<u64>,
     /// Since when tasks are sent.
@@ -87,15 +92,28 @@ pub struct Progress {
     pub ended: Cell<u64>,
     /// Notified when more have ended.
     pub freed: Notify,
-    /// Whether all are sent.
-    pub done: Cell<bool>,
+    /// The time from the first send to the last confirmation, once all are sent.
+    pub done: Cell<Option<Duration>>,
 }
 
 impl Progress {
-    /// Everything that was sent so far, for a run that ends early.
+    /// Everything that was sent so far.
     pub fn so_far(&self) -> Sent {
-        let took = self.begun.get().map(|begun| begun.elapsed()).unwrap_or_default();
+        let took = self.done.get().or_else(|| Some(self.begun.get()?.elapsed())).unwrap_or_default();
+        self.taken.set(self.may_exist());
         Sent { tasks: self.tasks.take(), took }
+    }
+
+    /// Whether a task was sent that was not rejected.
+    pub fn may_exist(&self) -> bool {
+        self.taken.get() || !self.tasks.borrow().is_empty()
+    }
+
+    /// Forgets tasks of a request that the daemon rejected: none of them was accepted.
+    fn reject(&self, ids: &[Uuid]) {
+        let ids: HashSet<&Uuid> = ids.iter().collect();
+        self.tasks.borrow_mut().retain(|(id, _)| !ids.contains(id));
+        self.rejected.set(true);
     }
 }
 
@@ -106,7 +124,7 @@ impl<'a> Sender<'a> {
         let mut sender = Sender { plan, client, batch: plan.batch, amqp: None };
         let Some(settings) = route else {
             let size = sender.body(Uuid::nil(), plan.queue.as_deref())?.len();
-            sender.batch = check::batch(client, size, plan.batch).await?;
+            sender.batch = check::batch(client, size, plan.batch, plan.shape.tasks()).await?;
             return Ok(sender);
         };
         check::message(sender.body(Uuid::nil(), None)?.len(), settings.message_limits().body_bytes)?;
@@ -130,7 +148,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Sends every task of the plan at its time.
-    pub async fn all(&self, progress: &Progress) -> Result<Sent, Failed> {
+    pub async fn all(&self, progress: &Progress) -> Result<(), Failed> {
         let shape = self.plan.shape;
         let total = shape.tasks();
         let clock = Clock::start();
@@ -143,60 +161,72 @@ impl<'a> Sender<'a> {
         let mut waiting = FuturesUnordered::new();
         let mut released = if due.is_some() { 0 } else { total };
         let mut next = 0;
-        while next < total {
-            while let Some(due) = &mut due
-                && released <= next
-            {
-                tokio::select! {
-                    tick = due.recv() => released += u64::from(tick.is_some()),
-                    Some(sent) = waiting.next(), if !waiting.is_empty() => confirmed(progress, sent)?,
-                }
-            }
-            while let Some(Ok(())) = due.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
-                released += 1;
-            }
-            while waiting.len() >= lanes {
-                if let Some(sent) = waiting.next().await {
-                    confirmed(progress, sent)?;
-                }
-            }
-            let mut size = (released - next).min(self.batch as u64);
-            if let Some(bound) = self.plan.in_flight {
-                let free = bound.saturating_sub(next.saturating_sub(progress.ended.get()));
-                if free == 0 {
+        let fed = async {
+            while next < total {
+                while let Some(due) = &mut due
+                    && released <= next
+                {
                     tokio::select! {
-                        () = progress.freed.notified() => {}
+                        tick = due.recv() => released += u64::from(tick.is_some()),
                         Some(sent) = waiting.next(), if !waiting.is_empty() => confirmed(progress, sent)?,
                     }
-                    continue;
                 }
-                size = size.min(free);
+                while let Some(Ok(())) = due.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
+                    released += 1;
+                }
+                while waiting.len() >= lanes {
+                    if let Some(sent) = waiting.next().await {
+                        confirmed(progress, sent)?;
+                    }
+                }
+                let mut size = (released - next).min(self.batch as u64);
+                if let Some(bound) = self.plan.in_flight {
+                    let free = bound.saturating_sub(next.saturating_sub(progress.ended.get()));
+                    if free == 0 {
+                        tokio::select! {
+                            () = progress.freed.notified() => {}
+                            Some(sent) = waiting.next(), if !waiting.is_empty() => confirmed(progress, sent)?,
+                        }
+                        continue;
+                    }
+                    size = size.min(free);
+                }
+                let group: Vec<Uuid> = (0..size).map(|_| Uuid::now_v7()).collect();
+                for (id, number) in group.iter().zip(next..) {
+                    let from = clock.at(shape.intended(number).unwrap_or_else(|| clock.begun.elapsed()));
+                    progress.tasks.borrow_mut().push((*id, from));
+                }
+                next += size;
+                waiting.push(self.group(progress, group));
             }
-            let group: Vec<Uuid> = (0..size).map(|_| Uuid::now_v7()).collect();
-            for (id, number) in group.iter().zip(next..) {
-                let from = clock.at(shape.intended(number).unwrap_or_else(|| clock.begun.elapsed()));
-                progress.tasks.borrow_mut().push((*id, from));
+            while let Some(sent) = waiting.next().await {
+                confirmed(progress, sent)?;
             }
-            next += size;
-            waiting.push(self.group(group));
+            Ok::<(), Failed>(())
+        };
+        if let Err(failed) = fed.await {
+            while progress.rejected.get()
+                && let Some(sent) = waiting.next().await
+            {
+                // The daemon responds, so it is soon known which of the others it accepted. The first error is reported.
+                let _ = confirmed(progress, sent);
+            }
+            return Err(failed);
         }
-        while let Some(sent) = waiting.next().await {
-            confirmed(progress, sent)?;
-        }
-        progress.done.set(true);
-        Ok(progress.so_far())
+        progress.done.set(Some(clock.begun.elapsed()));
+        Ok(())
     }
 
     /// Sends some tasks; returns how many, once they are accepted.
-    async fn group(&self, ids: Vec<Uuid>) -> Result<u64, Failed> {
+    async fn group(&self, progress: &Progress, ids: Vec<Uuid>) -> Result<u64, Failed> {
         match &self.amqp {
-            None => self.post(&ids).await?,
+            None => self.post(progress, &ids).await?,
             Some((broker, queue)) => self.publish(&ids, broker.as_ref(), queue).await?,
         }
         Ok(ids.len() as u64)
     }
 
-    async fn post(&self, ids: &[Uuid]) -> Result<(), Failed> {
+    async fn post(&self, progress: &Progress, ids: &[Uuid]) -> Result<(), Failed> {
         #[derive(serde::Serialize)]
         struct Batch<'a> {
             tasks: Vec<Task<'a>>,
@@ -206,12 +236,17 @@ impl<'a> Sender<'a> {
         let tasks = ids.iter().map(|id| self.task(*id, input, queue)).collect();
         let body = serde_json::to_string(&Batch { tasks }).map_err(Failed::usage)?;
         let size = body.len();
-        match self.client.ask(Method::POST, "/v1/tasks/batch", Some(body), self.client.patience()).await? {
-            Ok(_) => Ok(()),
+        let answer = self.client.ask(Method::POST, "/v1/tasks/batch", Some(body), self.client.patience()).await?;
+        if answer.as_ref().is_err_and(|answer| answer.status.is_client_error()) {
+            progress.reject(ids);
+        }
+        match answer {
+            Ok(answer) if rows(&answer, "tasks").len() == ids.len() => Ok(()),
+            Ok(_) => Err(self.client.stranger("its response does not name the tasks that were sent")),
             Err(answer) if answer.status == StatusCode::PAYLOAD_TOO_LARGE => Err(Failed::usage(format!(
-                "a request of {} tasks and {size} bytes exceeds a limit of the daemon: {}; send a smaller --input or --batch, \
+                "a request of {} and {size} bytes exceeds a limit of the daemon: {}; send a smaller --input or --batch, \
                  or raise the limit",
-                ids.len(),
+                numbers::tasks(ids.len() as u64),
                 escape::line(&answer.detail)
             ))),
             Err(answer) => Err(refused(answer)),

@@ -85,8 +85,10 @@ impl Shape {
     /// For a person.
     pub fn describe(self) -> String {
         match self {
-            Shape::Flood { tasks } => format!("{tasks} tasks at once"),
-            Shape::Rate { tasks, every } => format!("{tasks} tasks at {}", numbers::rate(1.0 / every.as_secs_f64())),
+            Shape::Flood { tasks } => format!("{} at once", numbers::tasks(tasks)),
+            Shape::Rate { tasks, every } => {
+                format!("{} at {}", numbers::tasks(tasks), numbers::rate(1.0 / every.as_secs_f64()))
+            }
         }
     }
 }

@@ -15,18 +15,53 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        self.name
-    }
-
     /// The end of the program, with the exit code of this signal.
     pub fn failed(self, more: &str) -> Failed {
         Failed { code: SIGNALLED + self.number, message: format!("interrupted by {}{more}", self.name) }
     }
 }
 
+/// Why a run ended before its time.
+#[derive(Debug)]
+pub enum Early {
+    /// A signal.
+    Asked(Asked),
+    /// The daemon or the broker is gone, or rejected a task.
+    Failed(Failed),
+}
+
+impl Early {
+    /// The name of the signal.
+    pub fn signal(&self) -> Option<&'static str> {
+        match self {
+            Early::Asked(asked) => Some(asked.name),
+            Early::Failed(_) => None,
+        }
+    }
+
+    /// The message of the failure.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Early::Asked(_) => None,
+            Early::Failed(failed) => Some(&failed.message),
+        }
+    }
+
+    /// The end of the program.
+    pub fn failed(self, more: &str) -> Failed {
+        match self {
+            Early::Asked(asked) => asked.failed(more),
+            Early::Failed(Failed { code, message }) => Failed { code, message: message + more },
+        }
+    }
+}
+
 impl Failed {
+    /// Whether the daemon could not be reached.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.code == Failed::unreachable("").code
+    }
+
     /// Whether a signal ended the program.
     pub(super) fn is_interruption(&self) -> bool {
         self.code > SIGNALLED

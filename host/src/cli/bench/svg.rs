@@ -36,7 +36,8 @@ pub fn draw(report: &Report) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" role=\"img\"><style>{STYLE}</style><rect class=\"back\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>"
     );
-    let interrupted = if report.interrupted.is_some() { "interrupted: " } else { "" };
+    let early = report.interrupted.is_some() || report.error.is_some();
+    let interrupted = if early { "ended early: " } else { "" };
     let title = format!("{interrupted}{}: {}", report.plugin, report.shape.describe());
     let under = format!("{} · {} · run {}", report.at.format("%Y-%m-%d %H:%M UTC"), report.server, report.run);
     text(&mut svg, EDGE, 28.0, "title", "start", &fitted(&title, TITLE, WIDTH - 2.0 * EDGE));
@@ -116,7 +117,7 @@ fn throughput(svg: &mut String, plot: &Plot, rates: &[f64], part: f64) {
 
 /// Tasks per second in each part of the run, and how long a part is, in seconds.
 fn rates(report: &Report) -> (Vec<f64>, f64) {
-    let (counts, part) = &report.over_time;
+    let (counts, part) = report.shown_over_time();
     let seconds = part.as_secs_f64();
     (counts.iter().map(|count| *count as f64 / seconds.max(1e-9)).collect(), seconds)
 }

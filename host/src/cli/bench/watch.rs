@@ -7,7 +7,7 @@ use super::legs::{Leg, Scrape};
 use super::resources::{self, Usage};
 use super::rows::{self, Row};
 use super::send::{Progress, Sender, Sent};
-use super::stop::{Asked, Stop};
+use super::stop::{Early, Stop};
 use super::{numbers, target};
 use crate::api::BENCH_LABEL;
 use std::cell::Cell;
@@ -31,8 +31,10 @@ const UNFINISHED: [&str; 4] = ["running", "pending", "retrying", "scheduled"];
 pub struct Measured {
     /// What was sent.
     pub sent: Sent,
-    /// What the database recorded.
-    pub rows: BTreeMap<Uuid, Row>,
+    /// What the database recorded; `None`: it could not be read.
+    pub rows: Option<BTreeMap<Uuid, Row>>,
+    /// Ended tasks by the daemon's counters when the load ended, and the time since the first send.
+    pub counted: (u64, Duration),
     /// Legs, as the daemon counted them.
     pub legs: BTreeMap<String, Leg>,
     /// The daemon's use of processor and memory: before, and when the last task had ended; or why it is unknown.
@@ -40,11 +42,11 @@ pub struct Measured {
     /// The mean time between two reads of the counters, where they bound the number in flight.
     pub glance: Option<Duration>,
     /// What ended the run before its time.
-    pub interrupted: Option<Asked>,
+    pub early: Option<Early>,
 }
 
-/// Sends the load and waits for the end of every task, or until none has ended for the patience of the plan. A signal ends it
-/// before, with what was measured so far.
+/// Sends the load and waits for the end of every task, or until none has ended for the patience of the plan. A signal or a
+/// failure ends it before, with what was measured so far.
 pub async fn measure(
     plan: &Plan,
     client: &Client,
@@ -60,48 +62,55 @@ pub async fn measure(
     let looks = Looks::default();
     let load = async { tokio::try_join!(sender.all(progress), ends(plan, client, &before, progress, &looks)) };
     let ended = tokio::select! {
-        ended = load => Ok(ended?),
-        asked = stop.next() => Err(asked),
+        ended = load => ended.map_err(Early::Failed),
+        asked = stop.next() => Err(Early::Asked(asked)),
     };
     let used = usage();
-    let (sent, rows, interrupted) = match ended {
-        Ok((sent, patient)) => {
+    let counted = (progress.ended.get(), progress.begun.get().map(|begun| begun.elapsed()).unwrap_or_default());
+    let (sent, rows, early) = match ended {
+        Ok(((), patient)) => {
+            let sent = progress.so_far();
             let recorded = tokio::select! {
-                rows = recorded(plan, client, &sent, patient) => Ok(rows?),
-                asked = stop.next() => Err(asked),
+                rows = recorded(plan, client, &sent, patient) => rows.map_err(Early::Failed),
+                asked = stop.next() => Err(Early::Asked(asked)),
             };
             match recorded {
-                Ok(rows) => (sent, rows, None),
-                Err(asked) => (sent, farewell(plan, client, stop).await?, Some(asked)),
+                Ok(rows) => (sent, Some(rows), None),
+                Err(early) => (sent, farewell(plan, client, stop).await?, Some(early)),
             }
         }
-        Err(asked) => (progress.so_far(), farewell(plan, client, stop).await?, Some(asked)),
+        // Nothing was measured.
+        Err(Early::Failed(failed)) if !progress.may_exist() => return Err(failed),
+        Err(early) => (progress.so_far(), farewell(plan, client, stop).await?, Some(early)),
     };
     output::progress("");
-    let legs = match (stop.unless(scrape(client)).await, interrupted) {
-        (Ok(after), _) => after.since(&before),
-        (Err(_), Some(_)) => BTreeMap::new(),
-        (Err(failed), None) => return Err(failed),
+    // A daemon that does not return the rows would not return its counters either.
+    let legs = match rows {
+        None => BTreeMap::new(),
+        Some(_) => match (stop.unless(scrape(client)).await, &early) {
+            (Ok(after), _) => after.since(&before),
+            (Err(_), Some(_)) => BTreeMap::new(),
+            (Err(failed), None) => return Err(failed),
+        },
     };
     let resources = used_before.and_then(|before| Ok((before, used?)));
-    Ok(Measured { sent, rows, legs, resources, glance: looks.mean(plan), interrupted })
+    Ok(Measured { sent, rows, counted, legs, resources, glance: looks.mean(plan), early })
 }
 
-/// What is recorded of an interrupted run. A second signal ends the reading.
-async fn farewell(plan: &Plan, client: &Client, stop: &mut Stop) -> Result<BTreeMap<Uuid, Row>, Failed> {
-    output::progress("interrupted; reading what is recorded");
+/// What is recorded of a run that ended early; `None`: the daemon does not report it. A signal ends the reading.
+async fn farewell(plan: &Plan, client: &Client, stop: &mut Stop) -> Result<Option<BTreeMap<Uuid, Row>>, Failed> {
+    output::progress("ended early; reading what is recorded");
     let reading = stop.unless(rows::read(client, &plan.run));
+    let unknown = |why: &str| {
+        output::progress("");
+        target::note(&format!("the states of the tasks are unknown: {why}"));
+        Ok(None)
+    };
     match tokio::time::timeout(FAREWELL.min(plan.patience), reading).await {
         Ok(Err(failed)) if failed.is_interruption() => Err(failed),
-        Ok(Err(failed)) => {
-            target::note(&format!("the states of the tasks are unknown: {}", failed.message));
-            Ok(BTreeMap::new())
-        }
-        Ok(read) => read,
-        Err(_) => {
-            target::note("the states of the tasks are unknown: the daemon did not report them in time");
-            Ok(BTreeMap::new())
-        }
+        Ok(Err(_)) => unknown("the daemon can no longer be asked"),
+        Ok(Ok(rows)) => Ok(Some(rows)),
+        Err(_) => unknown("the daemon did not report them in time"),
     }
 }
 
@@ -130,7 +139,7 @@ async fn process(client: &Client, child: Option<u32>) -> Result<Result<u32, Stri
         target::note("the daemon is not on this machine: latency includes the difference of the two clocks");
         return Ok(Err("the daemon is not on this machine".to_owned()));
     }
-    Ok(resources::pid_of(&client.get("/v1/hosts").await?, &resources::machine()))
+    Ok(resources::pid_of(&client.page("/v1/hosts", "hosts").await?, &resources::machine()))
 }
 
 async fn scrape(client: &Client) -> Result<Scrape, Failed> {
@@ -166,7 +175,7 @@ async fn ends(
             let rate = numbers::rate(ended as f64 / begun.elapsed().as_secs_f64());
             output::progress(&format!("{}/{total} sent, {ended} ended, {rate}", progress.sent.get()));
         }
-        if progress.done.get() {
+        if progress.done.get().is_some() {
             if ended >= total {
                 return Ok(true);
             }
@@ -192,12 +201,12 @@ async fn ends(
 async fn is_anything_left(plan: &Plan, client: &Client) -> Result<bool, Failed> {
     let label = encode(&format!("{BENCH_LABEL}={}", plan.run));
     for state in UNFINISHED {
-        let page = client.get(&format!("/v1/tasks?limit=1&state={state}&label={label}")).await?;
+        let page = client.page(&format!("/v1/tasks?limit=1&state={state}&label={label}"), "tasks").await?;
         if !list(&page, "tasks").is_empty() {
             return Ok(true);
         }
     }
-    let queues = client.get("/v1/queues").await?;
+    let queues = client.page("/v1/queues", "queues").await?;
     Ok(list(&queues, "queues").iter().any(|queue| queue["ready"].as_u64().unwrap_or_default() > 0))
 }
 

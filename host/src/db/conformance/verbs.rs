@@ -280,20 +280,31 @@ pub async fn labelled_tasks_are_deleted_in_batches_once_they_have_ended(s: &Subj
         assert_eq!(s.settle(host, &settlement).await, SettleAnswer::Settled);
     }
     s.run(host, &running).await;
-    let label = |key: &str, value: Option<&str>| Label { key: key.into(), value: value.map(str::to_owned) };
+    let label = |key: &str, value: &str| Label { key: key.into(), value: value.into() };
     let delete = async |label: &Label, limit| s.db.delete_labelled(label, limit).await.unwrap();
-    let a = label("agentry-bench", Some("a"));
+    let a = label("agentry-bench", "a");
+    let counted = async || {
+        let mut all = s.db.labelled("agentry-bench", 9).await.unwrap();
+        all.sort_by(|one, other| one.value.cmp(&other.value));
+        all.into_iter().map(|one| (one.value, one.ended, one.unfinished)).collect::<Vec<_>>()
+    };
+    assert_eq!(counted().await, [("a".to_owned(), 3, 1), ("b".to_owned(), 1, 0)]);
+    let latest = s.db.labelled("agentry-bench", 1).await.unwrap();
+    assert!(latest.len() == 1 && (latest[0].last_at - s.db.ping().await.unwrap()).num_seconds().abs() < 60);
+    assert!(s.db.labelled("team", 9).await.unwrap().is_empty());
     let left = vec![running.message.id];
     assert_eq!(delete(&a, 2).await, LabelledDeletion { deleted: 2, unfinished: left.clone() });
     let of_mine = async |arrival: &Arrival| s.db.task(arrival.message.id, Fields::default()).await.unwrap();
     assert!(of_mine(&mine[0]).await.is_some(), "the newest are deleted first");
     assert_eq!(delete(&a, 2).await, LabelledDeletion { deleted: 1, unfinished: left.clone() });
     assert_eq!(delete(&a, 2).await, LabelledDeletion { deleted: 0, unfinished: left.clone() });
-    assert_eq!(delete(&label("team", None), 9).await, LabelledDeletion::default());
+    assert_eq!(delete(&label("team", "a"), 9).await, LabelledDeletion::default());
     for table in ["task_attempts", "task_logs", "task_calls"] {
         assert_eq!(s.back_door.number(&format!("SELECT count(*) FROM {table}")).await, 2, "{table}");
     }
-    assert_eq!(delete(&label("agentry-bench", None), 9).await, LabelledDeletion { deleted: 1, unfinished: left });
+    assert_eq!(counted().await, [("a".to_owned(), 0, 1), ("b".to_owned(), 1, 0)]);
+    let b = label("agentry-bench", "b");
+    assert_eq!(delete(&b, 9).await, LabelledDeletion { deleted: 1, unfinished: Vec::new() });
     assert!(of_mine(&other).await.is_none());
     assert!(of_mine(&none).await.is_some() && of_mine(&running).await.is_some());
 }

@@ -149,6 +149,10 @@ impl Db for MemoryDb {
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
         self.at_once(|tables, now| tables.erase(id, now))
     }
+    async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError> {
+        self.at_once(|tables, _| Ok(tables.labelled(key, limit)))
+    }
+
     async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
         self.at_once(|tables, _| Ok(tables.delete_labelled(label, limit)))
     }

@@ -3,7 +3,8 @@
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, redrive_id};
 use super::super::{
-    AskedTask, CallRow, EraseAnswer, Label, LabelledDeletion, NewTask, Redrive, RedriveAnswer, RetryAnswer, TableSize,
+    AskedTask, CallRow, EraseAnswer, Label, LabelledDeletion, LabelledTasks, NewTask, Redrive, RedriveAnswer,
+    RetryAnswer, TableSize,
 };
 use super::tables::Tables;
 use crate::task::{Failure, TaskId};
@@ -72,11 +73,24 @@ impl Tables {
         Ok(EraseAnswer::Erased(now))
     }
 
+    pub(super) fn labelled(&self, key: &str, limit: u32) -> Vec<LabelledTasks> {
+        let mut values = BTreeMap::<String, LabelledTasks>::new();
+        for task in self.tasks.values() {
+            let Some(value) = labels_of(task).remove(key) else { continue };
+            let at = task.finished_at.unwrap_or(task.created_at);
+            let none = || LabelledTasks { value: value.clone(), ended: 0, unfinished: 0, last_at: at };
+            let counted = values.entry(value.clone()).or_insert_with(none);
+            *if task.state.is_terminal() { &mut counted.ended } else { &mut counted.unfinished } += 1;
+            counted.last_at = counted.last_at.max(at);
+        }
+        let mut values: Vec<_> = values.into_values().collect();
+        values.sort_by_key(|counted| std::cmp::Reverse(counted.last_at));
+        values.truncate(limit as usize);
+        values
+    }
+
     pub(super) fn delete_labelled(&mut self, label: &Label, limit: u32) -> LabelledDeletion {
-        let carries = |task: &super::Task| {
-            let labels: BTreeMap<String, String> = serde_json::from_str(&task.labels).unwrap_or_default();
-            labels.get(&label.key).is_some_and(|is| label.value.as_ref().is_none_or(|value| is == value))
-        };
+        let carries = |task: &super::Task| labels_of(task).get(&label.key) == Some(&label.value);
         let newest = |task: &super::Task| std::cmp::Reverse(task.id);
         let ended = self.pick(limit, |task| task.state.is_terminal() && carries(task), newest);
         ended.iter().for_each(|id| self.forget(*id));
@@ -146,4 +160,8 @@ impl Tables {
 
 fn has_body(call: &CallRow) -> bool {
     call.request_body.is_some() || call.response_body.is_some()
+}
+
+fn labels_of(task: &super::Task) -> BTreeMap<String, String> {
+    serde_json::from_str(&task.labels).unwrap_or_default()
 }

@@ -1,19 +1,28 @@
-//! Deletion of labelled tasks, a few at a time.
+//! Labelled tasks: a count by value, and deletion, a few at a time.
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::{Label, LabelledDeletion};
+use super::super::{Label, LabelledDeletion, LabelledTasks, rows};
 use super::prune::FORGET;
 use sqlx::{Connection, PgConnection, query};
 
 statements! {
     /// By id, newest first: labelled tasks are recent ones, so that the search does not read the whole table.
     ENDED = "SELECT id FROM tasks WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
-            AND labels::jsonb ->> $1 IS NOT NULL AND ($2::text IS NULL OR labels::jsonb ->> $1 = $2)
+            AND labels::jsonb ->> $1 = $2
         ORDER BY id DESC LIMIT $3 FOR UPDATE SKIP LOCKED";
     UNFINISHED = "SELECT id FROM tasks WHERE state IN ('scheduled', 'pending', 'running', 'retrying') AND labels <> '{}'
-            AND labels::jsonb ->> $1 IS NOT NULL AND ($2::text IS NULL OR labels::jsonb ->> $1 = $2)
+            AND labels::jsonb ->> $1 = $2
         ORDER BY id DESC LIMIT $3";
+    VALUES = "SELECT labels::jsonb ->> $1 AS value, count(finished_at) AS ended, count(*) - count(finished_at) AS unfinished,
+            max(COALESCE(finished_at, created_at)) AS last_at
+        FROM tasks WHERE labels <> '{}' AND labels::jsonb ->> $1 IS NOT NULL
+        GROUP BY 1 ORDER BY last_at DESC LIMIT $2";
+}
+
+pub(super) async fn values(connection: &mut PgConnection, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, Fault> {
+    let found = query(VALUES).bind(key).bind(i64::from(limit)).fetch_all(connection).await?;
+    found.iter().map(rows::labelled).collect()
 }
 
 pub(super) async fn delete(
@@ -21,7 +30,7 @@ pub(super) async fn delete(
     label: &Label,
     limit: u32,
 ) -> Result<LabelledDeletion, Fault> {
-    let (key, value, limit) = (label.key.as_str(), label.value.as_deref(), i64::from(limit));
+    let (key, value, limit) = (label.key.as_str(), label.value.as_str(), i64::from(limit));
     let mut tx = connection.begin().await?;
     let ended = query(ENDED).bind(key).bind(value).bind(limit).fetch_all(&mut *tx).await?;
     let ended = ended.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<Vec<_>, _>>()?;

@@ -1,8 +1,8 @@
-//! Deletion of labelled tasks, a few at a time.
+//! Labelled tasks: a count by value, and deletion, a few at a time.
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::{Label, LabelledDeletion};
+use super::super::{Label, LabelledDeletion, LabelledTasks, rows};
 use super::transition::begin;
 use crate::task::TaskId;
 use serde_json::Value;
@@ -18,12 +18,16 @@ macro_rules! of {
 statements! {
     /// By id, newest first: labelled tasks are recent ones, so that the search does not read the whole table.
     ENDED = "SELECT id FROM tasks AS t WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
-            AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND (?2 IS NULL OR l.value = ?2))
+            AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND l.value = ?2)
         ORDER BY id DESC LIMIT ?3";
     UNFINISHED = "SELECT id FROM tasks AS t WHERE state IN ('scheduled', 'pending', 'running', 'retrying')
             AND labels <> '{}'
-            AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND (?2 IS NULL OR l.value = ?2))
+            AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND l.value = ?2)
         ORDER BY id DESC LIMIT ?3";
+    VALUES = "SELECT CAST(l.value AS TEXT) AS value, count(t.finished_at) AS ended,
+            count(*) - count(t.finished_at) AS unfinished, max(COALESCE(t.finished_at, t.created_at)) AS last_at
+        FROM tasks AS t, json_each(t.labels) l WHERE t.labels <> '{}' AND l.key = ?1
+        GROUP BY l.value ORDER BY last_at DESC LIMIT ?2";
     EVENTS = of!("task_events", "task_id");
     ATTEMPTS = of!("task_attempts", "task_id");
     LOGS = of!("task_logs", "task_id");
@@ -34,12 +38,21 @@ statements! {
     TASKS = of!("tasks", "id");
 }
 
+pub(super) async fn values(
+    connection: &mut SqliteConnection,
+    key: &str,
+    limit: u32,
+) -> Result<Vec<LabelledTasks>, Fault> {
+    let found = query(VALUES).bind(key).bind(limit).fetch_all(connection).await?;
+    found.iter().map(rows::labelled).collect()
+}
+
 pub(super) async fn delete(
     connection: &mut SqliteConnection,
     label: &Label,
     limit: u32,
 ) -> Result<LabelledDeletion, Fault> {
-    let (key, value) = (label.key.as_str(), label.value.as_deref());
+    let (key, value) = (label.key.as_str(), label.value.as_str());
     let (mut tx, _) = begin(connection).await?;
     let rows = query(ENDED).bind(key).bind(value).bind(limit).fetch_all(&mut *tx).await?;
     let ended = rows.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<Vec<TaskId>, _>>()?;

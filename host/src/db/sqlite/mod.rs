@@ -230,6 +230,15 @@ impl Db for SqliteDb {
         self.write("erase", move |c| Box::pin(erase::erase(c, id))).await
     }
 
+    async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError> {
+        let key = key.to_owned();
+        self.read("count labelled tasks", move |c| {
+            let key = key.clone();
+            Box::pin(async move { labelled::values(c, &key, limit).await })
+        })
+        .await
+    }
+
     async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
         let label = label.clone();
         self.write("delete labelled tasks", move |c| {

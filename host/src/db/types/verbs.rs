@@ -52,8 +52,21 @@ pub enum EraseAnswer {
 pub struct Label {
     /// The label's key.
     pub key: String,
-    /// The label's value; `None`: any.
-    pub value: Option<String>,
+    /// The label's value.
+    pub value: String,
+}
+
+/// The tasks that carry one value of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledTasks {
+    /// The label's value.
+    pub value: String,
+    /// Tasks that have ended.
+    pub ended: u64,
+    /// Tasks that have not.
+    pub unfinished: u64,
+    /// When the last of them was created or ended.
+    pub last_at: DateTime<Utc>,
 }
 
 /// Result of one batch of [`Db::delete_labelled`](super::super::Db::delete_labelled).

@@ -289,6 +289,9 @@ impl Db for WireDb {
     async fn erase(&self, id: TaskId) -> Result<EraseAnswer, DbError> {
         self.0.world.db.erase(id).await
     }
+    async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError> {
+        self.0.world.db.labelled(key, limit).await
+    }
     async fn delete_labelled(&self, label: &Label, limit: u32) -> Result<LabelledDeletion, DbError> {
         self.0.world.db.delete_labelled(label, limit).await
     }
