@@ -24,9 +24,13 @@ statements! {
     FROM taken k LEFT JOIN tasks t
         ON t.id = k.task_id AND t.state NOT IN ('completed', 'failed', 'cancelled') AND t.fingerprint IS NOT NULL
     ORDER BY k.created_at, k.task_id";
-    DROP = "DELETE FROM outbox WHERE token = $1 AND task_id = ANY($2)";
+    /// Rows are locked in the order of ids first, as every statement that locks several rows does. A search for many ids
+    /// reads the table in its own order, and two transactions with different orders deadlock.
+    DROP = "DELETE FROM outbox WHERE token = $1 AND task_id IN (
+        SELECT task_id FROM outbox WHERE token = $1 AND task_id = ANY($2) ORDER BY task_id FOR UPDATE)";
     DEFER = "UPDATE outbox SET token = NULL, reason = $3, deferred = deferred + 1, due_at = clock_timestamp() + $4::interval
-        WHERE token = $1 AND task_id = ANY($2)";
+        WHERE token = $1 AND task_id IN (
+            SELECT task_id FROM outbox WHERE token = $1 AND task_id = ANY($2) ORDER BY task_id FOR UPDATE)";
 }
 
 pub(super) async fn take(connection: &mut PgConnection, limit: u32, ttl: Duration) -> Result<OutboxBatch, Fault> {

@@ -19,13 +19,16 @@ statements! {
         ORDER BY t.finished_at LIMIT $2 FOR UPDATE OF t SKIP LOCKED";
     OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < statement_timestamp() - $1::interval
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+    /// Rows that others lock without a lock on their task are locked in the order of ids: see [`outbox`](super::outbox).
     FORGET = "WITH events AS (DELETE FROM task_events WHERE task_id = ANY($1)),
         attempts AS (DELETE FROM task_attempts WHERE task_id = ANY($1)),
         logs AS (DELETE FROM task_logs WHERE task_id = ANY($1)),
         calls AS (DELETE FROM task_calls WHERE task_id = ANY($1)),
         bodies AS (DELETE FROM task_call_bodies WHERE task_id = ANY($1)),
-        spent AS (DELETE FROM task_spending WHERE task_id = ANY($1)),
-        queued AS (DELETE FROM outbox WHERE task_id = ANY($1))
+        spent AS (DELETE FROM task_spending WHERE (task_id, kind) IN (SELECT task_id, kind FROM task_spending
+            WHERE task_id = ANY($1) ORDER BY task_id, kind FOR UPDATE)),
+        queued AS (DELETE FROM outbox WHERE task_id IN (SELECT task_id FROM outbox WHERE task_id = ANY($1)
+            ORDER BY task_id FOR UPDATE))
         DELETE FROM tasks WHERE id = ANY($1)";
     LETTERS = "DELETE FROM dead_letters WHERE id IN (
         SELECT id FROM dead_letters WHERE at < statement_timestamp() - $1::interval ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -43,9 +46,12 @@ statements! {
             AND (SELECT o.id FROM tasks o WHERE o.id = r.retry_of) IS NOT NULL";
     PAST_LETTERS = "SELECT count(*) AS past, min(at) AS oldest FROM dead_letters WHERE at < statement_timestamp() - $1::interval";
     /// What was spent on days long gone.
-    DAYS = "DELETE FROM spending WHERE day < CAST(statement_timestamp() AS date) - CAST($1 AS integer)";
-    HOSTS = "DELETE FROM hosts h WHERE lease_until < statement_timestamp() - $1::interval
-        AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')";
+    DAYS = "DELETE FROM spending WHERE (plugin, day, kind) IN (SELECT plugin, day, kind FROM spending
+        WHERE day < CAST(statement_timestamp() AS date) - CAST($1 AS integer)
+        ORDER BY plugin, day, kind FOR UPDATE SKIP LOCKED)";
+    HOSTS = "DELETE FROM hosts WHERE id IN (SELECT h.id FROM hosts h WHERE h.lease_until < statement_timestamp() - $1::interval
+        AND NOT EXISTS (SELECT FROM tasks t WHERE t.owner = h.id AND t.state = 'running')
+        ORDER BY h.id FOR UPDATE SKIP LOCKED)";
 }
 
 pub(super) async fn prune(connection: &mut PgConnection, keep: Retention, limit: u32) -> Result<u64, Fault> {
