@@ -225,8 +225,22 @@ impl Db for PostgresDb {
         .await
     }
 
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
-        self.run("take from the outbox", move |c| Box::pin(outbox::take(c, limit, ttl))).await
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
+        let take = Arc::new(take.clone());
+        self.run("take from the outbox", move |c| {
+            let take = take.clone();
+            Box::pin(async move { outbox::take(c, &take).await })
+        })
+        .await
+    }
+
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("hold in the outbox", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { outbox::hold(c, token, &ids, ttl).await })
+        })
+        .await
     }
 
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {

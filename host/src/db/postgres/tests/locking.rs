@@ -108,7 +108,7 @@ async fn a_settlement_locks_outbox_rows_by_id() {
 #[tokio::test]
 async fn a_submission_locks_outbox_rows_by_id() {
     let c = crowd(Options::default()).await;
-    c.own.execute("TRUNCATE tasks").await.unwrap();
+    c.own.execute("TRUNCATE tasks, task_events").await.unwrap();
     let batch: Vec<NewTask> = c.tasks.iter().rev().cloned().collect();
     c.locks_by_id("submit", |db| async move { db.submit(&batch).await }).await;
 }
