@@ -5,7 +5,7 @@
 
 use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
-use crate::db::DbError;
+use crate::db::{DbError, Halving};
 use crate::registry::Resolved;
 use crate::task::{Runnable, WaitCode};
 use std::sync::Arc;
@@ -20,9 +20,16 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut changes = shared.parts.catalog.changes();
     let mut watching = true;
+    let mut size = Halving::new(batch::MOST);
     loop {
-        if let Err(error) = offer(&shared, &claims).await {
-            tracing::debug!(%error, "parked tasks could not be read");
+        match offer(&shared, &claims, size.size()).await {
+            Ok(()) => size.ended(),
+            Err(error) => {
+                tracing::debug!(%error, "parked tasks could not be read");
+                if error.is_timed_out() {
+                    size.timed_out(size.size());
+                }
+            }
         }
         tokio::select! {
             biased;
@@ -34,8 +41,8 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     }
 }
 
-async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), DbError> {
-    let most = shared.room.free().min(batch::MOST as u32);
+async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>, most: usize) -> Result<(), DbError> {
+    let most = shared.room.free().min(most as u32);
     let plugins = with_room(shared);
     if most == 0 || plugins.is_empty() {
         return Ok(());
@@ -45,7 +52,7 @@ async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), 
     let mut not_here: Vec<String> = Vec::new();
     loop {
         let tasks = shared.parts.db.parked(&plugins, &not_here, lane, most).await?;
-        let (full, known) = (tasks.len() == most as usize, not_here.len());
+        let known = not_here.len();
         for task in tasks {
             let Some(slot) = shared.room.try_slot(&task.queue) else { continue };
             let plugin = task.message.plugin.to_string();
@@ -66,7 +73,8 @@ async fn offer(shared: &Shared, claims: &mpsc::Sender<Candidate>) -> Result<(), 
                 return Ok(());
             }
         }
-        if !full || not_here.len() == known {
+        // Fewer than asked for may be all that there is, or all that one answer has room for.
+        if not_here.len() == known {
             return Ok(());
         }
     }

@@ -55,9 +55,11 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
     let waiting = explain(read::TASKS).bind(false).bind(false).bind("pending").bind(none()).bind(none()).bind(none());
     let waiting = waiting.bind(none()).bind(None::<TaskId>).bind(501i64).bind(none());
     let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>).bind(PAGE_BYTES);
+    let taking = explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()).bind(1i64);
+    let taking = taking.bind(Vec::<String>::new()).bind(Vec::<String>::new()).bind(keep());
     for (query, bound) in [
-        (explain(prune::COMPLETED).bind(keep()).bind(500i64), "finished_at <"),
-        (explain(prune::OTHERS).bind(keep()).bind(500i64), "finished_at <"),
+        (explain(prune::COMPLETED).bind(keep()).bind(500i64).bind(1i64), "finished_at <"),
+        (explain(prune::OTHERS).bind(keep()).bind(500i64).bind(1i64), "finished_at <"),
         (explain(prune::LETTERS).bind(keep()).bind(500i64), "at <"),
         (explain(prune::STAYING).bind(keep()), "finished_at <"),
         (explain(prune::PAST).bind("completed").bind(keep()), "finished_at <"),
@@ -65,7 +67,7 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
         (explain(duties::DUE).bind(500i64), "run_at <="),
         (explain(duties::EXPIRED).bind(500i64), "deadline <="),
         (waiting, "state = 'pending'"),
-        (explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()), "due_at <="),
+        (taking, "due_at <="),
     ] {
         let rows = query.fetch_all(&mut *connection).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
