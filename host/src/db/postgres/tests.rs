@@ -4,11 +4,12 @@ use super::*;
 use crate::db::conformance::{self, BackDoor, Subject, arrival, completed, settlement};
 use crate::task::Options;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgPool, Row, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, raw_sql};
 use std::str::FromStr;
 
 mod locking;
 mod plans;
+mod pools;
 
 /// A database of its own on the server of `AGENTRY_TEST_POSTGRES`, dropped in the end, also after a panic.
 struct Own {
@@ -105,7 +106,7 @@ async fn every_statement_is_taken_by_the_database() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.line.pool.acquire().await.unwrap();
+    let mut connection = db.lines.path.pool.acquire().await.unwrap();
     let files = [
         ("buckets", buckets::ALL),
         ("claim", claim::ALL),

@@ -7,7 +7,7 @@ async fn a_memory_is_searched_by_the_index_of_its_words() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.line.pool.acquire().await.unwrap();
+    let mut connection = db.lines.path.pool.acquire().await.unwrap();
     let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN {}", memories::SEARCH)));
     let words = vec!["scope one".to_owned(), "scope two".to_owned()];
     let rows = explain.bind("p").bind("m").bind(words).bind(9i64).fetch_all(&mut *connection).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_batch_finds_its_rows_by_id_even_in_a_table_that_was_never_analysed() 
     let host = conformance::id();
     let me = conformance::steady(host);
     let arrivals: Vec<_> = (0..100).map(|_| arrival()).collect();
-    let mut connection = db.line.pool.acquire().await.unwrap();
+    let mut connection = db.lines.path.pool.acquire().await.unwrap();
     let mut batch = Vec::new();
     for (arrival, answer) in arrivals.iter().zip(claim::claim(&mut connection, me, &arrivals).await.unwrap()) {
         let ClaimAnswer::Run(claimed) = answer else { panic!("{answer:?}") };
@@ -48,7 +48,7 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.line.pool.acquire().await.unwrap();
+    let mut connection = db.lines.path.pool.acquire().await.unwrap();
     let keep = || hosts::interval(Duration::from_secs(60));
     let explain = |text: &str| sqlx::query(AssertSqlSafe(format!("EXPLAIN {text}")));
     let none = || None::<String>;
