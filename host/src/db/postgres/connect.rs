@@ -35,9 +35,10 @@ pub(super) struct Lines {
 /// Connections for reads of the API, and as many for what guests keep. `database.pool` in `config.default.toml` names the sum.
 const BESIDES: u32 = 4;
 
-/// How long an operation may take that is not on the path of a task: half of `database.timeout_seconds`.
+/// How long an operation may take that is not on the path of a task: half of `database.timeout_seconds`, and not less than five
+/// seconds where that allows them.
 pub(super) fn shorter(timeout: Duration) -> Duration {
-    timeout / 2
+    (timeout / 2).max(timeout.min(Duration::from_secs(5)))
 }
 
 pub(super) fn lines(url: &str, options: &DbOptions) -> Result<Lines, DbError> {
