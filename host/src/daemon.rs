@@ -215,11 +215,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let _ = remote.set(worker.remote());
     let lease_end = CancellationToken::new();
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
+    let unpublished = tokio::sync::watch::Sender::new(None);
     let duties = maintenance::start(
         &maintenance::Parts {
             db: db.clone(),
             broker: broker.clone(),
             outbox: wake,
+            unpublished: unpublished.clone(),
             steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig {
@@ -229,14 +231,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         },
         &closing,
     );
+    let besides =
+        readiness::Besides { tools: tools.clone(), broker: broker.clone(), unpublished: unpublished.subscribe() };
     let watching =
-        tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), tools.clone(), {
-            let took = born;
-            move || {
-                // A person and a script wait for this line; it is written once, whatever the log level.
-                telemetry::say(&format!("ready {url}"));
-                tracing::info!(took = ?took.elapsed(), "ready");
-            }
+        tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), besides, move || {
+            // A person and a script wait for this line; it is written once, whatever the log level.
+            telemetry::say(&format!("ready {url}"));
+            tracing::info!(took = ?born.elapsed(), "ready");
         }));
 
     let signal = requests.next().await;

@@ -37,6 +37,10 @@ pub trait Broker: Send + Sync + 'static {
     async fn facts(&self, source: Source) -> Result<QueueFacts, BrokerError>;
     /// Whether it is connected, and since when or why not. Watch it for changes.
     fn health(&self) -> tokio::sync::watch::Receiver<Health>;
+    /// Why it accepts no messages at present, although it is connected; `None`: it accepts them as far as is known.
+    fn refusal(&self) -> Option<String> {
+        None
+    }
     /// What a person may see of it: kind, address without password, where connected.
     fn describe(&self) -> String;
     /// Close the connection; outstanding acknowledgements are flushed first.

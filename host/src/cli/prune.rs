@@ -2,7 +2,7 @@
 
 use super::{Failed, migrate, output, settings};
 use crate::daemon;
-use crate::db::{DbError, Prunable, PrunePlan, TableSize};
+use crate::db::{DbError, Halving, Prunable, PrunePlan, TableSize};
 use chrono::SecondsFormat;
 use serde_json::json;
 use std::path::PathBuf;
@@ -35,9 +35,12 @@ impl Prune {
             };
         }
         // Not counted beforehand: in a table that is long overdue that alone may take longer than an operation may.
-        let mut deleted = 0;
+        let (mut deleted, mut size) = (0, Halving::new(BATCH as usize));
         loop {
-            let batch = db.prune(&settings.retention, BATCH).await.map_err(failed)?;
+            let batch = match db.prune(&settings.retention, size.size() as u32).await {
+                Err(error) if error.is_timed_out() && size.timed_out(size.size()) => continue,
+                result => result.map_err(failed)?,
+            };
             if batch == 0 {
                 break;
             }

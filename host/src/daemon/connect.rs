@@ -206,7 +206,7 @@ where
     let mut pause = Duration::from_millis(100);
     loop {
         match call().await {
-            Err(DbError::Unavailable(why)) => {
+            Err(DbError::Unavailable(why) | DbError::TimedOut(why)) => {
                 waiting(readiness, "database", &format!("failed to {what}: {why}"), &mut pause).await;
             }
             answer => return Ok(answer?),

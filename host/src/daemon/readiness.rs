@@ -1,7 +1,7 @@
 //! Whether the daemon takes tasks, and if not, why: derived from live facts, never from what was configured.
 
 use crate::api::readiness::{Readiness as State, Reason};
-use crate::broker::Health;
+use crate::broker::{Broker, Health};
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often the lease and the tool servers are looked at, which report no changes.
+/// How often the lease, the tool servers and what blocks publishing are looked at, which report no changes.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The answer of `/readyz`, and those who may change it.
@@ -61,12 +61,22 @@ fn reason(code: &'static str, message: impl Into<String>) -> Reason {
     Reason { code: code.into(), message: message.into() }
 }
 
+/// Sources of what is wrong while tasks are taken in all the same.
+pub struct Besides {
+    /// A task that calls an unavailable server fails; those that call none run on.
+    pub tools: Option<Tools>,
+    /// It may accept no messages although it is connected: tasks then wait in the outbox.
+    pub broker: Arc<dyn Broker>,
+    /// Why tasks of the outbox are not published.
+    pub unpublished: watch::Receiver<Option<String>>,
+}
+
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
 pub async fn watch(
     readiness: Readiness,
     mut broker: watch::Receiver<Health>,
     mut worker: Watched,
-    tools: Option<Tools>,
+    mut besides: Besides,
     first: impl FnOnce(),
 ) {
     let mut first = Some(first);
@@ -78,7 +88,7 @@ pub async fn watch(
         }
         let reasons = reasons(&broker, &worker);
         let why = reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
-        let ready = readiness.set(reasons, broken(tools.as_ref()));
+        let ready = readiness.set(reasons, besides.reasons());
         if ready && let Some(first) = first.take() {
             first();
         } else if ready != was && ready {
@@ -89,18 +99,23 @@ pub async fn watch(
         was = ready;
         tokio::select! {
             _ = closing.changed() => return,
-            () = changed(&mut broker, &mut worker) => {}
+            () = changed(&mut broker, &mut worker, &mut besides.unpublished) => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
 
 /// Returns when a source that reports its changes has one. Sources that are gone report none.
-async fn changed(broker: &mut watch::Receiver<Health>, worker: &mut Watched) {
+async fn changed(
+    broker: &mut watch::Receiver<Health>,
+    worker: &mut Watched,
+    unpublished: &mut watch::Receiver<Option<String>>,
+) {
     let broker = reported(broker).boxed();
+    let unpublished = reported(unpublished).boxed();
     let database = reported(&mut worker.database_trouble).boxed();
     let consuming = worker.consuming.iter_mut().map(|(_, confirmed)| reported(confirmed).boxed());
-    select_all(consuming.chain([broker, database])).await;
+    select_all(consuming.chain([broker, database, unpublished])).await;
 }
 
 async fn reported<T>(source: &mut watch::Receiver<T>) {
@@ -109,14 +124,19 @@ async fn reported<T>(source: &mut watch::Receiver<T>) {
     }
 }
 
-/// Tool servers that are away. A task that calls one hears of it; those that call none run on, so that the host is ready.
-fn broken(tools: Option<&Tools>) -> Vec<Reason> {
-    let health = tools.map(Tools::health).unwrap_or_default();
-    let told = health.into_iter().filter_map(|server| {
-        let trouble = server.trouble?;
-        Some(reason("tools", format!("the tool server {} is away: {trouble}", server.server)))
-    });
-    told.collect()
+impl Besides {
+    fn reasons(&mut self) -> Vec<Reason> {
+        let health = self.tools.as_ref().map(Tools::health).unwrap_or_default();
+        let told = health.into_iter().filter_map(|server| {
+            let trouble = server.trouble?;
+            Some(reason("tools", format!("the tool server {} is away: {trouble}", server.server)))
+        });
+        let unpublished = self.unpublished.borrow_and_update().clone();
+        let publishing = self.broker.refusal().or(unpublished).map(|why| {
+            reason("publishing", format!("tasks wait in the outbox (waiting_for not_published or unroutable): {why}"))
+        });
+        told.chain(publishing).collect()
+    }
 }
 
 fn reasons(broker: &watch::Receiver<Health>, worker: &Watched) -> Vec<Reason> {

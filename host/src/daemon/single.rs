@@ -65,7 +65,7 @@ impl From<DbError> for MigrateError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Schema(text) => MigrateError::Schema(text),
-            DbError::Unavailable(text) => MigrateError::Unavailable(text),
+            DbError::Unavailable(text) | DbError::TimedOut(text) => MigrateError::Unavailable(text),
             other => MigrateError::Configuration(other.to_string()),
         }
     }

@@ -59,6 +59,8 @@ enum Class {
     Contention,
     /// It may work later.
     Unavailable,
+    /// The statement was cancelled by its time-out.
+    TimedOut,
     /// It cannot mend itself.
     Refused,
     /// A table is missing.
@@ -94,7 +96,7 @@ impl Fault {
     pub fn is_outage(&self) -> bool {
         use sqlx::Error as E;
         matches!(self, Fault::Sql(E::Io(_) | E::Protocol(_) | E::WorkerCrashed))
-            || self.class() == Some(Class::Unavailable)
+            || matches!(self.class(), Some(Class::Unavailable | Class::TimedOut))
     }
 
     /// The reason alone, for an answer about one row.
@@ -124,6 +126,7 @@ impl From<Fault> for DbError {
         if let Some(class) = fault.class() {
             return match class {
                 Class::Contention | Class::Unavailable => DbError::Unavailable(reason),
+                Class::TimedOut => DbError::TimedOut(reason),
                 Class::Refused => DbError::Refused(format!("the database refuses: {reason}")),
                 Class::Schema => {
                     DbError::Schema(format!("{reason}: the schema is missing or incomplete; run `agentry migrate`"))
@@ -180,8 +183,9 @@ fn of_postgres(code: &str) -> Class {
         "40001" | "40P01" => Class::Contention,
         "42P01" | "3F000" => Class::Schema,
         "42501" | "3D000" => Class::Refused,
-        // Cancelled by its time-out, lock time-out, read-only (a standby, or a full disk under some operators).
-        "57014" | "55P03" | "25006" => Class::Unavailable,
+        "57014" => Class::TimedOut,
+        // Lock time-out, read-only (a standby, or a full disk under some operators).
+        "55P03" | "25006" => Class::Unavailable,
         // One plan for two shapes, after a migration: a new connection will do.
         "0A000" => Class::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
@@ -213,6 +217,7 @@ mod tests {
             ("22021", Class::Data),
             ("23514", Class::Data),
             ("40P01", Class::Contention),
+            ("57014", Class::TimedOut),
             ("57P01", Class::Unavailable),
             ("53100", Class::Unavailable),
             ("25006", Class::Unavailable),

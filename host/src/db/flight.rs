@@ -121,7 +121,7 @@ where
     match tokio::time::timeout(limit, flight).await {
         Ok(Ok(result)) => result.map_err(DbError::from),
         Ok(Err(panicked)) => Err(DbError::Defect(format!("{what}: {panicked}"))),
-        Err(_) => Err(DbError::Unavailable(format!("{what} took longer than {limit:?} (database.timeout_seconds)"))),
+        Err(_) => Err(DbError::TimedOut(format!("{what} took longer than {limit:?} (database.timeout_seconds)"))),
     }
 }
 

@@ -15,6 +15,7 @@ mod cells;
 mod conformance;
 mod fault;
 mod flight;
+mod halving;
 #[cfg(test)]
 pub mod memory;
 mod options;
@@ -28,6 +29,7 @@ mod storable;
 mod stores;
 mod types;
 
+pub use halving::Halving;
 pub use options::{DbOptions, SchemaName};
 pub use stores::Stores;
 pub use types::*;
@@ -114,6 +116,7 @@ pub trait Db: Send + Sync + 'static {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
     /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
     /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.
+    /// At most `limit`, and no more than [`BATCH_BYTES`] but for the first.
     async fn parked(
         &self,
         plugins: &[String],
@@ -121,8 +124,10 @@ pub trait Db: Send + Sync + 'static {
         lane: bool,
         limit: u32,
     ) -> Result<Vec<ParkedTask>, DbError>;
-    /// Claim outbox rows for `ttl`, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError>;
+    /// Claim outbox rows, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError>;
+    /// Hold rows for `ttl` from now; only those still held under the token.
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError>;
     /// Delete published rows; only those still held under the token.
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError>;
     /// Give rows back with the reason why they could not be published; they are due again after `delay`.
@@ -133,7 +138,8 @@ pub trait Db: Send + Sync + 'static {
         reason: OutboxReason,
         delay: Duration,
     ) -> Result<(), DbError>;
-    /// Delete terminal tasks and dead letters older than they are kept, in one small batch. Answers how many.
+    /// Delete terminal tasks and dead letters older than they are kept, in one small batch: at most `limit`, and fewer if
+    /// they have many lines of history and logs. Answers how many; 0: nothing is left.
     async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError>;
 
     // ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Settings of a connection to either database.
 #[derive(Clone, Debug)]
 pub struct DbOptions {
-    /// Connections at most (SQLite: readers; there is one writer).
+    /// Connections for the path of tasks, at most; others beside them have their own (SQLite: readers; there is one writer).
     pub max_connections: u32,
     /// `database.timeout_seconds`: how long one operation may take, the wait for a connection included.
     pub timeout: Duration,

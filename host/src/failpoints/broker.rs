@@ -74,6 +74,9 @@ impl Broker for Faulty {
     fn health(&self) -> watch::Receiver<Health> {
         self.0.health()
     }
+    fn refusal(&self) -> Option<String> {
+        self.0.refusal()
+    }
     fn describe(&self) -> String {
         self.0.describe()
     }

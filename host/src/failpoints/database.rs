@@ -72,8 +72,8 @@ impl Db for Faulty {
         let rescued = self.0.rescue(steady, again, limit);
         seldom(("rescue.before", "rescue.after"), rescued, |rescued| *rescued > 0).await
     }
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
-        seldom(("relay.take", "relay.taken"), self.0.take_outbox(limit, ttl), |batch| !batch.rows.is_empty()).await
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
+        seldom(("relay.take", "relay.taken"), self.0.take_outbox(take), |batch| !batch.rows.is_empty()).await
     }
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
         let subject = names(ids, id_of);
@@ -135,6 +135,9 @@ impl Db for Faulty {
         limit: u32,
     ) -> Result<Vec<ParkedTask>, DbError> {
         self.0.parked(plugins, except, lane, limit).await
+    }
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
+        self.0.hold_outbox(token, ids, ttl).await
     }
     async fn defer_outbox(
         &self,

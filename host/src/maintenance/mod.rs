@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::db::{Db, DbError, Retention};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +34,8 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// Woken by whoever wrote an outbox row in this process.
     pub outbox: Arc<Notify>,
+    /// Receives why tasks of the outbox are not published, for a person; `None`: they are.
+    pub unpublished: watch::Sender<Option<String>>,
     /// Whether this host can tell hosts that died from hosts that are late (see `Claimant` in [`crate::db`]).
     pub steady: Arc<dyn Fn() -> bool + Send + Sync>,
 }

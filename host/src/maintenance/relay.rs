@@ -1,75 +1,152 @@
 //! The relay hands outbox rows to the broker: claims them under a token, publishes with confirm and `mandatory`, deletes
 //! what was confirmed. A relay that dies between publishing and deleting publishes twice; the claim recognises it.
+//!
+//! A queue for which the broker accepts nothing rests: its rows are set aside unread, and a few are tried again after a
+//! pause that grows to [`LONGEST`]. Rows of other queues are published meanwhile.
+
+mod refusals;
+#[cfg(test)]
+mod tests;
 
 use super::Parts;
 use crate::broker::{Message, Publication, PublishError, Target};
-use crate::db::{DbError, OutboxReason, OutboxRow};
+use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake};
+use crate::task::TaskId;
+use refusals::Refusals;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Rows of one publication.
 const BATCH: u32 = 500;
-/// How long rows are held: longer than a confirmation takes, and as long as a task waits whose relay died, or never heard what
-/// it had taken. After it another relay may publish them; should both, the claim recognises it.
+/// The same when a queue is tried again.
+const PROBE: u32 = 50;
+/// How long rows are held, again and again until the broker has answered: as long as a task waits whose relay died, or never
+/// heard what it had taken. After it another relay may publish them; should both, the claim recognises it.
 const HELD: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody in this process said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
-/// The longest pause before an unroutable row is tried again.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The pause after a round in which nothing was published although rows were due.
+const FRUITLESS: Duration = Duration::from_secs(1);
+/// The longest pause before a queue is tried again, and so the longest until its rows are published once it accepts them.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// What follows a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The round was full: more may be due.
+    AtOnce,
+    /// Nothing is due.
+    Look,
+    /// A pause that a new row does not end.
+    Pause(Duration),
+}
 
 /// Publish until told to end.
 pub async fn run(parts: Parts, closing: CancellationToken) {
+    let mut refusals = Refusals::default();
+    let mut size = Halving::new(BATCH as usize);
     let mut trouble = false;
     loop {
-        let full = match round(&parts).await {
-            Ok(taken) => {
+        let next = match round(&parts, &mut refusals, size.size() as u32).await {
+            Ok(next) => {
                 trouble = false;
-                taken >= BATCH as usize
+                size.ended();
+                next
             }
             Err(error) => {
                 if !trouble {
-                    tracing::warn!(duty = "relay", %error, "failed to read the outbox; trying on");
+                    tracing::warn!(duty = "relay", %error, "failed to read the outbox; retrying");
                 }
                 trouble = true;
-                false
+                if error.is_timed_out() {
+                    size.timed_out(size.size());
+                }
+                Next::Pause(LOOK)
             }
         };
-        if full {
-            continue;
-        }
+        let text = refusals.text();
+        parts.unpublished.send_if_modified(|known| std::mem::replace(known, text.clone()) != text);
+        let (pause, woken) = match next {
+            Next::AtOnce => (Duration::ZERO, false),
+            Next::Look => (LOOK, true),
+            Next::Pause(pause) => (pause, false),
+        };
         tokio::select! {
             biased;
             () = closing.cancelled() => return,
-            () = parts.outbox.notified(), if !trouble => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = parts.outbox.notified(), if woken => {}
+            () = tokio::time::sleep(pause), if pause > Duration::ZERO => {}
+            () = std::future::ready(()), if pause.is_zero() => {}
         }
     }
 }
 
-/// One round: how many rows were taken.
-async fn round(parts: &Parts) -> Result<usize, DbError> {
-    if !parts.broker.health().borrow().is_up() {
-        return Ok(0); // The rows stay as they are: `not_published`.
+/// Takes rows and publishes them.
+async fn round(parts: &Parts, refusals: &mut Refusals, most: u32) -> Result<Next, DbError> {
+    if !parts.broker.health().borrow().is_up() || parts.broker.refusal().is_some() {
+        return Ok(Next::Look); // The rows stay as they are: `not_published`.
     }
-    let batch = parts.db.take_outbox(BATCH, HELD).await?;
+    let limit = if refusals.is_probing() { PROBE.min(most) } else { most };
+    let take = OutboxTake { aside: refusals.resting(), rest: LONGEST, ..OutboxTake::new(limit, HELD) };
+    let batch = parts.db.take_outbox(&take).await?;
     if batch.rows.is_empty() {
-        return Ok(0);
+        refusals.forget();
+        return Ok(if batch.aside > 0 { Next::Pause(FRUITLESS) } else { Next::Look });
     }
-    let taken = batch.rows.len();
-    let answers = parts.broker.publish(batch.rows.iter().map(publication).collect()).await;
-    let (mut published, mut unroutable, mut unconfirmed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut deferred = 0;
-    for (row, answer) in batch.rows.iter().zip(answers) {
-        match answer {
-            Ok(()) => published.push(row.id),
-            Err(PublishError::Unroutable(place)) => {
-                tracing::warn!(task = %row.id, queue = row.queue, place, "unroutable: no queue is bound for it");
-                deferred = deferred.max(row.deferred);
-                unroutable.push(row.id);
+    let answers = publish(parts, &batch).await;
+    let published = settle(parts, &batch, answers, refusals).await?;
+    refusals.forget();
+    let all = published == batch.rows.len() && batch.aside == 0;
+    Ok(match (all, batch.more, published) {
+        (true, true, _) => Next::AtOnce,
+        (true, false, _) => Next::Look,
+        (false, _, 0) => Next::Pause(FRUITLESS),
+        (false, ..) => Next::Pause(LOOK),
+    })
+}
+
+/// Publishes rows and holds them until the broker has answered: a confirmation may take longer than a hold.
+async fn publish(parts: &Parts, batch: &OutboxBatch) -> Vec<Result<(), PublishError>> {
+    let ids: Vec<TaskId> = batch.rows.iter().map(|row| row.id).collect();
+    let mut publishing = parts.broker.publish(batch.rows.iter().map(publication).collect());
+    loop {
+        tokio::select! {
+            biased;
+            answers = &mut publishing => return answers,
+            () = tokio::time::sleep(HELD / 3) => {
+                if let Err(error) = parts.db.hold_outbox(batch.token, &ids, HELD).await {
+                    tracing::debug!(%error, "rows of the outbox are not held any longer; another relay may publish them");
+                }
             }
-            Err(PublishError::Unconfirmed(why)) => {
-                tracing::debug!(task = %row.id, why, "not confirmed");
-                unconfirmed.push(row.id);
+        }
+    }
+}
+
+/// Deletes what was confirmed and gives the rest back. Returns how many were confirmed.
+async fn settle(
+    parts: &Parts,
+    batch: &OutboxBatch,
+    answers: Vec<Result<(), PublishError>>,
+    refusals: &mut Refusals,
+) -> Result<usize, DbError> {
+    let mut published: Vec<TaskId> = Vec::new();
+    let mut of_queues: BTreeMap<&str, Answers> = BTreeMap::new();
+    for (row, answer) in batch.rows.iter().zip(answers) {
+        let queue = of_queues.entry(&row.queue).or_default();
+        match answer {
+            Ok(()) => {
+                published.push(row.id);
+                queue.accepted += 1;
+            }
+            Err(error) => {
+                queue.ids.push(row.id);
+                queue.why = Some(match error {
+                    PublishError::Unroutable(place) => {
+                        (OutboxReason::Unroutable, format!("no queue is bound for it ({place})"))
+                    }
+                    PublishError::Unconfirmed(why) => (OutboxReason::NotPublished, why),
+                });
             }
         }
     }
@@ -77,15 +154,23 @@ async fn round(parts: &Parts) -> Result<usize, DbError> {
     if !published.is_empty() {
         db.drop_outbox(batch.token, &published).await?;
     }
-    if !unroutable.is_empty() {
-        let pause = Duration::from_secs(1).saturating_mul(1 << deferred.min(5)).min(LONGEST);
-        db.defer_outbox(batch.token, &unroutable, OutboxReason::Unroutable, pause).await?;
+    for (queue, answers) in of_queues {
+        let Some((reason, why)) = answers.why else {
+            refusals.accepted(queue);
+            continue;
+        };
+        let pause = refusals.refused(queue, reason, why, answers.accepted);
+        db.defer_outbox(batch.token, &answers.ids, reason, pause).await?;
     }
-    if !unconfirmed.is_empty() {
-        tracing::warn!(count = unconfirmed.len(), "the broker did not confirm; published again shortly");
-        db.defer_outbox(batch.token, &unconfirmed, OutboxReason::NotPublished, Duration::from_millis(500)).await?;
-    }
-    Ok(taken)
+    Ok(published.len())
+}
+
+/// What the broker answered for one queue.
+#[derive(Default)]
+struct Answers {
+    accepted: usize,
+    ids: Vec<TaskId>,
+    why: Option<(OutboxReason, String)>,
 }
 
 /// A task as any producer would publish it.

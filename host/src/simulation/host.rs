@@ -98,6 +98,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             db: db.clone(),
             broker: broker.clone(),
             outbox: Arc::default(),
+            unpublished: watch::Sender::new(None),
             steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig { lease: LEASE, unknown_grace: Duration::from_secs(60), retention: RETENTION },

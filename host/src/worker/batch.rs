@@ -1,7 +1,8 @@
 //! Smart batches: flush at once when idle, gather while a flush is in flight. No tick, no minimum.
 
 use super::Shared;
-use crate::db::DbError;
+use crate::db::{DbError, Halving};
+use std::ops::Range;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -38,10 +39,38 @@ pub async fn until_answered<T, F>(shared: &Shared, what: &'static str, call: imp
 where
     F: Future<Output = Result<T, DbError>>,
 {
+    let one = |_| {
+        let answer = call();
+        async move { Ok(vec![answer.await?]) }
+    };
+    all_answered(shared, what, 1, one).await?.pop()
+}
+
+/// The same for a batch of `len`, whose answers are returned in its order. A range that does not end in time is halved: as it
+/// is it would time out again and again.
+pub async fn all_answered<A, F>(
+    shared: &Shared,
+    what: &'static str,
+    len: usize,
+    call: impl Fn(Range<usize>) -> F,
+) -> Option<Vec<A>>
+where
+    F: Future<Output = Result<Vec<A>, DbError>>,
+{
+    let mut size = Halving::new(len);
+    let mut answers = Vec::with_capacity(len);
     let mut pause = Duration::from_millis(50);
-    loop {
-        if let Some(answer) = told(shared, what, call().await) {
-            return Some(answer);
+    while answers.len() < len {
+        let range = answers.len()..len.min(answers.len() + size.size());
+        let entries = range.len();
+        let result = call(range).await;
+        if result.as_ref().is_err_and(DbError::is_timed_out) {
+            size.timed_out(entries);
+        }
+        if let Some(some) = told(shared, what, result) {
+            size.ended();
+            answers.extend(some);
+            continue;
         }
         let jittered = pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
         tokio::select! {
@@ -51,6 +80,7 @@ where
         }
         pause = (pause * 2).min(Duration::from_secs(2));
     }
+    Some(answers)
 }
 
 /// Tell everybody whether the database answers: consumers are held while it does not, and readiness says why.

@@ -3,7 +3,7 @@
 use super::acknowledge::Done;
 use super::candidate::Candidate;
 use super::dead::Burial;
-use super::settle::{Claim, End};
+use super::settle::{Claim, End, STATEMENT_BYTES};
 use super::unclaimed::Unclaimed;
 use super::{Leg, Shared, batch, execute};
 use crate::broker::{Delivery, Receipt};
@@ -31,13 +31,15 @@ pub async fn run(
 ) {
     let ways = Ways { ends, acks, dead };
     let mut again: VecDeque<Candidate> = VecDeque::new();
+    let mut parts: VecDeque<Vec<Candidate>> = VecDeque::new();
     loop {
-        let batch = match again.is_empty() {
-            true => match batch::next(&mut candidates).await {
-                Some(batch) => batch,
-                None => break,
-            },
-            false => again.drain(..).collect(),
+        if !again.is_empty() {
+            parts.push_front(again.drain(..).collect());
+        }
+        let Some(batch) = parts.pop_front() else {
+            let Some(batch) = batch::next(&mut candidates).await else { break };
+            parts.extend(batch::parts(batch, STATEMENT_BYTES, |c| c.arrival.message.input.len()));
+            continue;
         };
         let mut lanes = shared.room.free_lanes();
         let mut arrival = |candidate: &Candidate| {
@@ -58,13 +60,14 @@ pub async fn run(
         }
         let me = || Claimant { host: shared.config.host, steady: shared.lease.is_steady() };
         let db = &shared.parts.db;
+        let claim = |range| db.claim(me(), &arrivals[range]);
         let asked = Instant::now();
         // What runs without a claim has begun already.
         let waiting = batch.iter().filter(|candidate| candidate.unclaimed.is_none());
         waiting
             .filter_map(|c| c.delivery.as_ref())
             .for_each(|delivery| shared.begun(delivery.arrived, delivery.message.body.len()));
-        let Some(answers) = batch::until_answered(&shared, "claim", || db.claim(me(), &arrivals)).await else {
+        let Some(answers) = batch::all_answered(&shared, "claim", arrivals.len(), claim).await else {
             continue; // Never claimed: still the broker's, or parked.
         };
         shared.parts.metrics.leg(Leg::Claim, asked.elapsed());

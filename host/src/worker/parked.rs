@@ -5,7 +5,7 @@
 
 use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
-use crate::db::DbError;
+use crate::db::{DbError, Halving};
 use crate::registry::Resolved;
 use crate::task::{Runnable, TaskId, WaitCode};
 use std::collections::HashMap;
@@ -28,13 +28,23 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut changes = shared.parts.catalog.changes();
     let mut watching = true;
     let mut offered = HashMap::new();
+    let mut size = Halving::new(batch::MOST);
     loop {
         offered.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
-        match offer(&shared, &claims, &mut offered).await {
-            // There may be more, and room for it.
-            Ok(true) if !shared.closing.is_cancelled() => continue,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "parked tasks could not be read"),
+        match offer(&shared, &claims, size.size(), &mut offered).await {
+            Ok(sent) => {
+                size.ended();
+                // There may be more, and room for it.
+                if sent && !shared.closing.is_cancelled() {
+                    continue;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "parked tasks could not be read");
+                if error.is_timed_out() {
+                    size.timed_out(size.size());
+                }
+            }
         }
         tokio::select! {
             biased;
@@ -50,6 +60,7 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
 async fn offer(
     shared: &Shared,
     claims: &mpsc::Sender<Candidate>,
+    most: usize,
     offered: &mut HashMap<TaskId, Instant>,
 ) -> Result<bool, DbError> {
     let plugins = with_room(shared);
@@ -62,14 +73,14 @@ async fn offer(
         () = shared.closing.cancelled() => return Ok(false),
     };
     let mut slot = Some(first);
-    let most = (shared.room.free() + 1).clamp(LEAST, batch::MOST as u32);
+    let most = (shared.room.free() + 1).max(LEAST).min(most as u32);
     let lane = shared.room.free_lanes() > 0;
     let mut sent = false;
     // What asks for a version that is not here, however urgently, is not to stand before what can run.
     let mut not_here: Vec<String> = Vec::new();
     loop {
         let tasks = shared.parts.db.parked(&plugins, &not_here, lane, most).await?;
-        let (full, known) = (tasks.len() == most as usize, not_here.len());
+        let known = not_here.len();
         for task in tasks {
             if offered.contains_key(&task.message.id) {
                 continue;
@@ -102,7 +113,8 @@ async fn offer(
                 return Ok(sent);
             }
         }
-        if !full || not_here.len() == known {
+        // Fewer than asked for may be all that there is, or all that one answer has room for.
+        if not_here.len() == known {
             return Ok(sent);
         }
     }

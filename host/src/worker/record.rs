@@ -100,8 +100,8 @@ async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
         })
         .collect();
     let db = &shared.parts.db;
-    let call = || db.record(shared.config.host, &recordings);
-    let Some(answers) = batch::until_answered(shared, "record", call).await else {
+    let call = |range| db.record(shared.config.host, &recordings[range]);
+    let Some(answers) = batch::all_answered(shared, "record", recordings.len(), call).await else {
         return; // Never recorded: the broker delivers all of it again.
     };
     shared.config.settled.send_modify(|n| *n += 1);

@@ -7,7 +7,7 @@ use super::acknowledge::Done;
 use super::flights::Landed;
 use super::spool::Spool;
 use super::{Leg, Shared, batch};
-use crate::db::SettleAnswer;
+use crate::db::{Halving, SettleAnswer};
 use crate::task::settle::Usage;
 use crate::task::{Ended, Event, FailureKind, Fence, Settlement, TaskId};
 use std::collections::VecDeque;
@@ -67,7 +67,7 @@ pub async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<End>, acks: mpsc:
         let oldest = batch.iter().map(|end| end.at).min();
         let mut parts = VecDeque::from(settlements(batch));
         while let Some(part) = parts.pop_front() {
-            if !record(&shared, &part, &acks).await {
+            if !record(&shared, &part, &acks, &mut Halving::new(part.len())).await {
                 parts.push_front(part);
                 outlast(&shared, std::mem::take(&mut parts), &mut ends, &acks, &mut spool).await;
             }
@@ -82,14 +82,37 @@ fn settlements(batch: Vec<End>) -> Vec<Vec<Settlement>> {
     batch::parts(settlements, STATEMENT_BYTES, Settlement::weight)
 }
 
-/// Record a batch, if this host may and the database answers.
-async fn record(shared: &Shared, settlements: &[Settlement], acks: &mpsc::Sender<Done>) -> bool {
+/// Record a batch, if this host may and the database answers. It goes in pieces of a size that is halved if one does not end in
+/// time: called again, the pieces before it are recognised by the database.
+async fn record(shared: &Shared, batch: &[Settlement], acks: &mpsc::Sender<Done>, size: &mut Halving) -> bool {
+    let mut left = batch;
+    while !left.is_empty() {
+        let (piece, rest) = left.split_at(size.size().min(left.len()));
+        if !record_piece(shared, piece, acks, size).await {
+            return false;
+        }
+        left = rest;
+    }
+    true
+}
+
+async fn record_piece(
+    shared: &Shared,
+    settlements: &[Settlement],
+    acks: &mpsc::Sender<Done>,
+    size: &mut Halving,
+) -> bool {
     // A host that could not renew its lease in time keeps its results to itself until it could: by then others may have
     // taken over, and the fence decides.
     if !shared.lease.is_valid() || shared.hurry.is_cancelled() {
         return false;
     }
     let result = shared.parts.db.settle(shared.config.host, settlements).await;
+    match &result {
+        Ok(_) => size.ended(),
+        Err(error) if error.is_timed_out() => drop(size.timed_out(settlements.len())),
+        Err(_) => {}
+    }
     let Some(answers) = batch::told(shared, "settle", result) else { return false };
     shared.config.settled.send_modify(|n| *n += 1);
     for (settlement, answer) in settlements.iter().zip(answers) {
@@ -137,6 +160,7 @@ async fn outlast(
     let after = |pause: Duration| Instant::now() + pause.mul_f64(0.5 + (shared.parts.chance)() / 2.0);
     let mut at = after(pause);
     let mut more = true;
+    let mut size = Halving::new(batch::MOST);
     while !waiting.is_empty() {
         let again = async {
             // A timer is never ready at once, and more ends may be.
@@ -148,7 +172,7 @@ async fn outlast(
         match next(again, ends, more, shared.hurry.cancelled()).await {
             Next::Again => {
                 while let Some(batch) = waiting.pop_front() {
-                    if let Some(batch) = retry(shared, batch, acks).await {
+                    if let Some(batch) = retry(shared, batch, acks, &mut size).await {
                         waiting.push_front(batch);
                         break;
                     }
@@ -210,14 +234,14 @@ async fn keep(spool: &mut Spool, batch: Vec<Settlement>) -> Waiting {
 }
 
 /// Try once more. The batch comes back if it still has to wait.
-async fn retry(shared: &Shared, waiting: Waiting, acks: &mpsc::Sender<Done>) -> Option<Waiting> {
+async fn retry(shared: &Shared, waiting: Waiting, acks: &mpsc::Sender<Done>, size: &mut Halving) -> Option<Waiting> {
     match waiting {
-        Waiting::Held(batch) => match record(shared, &batch, acks).await {
+        Waiting::Held(batch) => match record(shared, &batch, acks, size).await {
             true => None,
             false => Some(Waiting::Held(batch)),
         },
         Waiting::Spooled(file, claims) => match Spool::load(file.clone()).await {
-            Ok((_, batch)) if record(shared, &batch, acks).await => {
+            Ok((_, batch)) if record(shared, &batch, acks, size).await => {
                 Spool::done(file).await;
                 None
             }

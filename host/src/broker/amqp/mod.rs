@@ -312,6 +312,11 @@ impl Broker for AmqpBroker {
         self.health.clone()
     }
 
+    fn refusal(&self) -> Option<String> {
+        let blocked = self.shared.publishing.live.borrow().as_ref().is_some_and(|live| live.is_blocked());
+        blocked.then(|| publisher::BLOCKED.into())
+    }
+
     fn describe(&self) -> String {
         let options = &self.shared.options;
         let live = self.shared.consuming.live.borrow();

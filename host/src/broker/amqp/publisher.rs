@@ -30,6 +30,8 @@ const WINDOW: usize = 1000;
 const WINDOW_BYTES: usize = 8 << 20;
 /// For all confirms of a window. A quorum queue without its majority answers nothing at all.
 const CONFIRM: Duration = Duration::from_secs(30);
+/// Why nothing is published while the broker asks for that.
+pub(super) const BLOCKED: &str = "RabbitMQ has blocked publishing (memory or disk alarm)";
 /// Everything in a content header that is not headers: at most ten short strings, and some.
 const PROPERTIES_BYTES: u32 = 3000;
 
@@ -113,7 +115,7 @@ impl Publisher {
             && channel.status().connected()
         {
             if live.is_blocked() {
-                return Err(BrokerError::Unavailable("RabbitMQ has blocked publishing (memory or disk alarm)".into()));
+                return Err(BrokerError::Unavailable(BLOCKED.into()));
             }
             return Ok((live.clone(), channel.clone()));
         }

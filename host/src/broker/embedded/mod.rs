@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 impl From<DbError> for BrokerError {
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Unavailable(text) => BrokerError::Unavailable(text),
+            DbError::Unavailable(text) | DbError::TimedOut(text) => BrokerError::Unavailable(text),
             other => BrokerError::Refused(other.to_string()),
         }
     }

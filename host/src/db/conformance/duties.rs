@@ -155,3 +155,28 @@ pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
     s.db.prune(&keep, 10).await.unwrap();
     assert_eq!(s.back_door.number("SELECT count(*) FROM hosts").await, 1);
 }
+
+pub async fn a_deletion_takes_tasks_until_they_have_too_many_lines(s: &Subject) {
+    let host = s.host().await;
+    for _ in 0..5 {
+        s.end(host, &arrival(), completed()).await;
+    }
+    s.set("UPDATE tasks SET log_seq = 9000").await;
+    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG };
+    assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 2);
+    // One is deleted, however many lines it has.
+    s.set("UPDATE tasks SET log_seq = 90000").await;
+    assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 1);
+    s.set("UPDATE tasks SET log_seq = 0").await;
+    assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 2);
+}
+
+pub async fn parked_tasks_are_read_until_they_have_too_many_bytes(s: &Subject) {
+    let host = s.host().await;
+    let input = format!("\"{}\"", "x".repeat(6 << 20));
+    for _ in 0..4 {
+        s.claim(host, &arrival_of(message(id(), "a", &input, Options::default()), elsewhere(WaitCode::NoSlot))).await;
+    }
+    let names = ["a".to_owned()];
+    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().len(), 2);
+}

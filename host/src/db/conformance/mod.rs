@@ -140,7 +140,10 @@ behaviours! { {
         a_deferred_row_says_why_and_comes_back
         a_drop_does_not_take_what_was_queued_anew
         a_message_from_the_outbox_is_the_one_that_was_submitted
-        an_ended_task_is_not_published;
+        an_ended_task_is_not_published
+        a_batch_of_large_rows_is_cut
+        rows_of_a_queue_that_rests_are_set_aside
+        a_hold_can_be_extended_by_its_holder_alone;
     duties:
         what_is_due_goes_to_its_queue
         what_has_expired_ends
@@ -182,6 +185,9 @@ behaviours! { {
         a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats
         labelled_tasks_are_deleted_in_batches_once_they_have_ended;
 } {
+    duties:
+        a_deletion_takes_tasks_until_they_have_too_many_lines
+        parked_tasks_are_read_until_they_have_too_many_bytes;
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them
         every_malformed_row_is_refused;

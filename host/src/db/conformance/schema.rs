@@ -1,7 +1,7 @@
 //! Migrating, and refusing what does not fit.
 
 use super::subject::*;
-use crate::db::{DbError, Migrated};
+use crate::db::{DbError, Migrated, OutboxTake};
 
 /// The number of the last migration.
 const LATEST: i64 = crate::db::schema::POSTGRES.len() as i64;
@@ -79,7 +79,7 @@ pub async fn a_missing_table_is_noticed(s: &Subject) {
     s.set("DROP TABLE outbox").await;
     assert!(refusal(s.db.check_schema().await).contains("outbox"));
     assert!(refusal(s.db.migrate().await).contains("outbox"));
-    assert!(matches!(s.db.take_outbox(1, LONG).await, Err(DbError::Schema(_))));
+    assert!(matches!(s.db.take_outbox(&OutboxTake::new(1, LONG)).await, Err(DbError::Schema(_))));
 }
 
 pub async fn an_empty_database_is_told_apart(s: &Subject) {

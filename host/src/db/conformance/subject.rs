@@ -107,7 +107,7 @@ impl Subject {
 
     /// Ids in the outbox that are due, which are then held for a long time.
     pub async fn published(&self) -> Vec<TaskId> {
-        self.db.take_outbox(100, LONG).await.unwrap().rows.into_iter().map(|row| row.id).collect()
+        self.db.take_outbox(&OutboxTake::new(100, LONG)).await.unwrap().rows.into_iter().map(|row| row.id).collect()
     }
 }
 

@@ -3,8 +3,8 @@
 use super::super::fault::Fault;
 use super::super::plan::{self, Known, Locked, Write, bounded};
 use super::super::{
-    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, ParkedTask, Prunable, PrunePlan, Renewal, Retention,
-    storable,
+    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, ParkedTask, Prunable, PrunePlan, Renewal,
+    Retention, storable,
 };
 use super::tables::{Host, Tables, is_overdue};
 use crate::task::{HostId, State, TaskId, WaitCode, claim};
@@ -129,29 +129,47 @@ impl Tables {
         parked.collect()
     }
 
-    pub(super) fn take_outbox(&mut self, limit: u32, ttl: Duration, now: DateTime<Utc>) -> Result<OutboxBatch, Fault> {
+    pub(super) fn take_outbox(&mut self, take: &OutboxTake, now: DateTime<Utc>) -> Result<OutboxBatch, Fault> {
         self.last_token += 1;
         let token = uuid::Uuid::from_u128(self.last_token);
         let due = self.outbox.iter().filter(|(_, out)| out.due_at <= now);
         let mut due: Vec<_> = due.map(|(id, out)| (out.due_at, *id)).collect();
         due.sort();
-        due.truncate(limit as usize);
+        due.truncate(take.limit as usize);
+        let mut more = due.len() >= take.limit as usize;
         let mut rows = Vec::with_capacity(due.len());
-        for (_, id) in due {
+        let (mut aside, mut bytes) = (0, 0);
+        for (n, (_, id)) in due.into_iter().enumerate() {
             let task = self.tasks.get(&id).filter(|task| !task.state.is_terminal());
             let message = task.map(|task| task.message()).transpose()?.flatten();
-            match (task, message, self.outbox.get_mut(&id)) {
-                (Some(task), Some(message), Some(out)) => {
-                    (out.token, out.due_at) = (Some(token), now + bounded(ttl));
-                    let row =
-                        OutboxRow { id, queue: task.queue.clone(), fence: task.fence, message, deferred: out.deferred };
-                    rows.push((out.created_at, row));
-                }
-                _ => drop(self.outbox.remove(&id)),
+            let (Some(task), Some(message), Some(out)) = (task, message, self.outbox.get_mut(&id)) else {
+                self.outbox.remove(&id);
+                continue;
+            };
+            if let Some((_, reason)) = take.aside.iter().find(|(queue, _)| *queue == task.queue) {
+                (out.token, out.reason, out.due_at) = (None, Some(*reason), now + bounded(take.rest));
+                aside += 1;
+                continue;
             }
+            bytes += message.input.len() as u64;
+            if n > 0 && bytes > take.bytes {
+                more = true;
+                break;
+            }
+            (out.token, out.due_at) = (Some(token), now + bounded(take.ttl));
+            let row = OutboxRow { id, queue: task.queue.clone(), fence: task.fence, message, deferred: out.deferred };
+            rows.push((out.created_at, row));
         }
         rows.sort_by_key(|(created_at, row)| (*created_at, row.id));
-        Ok(OutboxBatch { token, rows: rows.into_iter().map(|(_, row)| row).collect() })
+        Ok(OutboxBatch { token, rows: rows.into_iter().map(|(_, row)| row).collect(), aside, more })
+    }
+
+    pub(super) fn hold_outbox(&mut self, token: uuid::Uuid, ids: &[TaskId], until: DateTime<Utc>) {
+        for id in ids {
+            if let Some(out) = self.outbox.get_mut(id).filter(|out| out.token == Some(token)) {
+                out.due_at = until;
+            }
+        }
     }
 
     pub(super) fn drop_outbox(&mut self, token: uuid::Uuid, ids: &[TaskId]) {

@@ -116,8 +116,14 @@ impl Db for MemoryDb {
     ) -> Result<Vec<ParkedTask>, DbError> {
         self.at_once(|tables, _| tables.parked(plugins, except, lane, limit))
     }
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
-        self.at_once(|tables, now| tables.take_outbox(limit, ttl, now))
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
+        self.at_once(|tables, now| tables.take_outbox(take, now))
+    }
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
+        self.at_once(|tables, now| {
+            tables.hold_outbox(token, ids, now + plan::bounded(ttl));
+            Ok(())
+        })
     }
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
         self.at_once(|tables, _| {

@@ -38,6 +38,8 @@ pub(super) const SAME_LETTER: std::time::Duration = std::time::Duration::from_se
 pub(super) const HOST_SHOWN: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// Days for which it is remembered what was spent on them.
 pub(super) const SPENDING_KEPT: i32 = 35;
+/// Lines of history and logs that one deletion takes at most, but for a single task that has more.
+pub(super) const LINES_DELETED: i64 = 20_000;
 /// The longest delay that is computed with; a policy's own ceiling is far below.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
 

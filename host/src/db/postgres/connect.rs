@@ -18,31 +18,64 @@ statements! {
         set_config('enable_seqscan', 'off', false), set_config('timezone', 'UTC', false)";
 }
 
-pub(super) fn line(url: &str, options: &DbOptions) -> Result<Line<Postgres>, DbError> {
+/// Connections apart by use, so that one use cannot take those of another: reads that take long, or guests that wait for each
+/// other, would otherwise keep the lease from being renewed.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    /// The path of tasks, the duties and what operators do: `database.pool`.
+    pub path: Line<Postgres>,
+    /// The lease.
+    pub lease: Line<Postgres>,
+    /// Reads of the API.
+    pub reads: Line<Postgres>,
+    /// What guests keep and spend.
+    pub stores: Line<Postgres>,
+}
+
+/// Connections for reads of the API, and as many for what guests keep. `database.pool` in `config.default.toml` names the sum.
+const BESIDES: u32 = 4;
+
+/// How long an operation may take that is not on the path of a task: half of `database.timeout_seconds`, and not less than five
+/// seconds where that allows them.
+pub(super) fn shorter(timeout: Duration) -> Duration {
+    (timeout / 2).max(timeout.min(Duration::from_secs(5)))
+}
+
+pub(super) fn lines(url: &str, options: &DbOptions) -> Result<Lines, DbError> {
     let connect = destination(url)?.application_name(super::super::storable::cut(&options.name, 63).as_ref());
+    let short = shorter(options.timeout);
+    Ok(Lines {
+        path: line(&connect, options, options.max_connections, options.timeout),
+        lease: line(&connect, options, 1, options.timeout),
+        reads: line(&connect, options, BESIDES, short),
+        stores: line(&connect, options, BESIDES, short),
+    })
+}
+
+fn line(connect: &PgConnectOptions, options: &DbOptions, connections: u32, timeout: Duration) -> Line<Postgres> {
     let search_path = format!("\"{}\"", options.schema);
-    let timeout = options.timeout.as_millis().to_string();
     // Longer than any operation: it only catches a transaction whose process is stopped in the middle.
-    let idle = (options.timeout * 3).as_millis().to_string();
+    let idle = (timeout * 3).as_millis().to_string();
+    let limit = timeout.as_millis().to_string();
     let place = match connect.get_socket() {
         Some(socket) => format!("{}@{}", connect.get_username(), socket.display()),
         None => format!("{}@{}:{}", connect.get_username(), connect.get_host(), connect.get_port()),
     };
     let place = format!("{place}/{}", connect.get_database().unwrap_or_default()).into();
     let pool = PgPoolOptions::new()
-        .max_connections(options.max_connections.max(1))
-        .acquire_timeout(acquire_timeout(options.timeout))
+        .max_connections(connections.max(1))
+        .acquire_timeout(acquire_timeout(timeout))
         .idle_timeout(Duration::from_secs(300))
         // By `flight`, where it is needed.
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
-            let (search_path, timeout, idle) = (search_path.clone(), timeout.clone(), idle.clone());
+            let (search_path, limit, idle) = (search_path.clone(), limit.clone(), idle.clone());
             Box::pin(async move {
-                query(SETTINGS).bind(search_path).bind(timeout).bind(idle).execute(connection).await.map(drop)
+                query(SETTINGS).bind(search_path).bind(limit).bind(idle).execute(connection).await.map(drop)
             })
         })
-        .connect_lazy_with(connect);
-    Ok(Line { pool, place })
+        .connect_lazy_with(connect.clone());
+    Line { pool, place }
 }
 
 /// Where the address says, and nowhere else: what libpq would fill in from the environment (PGHOST, PGUSER, PGPASSWORD,

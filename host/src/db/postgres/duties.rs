@@ -43,6 +43,7 @@ statements! {
         UPDATE tasks t SET rescued_at = clock_timestamp() FROM lost WHERE t.id = lost.id RETURNING t.id
     ), queued AS (
         INSERT INTO outbox (task_id, created_at, due_at) SELECT id, clock_timestamp(), clock_timestamp() FROM marked
+        ORDER BY id
         ON CONFLICT (task_id) DO UPDATE
             SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
     )
@@ -67,6 +68,9 @@ pub(super) async fn fail_expired(connection: &mut PgConnection, limit: u32) -> R
     let mut tx = connection.begin().await?;
     let rows = query(EXPIRED).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
     let expired = apply(&mut tx, &rows, |row| Write::fail(row, &claim::expiry(row.row.deadline), None)).await?;
+    // A transaction of its own: of one, the outbox rows of both sweeps would not be locked in the order of ids.
+    tx.commit().await?;
+    let mut tx = connection.begin().await?;
     let rows = query(CALLED_OFF).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
     let cancelled = apply(&mut tx, &rows, Write::cancel).await?;
     tx.commit().await?;

@@ -20,7 +20,7 @@ statements! {
     ERASE_BODIES = "DELETE FROM task_call_bodies WHERE task_id = $1";
     /// The letter of a rejected task, and the one that a redriven task was made of.
     ERASE_LETTERS = "UPDATE dead_letters SET body = '', properties = '{}', detail = 'erased', erased_at = statement_timestamp()
-        WHERE task_id = $1 OR redriven_as = $1";
+        WHERE id IN (SELECT id FROM dead_letters WHERE task_id = $1 OR redriven_as = $1 ORDER BY id FOR UPDATE)";
 }
 
 pub(super) async fn erase(connection: &mut PgConnection, id: TaskId) -> Result<EraseAnswer, Fault> {

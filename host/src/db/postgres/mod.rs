@@ -22,14 +22,13 @@ mod stores;
 mod submit;
 mod transition;
 mod version;
+mod ways;
 
-use super::fault::Fault;
-use super::flight::{Line, Trust, fly};
+use super::flight::{Trust, fly};
 use super::*;
-use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, Postgres};
+use connect::Lines;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// How long migrating may take, the wait for another process that migrates included.
 const MIGRATION: Duration = Duration::from_secs(600);
@@ -37,7 +36,9 @@ const MIGRATION: Duration = Duration::from_secs(600);
 /// The database in Postgres. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct PostgresDb {
-    line: Line<Postgres>,
+    lines: Lines,
+    /// See [`Db::record`]: recordings leave a connection of the path for the rest, however long they take.
+    recordings: Arc<Semaphore>,
     timeout: Duration,
     schema: SchemaName,
     /// See [`Db::waiting_written`].
@@ -48,47 +49,23 @@ impl PostgresDb {
     /// Prepare connections to `url` (`postgres://user:password@host:port/database`). Nothing is connected yet: an address
     /// that is away is told by the first operation. Refuses an address that does not say where to go.
     pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
-        let line = connect::line(url, options)?;
-        let waiting = Arc::default();
-        Ok(PostgresDb { line, timeout: options.timeout, schema: options.schema.clone(), waiting })
+        let lines = connect::lines(url, options)?;
+        let recordings = Arc::new(Semaphore::new(options.max_connections.saturating_sub(1).max(1) as usize));
+        let (timeout, schema) = (options.timeout, options.schema.clone());
+        Ok(PostgresDb { lines, recordings, timeout, schema, waiting: Arc::default() })
     }
 
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
     pub fn place(&self) -> String {
-        format!("{}, schema {}", self.line.place, self.schema)
+        format!("{}, schema {}", self.lines.path.place, self.schema)
     }
 
     /// Close every connection, once what is under way has ended.
     pub async fn close(&self) {
-        self.line.pool.close().await;
-    }
-
-    async fn run<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
-    {
-        fly(&self.line, self.timeout, (what, Trust::Tested), operation).await
-    }
-
-    /// The same for what gives the right answer when it is repeated, and is called under load.
-    async fn run_again<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
-    {
-        fly(&self.line, self.timeout, (what, Trust::Repeatable), operation).await
-    }
-
-    /// The same for one that may write tasks which wait for a time, whatever its result.
-    async fn run_writing<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
-    {
-        let result = self.run_again(what, operation).await;
-        self.waiting.notify_one();
-        result
+        let Lines { path, lease, reads, stores } = &self.lines;
+        for line in [path, reads, stores, lease] {
+            line.pool.close().await;
+        }
     }
 }
 
@@ -96,7 +73,7 @@ impl PostgresDb {
 impl Db for PostgresDb {
     async fn migrate(&self) -> Result<Migrated, DbError> {
         let schema = self.schema.clone();
-        fly(&self.line, MIGRATION, ("migrate", Trust::Tested), move |c| {
+        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Tested), move |c| {
             let schema = schema.clone();
             Box::pin(async move { version::migrate(c, &schema).await })
         })
@@ -122,7 +99,7 @@ impl Db for PostgresDb {
 
     async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
         let host = Arc::new(host.clone());
-        self.run("renew the lease", move |c| {
+        self.run_lease("renew the lease", move |c| {
             let host = host.clone();
             Box::pin(async move { hosts::renew(c, &host, ttl).await })
         })
@@ -130,11 +107,11 @@ impl Db for PostgresDb {
     }
 
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
-        self.run("end a lease", move |c| Box::pin(hosts::end(c, host))).await
+        self.run_lease("end a lease", move |c| Box::pin(hosts::end(c, host))).await
     }
 
     async fn hosts(&self) -> Result<Vec<HostRow>, DbError> {
-        self.run("list hosts", |c| Box::pin(hosts::list(c))).await
+        self.read("list hosts", |c| Box::pin(hosts::list(c))).await
     }
 
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
@@ -157,6 +134,7 @@ impl Db for PostgresDb {
 
     async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
         let batch: Arc<[Recording]> = batch.into();
+        let _permit = self.recordings.acquire().await.map_err(|_| DbError::Defect("recordings are closed".into()))?;
         self.run_writing("record", move |c| {
             let batch = batch.clone();
             Box::pin(async move { record::record(c, host, &batch).await })
@@ -225,8 +203,22 @@ impl Db for PostgresDb {
         .await
     }
 
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
-        self.run("take from the outbox", move |c| Box::pin(outbox::take(c, limit, ttl))).await
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
+        let take = Arc::new(take.clone());
+        self.run("take from the outbox", move |c| {
+            let take = take.clone();
+            Box::pin(async move { outbox::take(c, &take).await })
+        })
+        .await
+    }
+
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("hold in the outbox", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { outbox::hold(c, token, &ids, ttl).await })
+        })
+        .await
     }
 
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
@@ -259,7 +251,7 @@ impl Db for PostgresDb {
     }
 
     async fn asked(&self, id: TaskId) -> Result<Option<AskedTask>, DbError> {
-        self.run("read what was asked", move |c| Box::pin(retry::asked(c, id))).await
+        self.read("read what was asked", move |c| Box::pin(retry::asked(c, id))).await
     }
 
     async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError> {
@@ -315,12 +307,12 @@ impl Db for PostgresDb {
     }
 
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
-        self.run("read a task", move |c| Box::pin(read::task(c, id, fields))).await
+        self.read("read a task", move |c| Box::pin(read::task(c, id, fields))).await
     }
 
     async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
         let filter = Arc::new(filter.clone());
-        self.run("list tasks", move |c| {
+        self.read("list tasks", move |c| {
             let filter = filter.clone();
             Box::pin(async move { read::tasks(c, &filter, fields).await })
         })
@@ -329,7 +321,7 @@ impl Db for PostgresDb {
 
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         let ids: Arc<[TaskId]> = ids.into();
-        self.run("look for ends", move |c| {
+        self.read("look for ends", move |c| {
             let ids = ids.clone();
             Box::pin(async move { read::terminal(c, &ids).await })
         })
@@ -337,24 +329,24 @@ impl Db for PostgresDb {
     }
 
     async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<EventRow>, DbError> {
-        self.run("read a history", move |c| Box::pin(read::events(c, id, after, limit))).await
+        self.read("read a history", move |c| Box::pin(read::events(c, id, after, limit))).await
     }
 
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError> {
-        self.run("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
+        self.read("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
     }
 
     async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError> {
-        self.run("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
+        self.read("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
     }
 
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
-        self.run("read attempts", move |c| Box::pin(read::attempts(c, id))).await
+        self.read("read attempts", move |c| Box::pin(read::attempts(c, id))).await
     }
 
     async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError> {
         let filter = Arc::new(filter.clone());
-        self.run("list dead letters", move |c| {
+        self.read("list dead letters", move |c| {
             let filter = filter.clone();
             Box::pin(async move { read::dead_letters(c, &filter).await })
         })

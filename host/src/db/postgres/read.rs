@@ -2,10 +2,10 @@
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan::BODY_SHOWN;
+use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
-    AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page, ParkedTask,
-    TaskFilter, TaskRow, rows, storable,
+    AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
+    ParkedTask, TaskFilter, TaskRow, rows, storable,
 };
 use crate::task::{FailureKind, State, TaskId};
 use sqlx::{PgConnection, query};
@@ -96,10 +96,13 @@ statements! {
                 AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
             ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2) AS p
         ORDER BY p.priority DESC, p.created_at, p.id LIMIT $2
+    ), page AS (
+        SELECT f.id, row_number() OVER w AS n, sum(COALESCE(octet_length(t.input), 0)) OVER w AS total
+        FROM first f JOIN tasks t ON t.id = f.id WHERE t.fingerprint IS NOT NULL
+        WINDOW w AS (ORDER BY f.priority DESC, f.created_at, f.id)
     )
     SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
-    FROM first f JOIN tasks t ON t.id = f.id WHERE t.fingerprint IS NOT NULL
-    ORDER BY f.priority DESC, f.created_at, f.id";
+    FROM page p JOIN tasks t ON t.id = p.id WHERE p.n = 1 OR p.total <= $5::bigint ORDER BY p.n";
 }
 
 pub(super) async fn task(connection: &mut PgConnection, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, Fault> {
@@ -188,7 +191,8 @@ pub(super) async fn parked(
     lane: bool,
     limit: u32,
 ) -> Result<Vec<ParkedTask>, Fault> {
-    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).bind(except).fetch_all(connection).await?;
+    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).bind(except);
+    let rows = rows.bind(plan::counted(BATCH_BYTES)).fetch_all(connection).await?;
     rows.iter().map(rows::parked).collect()
 }
 

@@ -51,7 +51,7 @@ statements! {
     ), queued AS (
         INSERT INTO outbox (task_id, created_at, due_at)
         SELECT c.id, statement_timestamp(), statement_timestamp()
-        FROM changed c JOIN said e USING (id, fence) WHERE e.outbox
+        FROM changed c JOIN said e USING (id, fence) WHERE e.outbox ORDER BY c.id
         ON CONFLICT (task_id) DO UPDATE
             SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
     ), logged AS (

@@ -10,4 +10,4 @@ use chrono::NaiveDate;
 use std::sync::Arc;
 use uuid::Uuid;
 
-stores_by_statements!(PostgresDb, read: run, write: run);
+stores_by_statements!(PostgresDb, read: run_stores, write: run_stores);

@@ -4,8 +4,12 @@ use super::*;
 use crate::db::conformance::{self, BackDoor, Subject, arrival, completed, settlement};
 use crate::task::Options;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgPool, Row, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, raw_sql};
 use std::str::FromStr;
+
+mod locking;
+mod plans;
+mod pools;
 
 /// A database of its own on the server of `AGENTRY_TEST_POSTGRES`, dropped in the end, also after a panic.
 struct Own {
@@ -102,7 +106,7 @@ async fn every_statement_is_taken_by_the_database() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     db.migrate().await.unwrap();
-    let mut connection = db.line.pool.acquire().await.unwrap();
+    let mut connection = db.lines.path.pool.acquire().await.unwrap();
     let files = [
         ("buckets", buckets::ALL),
         ("claim", claim::ALL),
@@ -227,20 +231,6 @@ async fn a_write_that_waits_for_the_end_of_its_attempt_is_fenced() {
 }
 
 #[tokio::test]
-async fn a_memory_is_searched_by_the_index_of_its_words() {
-    let own = Own::new().await;
-    let db = own.with(Own::options());
-    db.migrate().await.unwrap();
-    let mut connection = db.line.pool.acquire().await.unwrap();
-    let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN {}", memories::SEARCH)));
-    let words = vec!["scope one".to_owned(), "scope two".to_owned()];
-    let rows = explain.bind("p").bind("m").bind(words).bind(9i64).fetch_all(&mut *connection).await.unwrap();
-    let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert!(plan.iter().any(|line| line.contains("Bitmap Index Scan on memories_found")), "{plan:#?}");
-    assert!(!plan.iter().any(|line| line.contains("Filter: ") && line.contains("@@")), "{plan:#?}");
-}
-
-#[tokio::test]
 async fn of_two_hosts_that_wait_for_a_lost_owners_row_one_takes_it_over() {
     let own = Own::new().await;
     let db = Arc::new(own.with(Own::options()));
@@ -313,63 +303,6 @@ async fn connections_that_the_server_closed_are_replaced() {
     assert!(own.number(sql).await > 0);
     let answers = db.claim(conformance::steady(conformance::id()), &[arrival()]).await.unwrap();
     assert!(matches!(answers[0], ClaimAnswer::Run(_)), "{answers:?}");
-}
-
-#[tokio::test]
-async fn a_batch_finds_its_rows_by_id_even_in_a_table_that_was_never_analysed() {
-    let own = Own::new().await;
-    own.with(Own::options()).migrate().await.unwrap();
-    // A connection of its own: the counts below are per connection, and building the indexes scans the table.
-    let db = own.with(Own::options());
-    let host = conformance::id();
-    let me = conformance::steady(host);
-    let arrivals: Vec<_> = (0..100).map(|_| arrival()).collect();
-    let mut connection = db.line.pool.acquire().await.unwrap();
-    let mut batch = Vec::new();
-    for (arrival, answer) in arrivals.iter().zip(claim::claim(&mut connection, me, &arrivals).await.unwrap()) {
-        let ClaimAnswer::Run(claimed) = answer else { panic!("{answer:?}") };
-        batch.push(settlement(arrival, &claimed, completed()));
-    }
-    let mut tx = connection.begin().await.unwrap();
-    let answers = claim::claim(&mut tx, me, &arrivals).await.unwrap();
-    assert!(answers.iter().all(|a| matches!(a, ClaimAnswer::Mine(_))));
-    assert!(settle::settle(&mut tx, host, &batch).await.unwrap().iter().all(|a| *a == SettleAnswer::Settled));
-    let scans = "SELECT seq_scan, pg_stat_get_xact_numscans('tasks_running'::regclass), idx_tup_fetch
-        FROM pg_stat_xact_user_tables WHERE relid = 'tasks'::regclass";
-    let row = sqlx::query(scans).fetch_one(&mut *tx).await.unwrap();
-    let (whole, owned, by_index): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
-    assert_eq!((whole, owned), (0, 0), "the table was scanned {whole} times, the owner's index {owned} times");
-    assert!(by_index >= 200, "{by_index}");
-}
-
-#[tokio::test]
-async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
-    let own = Own::new().await;
-    let db = own.with(Own::options());
-    db.migrate().await.unwrap();
-    let mut connection = db.line.pool.acquire().await.unwrap();
-    let keep = || hosts::interval(Duration::from_secs(60));
-    let explain = |text: &str| sqlx::query(AssertSqlSafe(format!("EXPLAIN {text}")));
-    let none = || None::<String>;
-    let waiting = explain(read::TASKS).bind(false).bind(false).bind("pending").bind(none()).bind(none()).bind(none());
-    let waiting = waiting.bind(none()).bind(None::<TaskId>).bind(501i64).bind(none());
-    let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>).bind(PAGE_BYTES);
-    for (query, bound) in [
-        (explain(prune::COMPLETED).bind(keep()).bind(500i64), "finished_at <"),
-        (explain(prune::OTHERS).bind(keep()).bind(500i64), "finished_at <"),
-        (explain(prune::LETTERS).bind(keep()).bind(500i64), "at <"),
-        (explain(prune::STAYING).bind(keep()), "finished_at <"),
-        (explain(prune::PAST).bind("completed").bind(keep()), "finished_at <"),
-        (explain(prune::PAST_LETTERS).bind(keep()), "at <"),
-        (explain(duties::DUE).bind(500i64), "run_at <="),
-        (explain(duties::EXPIRED).bind(500i64), "deadline <="),
-        (waiting, "state = 'pending'"),
-        (explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()), "due_at <="),
-    ] {
-        let rows = query.fetch_all(&mut *connection).await.unwrap();
-        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        assert!(plan.iter().any(|line| line.contains("Index Cond: ") && line.contains(bound)), "{plan:#?}");
-    }
 }
 
 #[tokio::test]

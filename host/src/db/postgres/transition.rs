@@ -59,6 +59,7 @@ statements! {
     ), queued AS (
         INSERT INTO outbox (task_id, created_at, due_at)
         SELECT b.id, statement_timestamp(), statement_timestamp() FROM born b JOIN said e USING (id) WHERE e.outbox
+        ORDER BY b.id
         ON CONFLICT (task_id) DO UPDATE
             SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
     )
@@ -93,12 +94,13 @@ statements! {
         FROM changed
     ), queued AS (
         INSERT INTO outbox (task_id, created_at, due_at)
-        SELECT id, statement_timestamp(), statement_timestamp() FROM changed WHERE outbox
+        SELECT id, statement_timestamp(), statement_timestamp() FROM changed WHERE outbox ORDER BY id
         ON CONFLICT (task_id) DO UPDATE
             SET due_at = EXCLUDED.due_at, token = NULL, reason = NULL, deferred = 0
     ), unqueued AS (
-        DELETE FROM outbox o USING changed c
-        WHERE o.task_id = c.id AND c.state IN ('completed', 'failed', 'cancelled')
+        DELETE FROM outbox WHERE task_id IN (
+            SELECT o.task_id FROM changed c JOIN outbox o ON o.task_id = c.id
+            WHERE c.state IN ('completed', 'failed', 'cancelled') ORDER BY o.task_id FOR UPDATE OF o)
     )
     SELECT id, statement_timestamp() AS at FROM changed";
     /// Leases as they are now, in a snapshot taken after the rows were locked: read with them, a lease would be as old
@@ -119,6 +121,10 @@ pub(super) async fn give_birth(
     if births.is_empty() {
         return Ok(HashMap::new());
     }
+    // In the order of ids: two batches that insert the same ids wait for each other.
+    let mut births: Vec<&Birth<'_>> = births.iter().collect();
+    births.sort_by_key(|birth| birth.id);
+    let births = &births;
     let rows = query(BIRTH)
         .bind(column(births, |b| b.id))
         .bind(column(births, |b| &*b.plugin))
@@ -163,6 +169,10 @@ pub(super) async fn write(
     if writes.is_empty() {
         return Ok(HashMap::new());
     }
+    // The tasks are under lock in whatever order; their outbox rows are locked in the order of ids.
+    let mut writes: Vec<&Write> = writes.iter().collect();
+    writes.sort_by_key(|write| write.id);
+    let writes = &writes;
     let rows = query(WRITE)
         .bind(column(writes, |w| w.id))
         .bind(column(writes, |w| w.state.as_str()))

@@ -1,7 +1,7 @@
 //! The tables themselves, and what the database and the queue do together.
 
 use super::*;
-use crate::db::{Db, DbOptions, Fields, NewTask, OutboxBatch, Submitted, conformance};
+use crate::db::{Db, DbOptions, Fields, NewTask, OutboxBatch, OutboxTake, Submitted, conformance};
 use crate::task::{Options, State, TaskId};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
@@ -57,7 +57,7 @@ fn task(queue: &str, options: Options) -> NewTask {
 }
 
 async fn outbox(db: &SqliteDb) -> OutboxBatch {
-    db.take_outbox(100, Duration::from_secs(60)).await.unwrap()
+    db.take_outbox(&OutboxTake::new(100, Duration::from_secs(60))).await.unwrap()
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Statements kept prepared on a connection; there are fewer.
 const STATEMENTS: usize = 256;
+/// Connections for reads of the API.
+const BROWSERS: u32 = 4;
 /// Rows that SQLite's thread hands over without waiting for their reader: those of the largest batch.
 const ROWS: usize = 512;
 
@@ -23,6 +25,8 @@ const ROWS: usize = 512;
 pub struct SqliteDb {
     pub(super) writer: Arc<Writer>,
     pub(super) readers: Line<Sqlite>,
+    /// Reads of the API, apart from those of the host and its guests.
+    pub(super) browsers: Line<Sqlite>,
     timeout: Duration,
     /// The embedded queue, if its tables are in this file.
     pub(super) queues: Arc<OnceLock<Arc<dyn Arrivals>>>,
@@ -71,7 +75,11 @@ impl SqliteDb {
         let line = Line { pool: pool(1).connect_lazy_with(writing), place: place.clone() };
         Ok(SqliteDb {
             writer: Arc::new(Writer::new(line, options.timeout)),
-            readers: Line { pool: pool(options.max_connections).connect_lazy_with(reading), place },
+            readers: Line {
+                pool: pool(options.max_connections).connect_lazy_with(reading.clone()),
+                place: place.clone(),
+            },
+            browsers: Line { pool: pool(BROWSERS).connect_lazy_with(reading), place },
             timeout: options.timeout,
             queues: Arc::default(),
         })
@@ -85,6 +93,7 @@ impl SqliteDb {
     /// Close every connection, once what is under way has ended.
     pub async fn close(&self) {
         self.readers.pool.close().await;
+        self.browsers.pool.close().await;
         self.writer.line.pool.close().await;
     }
 
@@ -124,5 +133,14 @@ impl SqliteDb {
         F: for<'c> Fn(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
         fly(&self.readers, self.timeout, (what, Trust::Repeatable), operation).await
+    }
+
+    /// The same for reads of the API: those that take long leave readers to the host and its guests.
+    pub(super) async fn browse<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.browsers, self.timeout, (what, Trust::Repeatable), operation).await
     }
 }

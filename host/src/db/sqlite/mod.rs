@@ -69,7 +69,7 @@ impl Db for SqliteDb {
     }
 
     async fn hosts(&self) -> Result<Vec<HostRow>, DbError> {
-        self.read("list hosts", |c| Box::pin(hosts::list(c))).await
+        self.browse("list hosts", |c| Box::pin(hosts::list(c))).await
     }
 
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
@@ -176,8 +176,22 @@ impl Db for SqliteDb {
         .await
     }
 
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
-        self.write("take from the outbox", move |c| Box::pin(outbox::take(c, limit, ttl))).await
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
+        let take = Arc::new(take.clone());
+        self.write("take from the outbox", move |c| {
+            let take = take.clone();
+            Box::pin(async move { outbox::take(c, &take).await })
+        })
+        .await
+    }
+
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.write("hold in the outbox", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { outbox::hold(c, token, &ids, ttl).await })
+        })
+        .await
     }
 
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
@@ -210,7 +224,7 @@ impl Db for SqliteDb {
     }
 
     async fn asked(&self, id: TaskId) -> Result<Option<AskedTask>, DbError> {
-        self.read("read what was asked", move |c| Box::pin(retry::asked(c, id))).await
+        self.browse("read what was asked", move |c| Box::pin(retry::asked(c, id))).await
     }
 
     async fn retry(&self, task: &NewTask, once: bool) -> Result<RetryAnswer, DbError> {
@@ -270,12 +284,12 @@ impl Db for SqliteDb {
     }
 
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
-        self.read("read a task", move |c| Box::pin(read::task(c, id, fields))).await
+        self.browse("read a task", move |c| Box::pin(read::task(c, id, fields))).await
     }
 
     async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
         let filter = Arc::new(filter.clone());
-        self.read("list tasks", move |c| {
+        self.browse("list tasks", move |c| {
             let filter = filter.clone();
             Box::pin(async move { read::tasks(c, &filter, fields).await })
         })
@@ -284,7 +298,7 @@ impl Db for SqliteDb {
 
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         let ids: Arc<[TaskId]> = ids.into();
-        self.read("look for ends", move |c| {
+        self.browse("look for ends", move |c| {
             let ids = ids.clone();
             Box::pin(async move { read::terminal(c, &ids).await })
         })
@@ -292,24 +306,24 @@ impl Db for SqliteDb {
     }
 
     async fn events(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<EventRow>, DbError> {
-        self.read("read a history", move |c| Box::pin(read::events(c, id, after, limit))).await
+        self.browse("read a history", move |c| Box::pin(read::events(c, id, after, limit))).await
     }
 
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError> {
-        self.read("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
+        self.browse("read logs", move |c| Box::pin(read::logs(c, id, after, limit))).await
     }
 
     async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError> {
-        self.read("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
+        self.browse("read calls", move |c| Box::pin(read::calls(c, id, after, limit, bodies))).await
     }
 
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError> {
-        self.read("read attempts", move |c| Box::pin(read::attempts(c, id))).await
+        self.browse("read attempts", move |c| Box::pin(read::attempts(c, id))).await
     }
 
     async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError> {
         let filter = Arc::new(filter.clone());
-        self.read("list dead letters", move |c| {
+        self.browse("list dead letters", move |c| {
             let filter = filter.clone();
             Box::pin(async move { read::dead_letters(c, &filter).await })
         })

@@ -8,13 +8,28 @@ use super::transition::{begin, now};
 use crate::task::{State, TaskId};
 use sqlx::{SqliteConnection, query};
 
+/// Of tasks to delete, those whose lines fit into `?3`, and the first in any case. One task may have tens of thousands, and
+/// there is one writer.
+macro_rules! fitting {
+    ($order:literal, $found:literal) => {
+        concat!(
+            "WITH found AS (",
+            $found,
+            "), page AS (SELECT id, row_number() OVER w AS n, sum(lines) OVER w AS total FROM found WINDOW w AS (ORDER BY ",
+            $order,
+            ")) SELECT id, total FROM page WHERE n = 1 OR total <= ?3 ORDER BY n"
+        )
+    };
+}
+pub(super) use fitting;
+
 statements! {
     /// A retry stays as long as the task that it repeats, which would be retried once more without it.
-    COMPLETED = "SELECT id FROM tasks AS t WHERE state = 'completed' AND finished_at < ?1
+    COMPLETED = fitting!("finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks AS t WHERE state = 'completed' AND finished_at < ?1
             AND (retry_of IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.id = t.retry_of))
-        ORDER BY finished_at LIMIT ?2";
-    OTHERS = "SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at < ?1
-        ORDER BY finished_at LIMIT ?2";
+        ORDER BY finished_at LIMIT ?2");
+    OTHERS = fitting!("finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks
+        WHERE state IN ('failed', 'cancelled') AND finished_at < ?1 ORDER BY finished_at LIMIT ?2");
     EVENTS = "DELETE FROM task_events WHERE task_id = ?1";
     ATTEMPTS = "DELETE FROM task_attempts WHERE task_id = ?1";
     LOGS = "DELETE FROM task_logs WHERE task_id = ?1";
@@ -35,15 +50,19 @@ statements! {
 }
 
 pub(super) async fn prune(connection: &mut SqliteConnection, keep: Retention, limit: u32) -> Result<u64, Fault> {
-    let mut left = i64::from(limit);
+    let (mut left, mut lines) = (i64::from(limit), plan::LINES_DELETED);
     let (mut tx, now) = begin(connection).await?;
     let mut ids: Vec<TaskId> = Vec::new();
     for (statement, kept) in [(COMPLETED, keep.completed), (OTHERS, keep.failed)] {
-        let rows = query(statement).bind(stamp(now - bounded(kept))).bind(left).fetch_all(&mut *tx).await?;
+        let rows = query(statement).bind(stamp(now - bounded(kept))).bind(left).bind(lines).fetch_all(&mut *tx).await?;
         for row in &rows {
             ids.push(need(row.id("id")?, "id")?);
         }
         left -= rows.len() as i64;
+        lines -= rows.last().map(|row| need(row.int("total")?, "total")).transpose()?.unwrap_or_default();
+        if lines <= 0 {
+            break;
+        }
     }
     for id in &ids {
         for statement in [EVENTS, ATTEMPTS, LOGS, CALLS, BODIES, SPENT, OUTBOX, TASK] {

@@ -2,10 +2,10 @@
 
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::BODY_SHOWN;
+use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
-    AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page, ParkedTask,
-    TaskFilter, TaskRow, rows,
+    AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
+    ParkedTask, TaskFilter, TaskRow, rows,
 };
 use crate::task::{FailureKind, State, TaskId};
 use serde_json::Value;
@@ -91,11 +91,16 @@ statements! {
         FROM page p JOIN dead_letters d ON d.id = p.id
         WHERE p.n <= ?4 AND (p.n = 1 OR p.total <= ?8) ORDER BY p.id DESC"
     );
-    PARKED = "SELECT id, queue, plugin, input, options, fingerprint, reply_to, correlation_id, traceparent FROM tasks
+    PARKED = "WITH page AS (
+        SELECT id, row_number() OVER w AS n, sum(bytes) OVER w AS total FROM (
+            SELECT id, priority, created_at, COALESCE(octet_length(input), 0) AS bytes FROM tasks
         WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
             AND fingerprint IS NOT NULL AND (?3 OR waiting_code <> 'isolation')
             AND plugin NOT IN (SELECT value FROM json_each(?4))
-        ORDER BY priority DESC, created_at, id LIMIT ?2";
+        ORDER BY priority DESC, created_at, id LIMIT ?2) WINDOW w AS (ORDER BY priority DESC, created_at, id)
+    )
+    SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
+    FROM page p JOIN tasks t ON t.id = p.id WHERE p.n = 1 OR p.total <= ?5 ORDER BY p.n";
 }
 
 pub(super) async fn task(
@@ -193,7 +198,8 @@ pub(super) async fn parked(
 ) -> Result<Vec<ParkedTask>, Fault> {
     let list = |names: &[String]| Value::from(names).to_string();
     let rows =
-        query(PARKED).bind(list(plugins)).bind(limit).bind(lane).bind(list(except)).fetch_all(connection).await?;
+        query(PARKED).bind(list(plugins)).bind(limit).bind(lane).bind(list(except)).bind(plan::counted(BATCH_BYTES));
+    let rows = rows.fetch_all(connection).await?;
     rows.iter().map(rows::parked).collect()
 }
 

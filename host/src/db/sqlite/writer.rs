@@ -122,10 +122,9 @@ impl Writer {
         match tokio::time::timeout(self.limit, result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(DbError::Defect(format!("{what}: it panicked"))),
-            Err(_) => Err(DbError::Unavailable(format!(
-                "{what} took longer than {:?} (database.timeout_seconds)",
-                self.limit
-            ))),
+            Err(_) => {
+                Err(DbError::TimedOut(format!("{what} took longer than {:?} (database.timeout_seconds)", self.limit)))
+            }
         }
     }
 

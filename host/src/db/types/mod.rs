@@ -21,6 +21,9 @@ pub enum DbError {
     /// It may work later: the connection, a time-out, a serialisation failure, a full or read-only disk.
     #[error("database unavailable: {0}")]
     Unavailable(String),
+    /// It did not end within its time. Fewer rows may.
+    #[error("database unavailable: {0}")]
+    TimedOut(String),
     /// It cannot mend itself: credentials, a missing database, an address that names nothing.
     #[error("{0}")]
     Refused(String),
@@ -37,6 +40,7 @@ impl DbError {
     pub(super) fn again(&self) -> DbError {
         match self {
             DbError::Unavailable(text) => DbError::Unavailable(text.clone()),
+            DbError::TimedOut(text) => DbError::TimedOut(text.clone()),
             DbError::Refused(text) => DbError::Refused(text.clone()),
             DbError::Schema(text) => DbError::Schema(text.clone()),
             DbError::Defect(text) => DbError::Defect(text.clone()),
@@ -45,9 +49,17 @@ impl DbError {
 
     /// Whether the same call may work later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, DbError::Unavailable(_))
+        matches!(self, DbError::Unavailable(_) | DbError::TimedOut(_))
+    }
+
+    /// Whether the same call with fewer rows may end in time.
+    pub fn is_timed_out(&self) -> bool {
+        matches!(self, DbError::TimedOut(_))
     }
 }
+
+/// Bytes of payload that one statement reads or writes at most, where it takes many rows. A single row may be larger.
+pub const BATCH_BYTES: u64 = 16 << 20;
 
 /// The schema's version: the number of the last migration.
 pub type SchemaVersion = i64;
@@ -302,6 +314,29 @@ pub struct ParkedTask {
     pub queue: String,
 }
 
+/// Which outbox rows to take.
+#[derive(Clone, Debug)]
+pub struct OutboxTake {
+    /// Rows at most.
+    pub limit: u32,
+    /// Bytes of payload at most; one row is taken in any case.
+    pub bytes: u64,
+    /// How long they are held.
+    pub ttl: Duration,
+    /// Logical queues for which the broker accepts no messages now, and why. Their rows are not read: they are due again
+    /// after `rest`.
+    pub aside: Vec<(String, OutboxReason)>,
+    /// See `aside`.
+    pub rest: Duration,
+}
+
+impl OutboxTake {
+    /// Rows of all queues, at most [`BATCH_BYTES`].
+    pub fn new(limit: u32, ttl: Duration) -> OutboxTake {
+        OutboxTake { limit, bytes: BATCH_BYTES, ttl, aside: Vec::new(), rest: Duration::ZERO }
+    }
+}
+
 /// Outbox rows held under a token.
 #[derive(Clone, Debug)]
 pub struct OutboxBatch {
@@ -309,6 +344,10 @@ pub struct OutboxBatch {
     pub token: uuid::Uuid,
     /// What is to be published.
     pub rows: Vec<OutboxRow>,
+    /// Rows that were set aside.
+    pub aside: u32,
+    /// A limit was reached: more rows may be due.
+    pub more: bool,
 }
 
 /// One message to be published.

@@ -239,10 +239,14 @@ impl Db for WireDb {
         let (plugins, except) = (plugins.to_vec(), except.to_vec());
         self.0.call(async move |db| db.parked(&plugins, &except, lane, limit).await).await
     }
-    async fn take_outbox(&self, limit: u32, ttl: Duration) -> Result<OutboxBatch, DbError> {
-        let world = self.0.world.clone();
+    async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
+        let ids = ids.to_vec();
+        self.0.call(async move |db| db.hold_outbox(token, &ids, ttl).await).await
+    }
+    async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
+        let (world, take) = (self.0.world.clone(), take.clone());
         let taken = async move |db: MemoryDb| {
-            db.take_outbox(limit, ttl).await.inspect(|batch| world.steps("relay took", batch.rows.len() as u64))
+            db.take_outbox(&take).await.inspect(|batch| world.steps("relay took", batch.rows.len() as u64))
         };
         self.0.call(taken).await
     }

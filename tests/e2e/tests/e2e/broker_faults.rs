@@ -183,6 +183,7 @@ async fn under_a_memory_alarm_publishing_waits_and_everything_else_goes_on() {
     for task in &submitted {
         daemon.http().post("/v1/tasks", &task.body()).await.expect(201);
     }
+    reports_that_publishing_waits(&daemon, "alarm").await;
     // Consumed, run, settled, acknowledged, all under the alarm.
     site.once_each(&daemon, &task::ids(&published)).await;
     for task in &submitted {
@@ -190,6 +191,38 @@ async fn under_a_memory_alarm_publishing_waits_and_everything_else_goes_on() {
     }
     broker.control(&["set_vm_memory_high_watermark", "0.4"]).await;
     let ids = [task::ids(&published), task::ids(&submitted)].concat();
+    site.once_each(&daemon, &ids).await;
+    invariants::hold(&site, daemon, &ids, Expected::default()).await;
+}
+
+#[tokio::test]
+async fn a_queue_that_accepts_nothing_is_tried_seldom_and_drained_when_it_does() {
+    let broker = Broker::start("").await;
+    let site = Site::private(&broker.url(), &variables::postgres()).await;
+    let daemon = site.start().await;
+    let refuse = r#"{"max-length": 0, "overflow": "reject-publish"}"#;
+    let queue = format!("^{}$", site.queue("default"));
+    broker.control(&["set_policy", "full", &queue, refuse, "--apply-to", "queues"]).await;
+    let tasks: Vec<_> = (0..3_000).map(|n| words(&format!("{n}"))).collect();
+    let bodies: Vec<_> = tasks.iter().map(Task::body).collect();
+    daemon.http().post("/v1/tasks/batch", &json!({"tasks": bodies})).await.expect(201);
+    reports_that_publishing_waits(&daemon, "default").await;
+    let database = site.database().await;
+    // Counts of a row's versions are reported with a delay of a second.
+    let written = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'outbox'";
+    let before = database.number(written).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let updates = database.number(written).await.unwrap() - before;
+    assert!(updates < 10_000, "{updates} updates of the outbox in ten seconds");
+    assert!(daemon.said().matches("does not accept tasks").count() <= 2, "{}", daemon.said());
+    broker.control(&["clear_policy", "full"]).await;
+    let (began, ids) = (Instant::now(), task::ids(&tasks));
+    eventually("the outbox is empty", async || match database.outbox().await {
+        0 => Ok(()),
+        left => Err(format!("{left} rows")),
+    })
+    .await;
+    assert!(began.elapsed() < thirty_seconds(), "empty after {:?}", began.elapsed());
     site.once_each(&daemon, &ids).await;
     invariants::hold(&site, daemon, &ids, Expected::default()).await;
 }
@@ -210,6 +243,19 @@ async fn a_task_that_outlasts_the_brokers_consumer_time_out_runs_once() {
 
 fn words(text: &str) -> Task {
     Task::new("word-count", json!({"text": text}))
+}
+
+/// Waits until `/readyz` says 200 and why tasks are not published.
+async fn reports_that_publishing_waits(daemon: &Daemon, why: &str) {
+    eventually(&format!("publishing waits because of {why}"), async || {
+        let answer = daemon.http().get("/readyz").await;
+        let reasons = answer.json()["reasons"].clone();
+        let said = reasons.as_array().into_iter().flatten().any(|reason| {
+            reason["code"] == "publishing" && reason["message"].as_str().is_some_and(|text| text.contains(why))
+        });
+        if answer.status == 200 && said { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
 }
 
 /// Publishes it until it arrives in a queue.

@@ -1,0 +1,66 @@
+//! Ways to run an operation: on which connection, and whether that is tried before.
+
+use super::super::DbError;
+use super::super::fault::Fault;
+use super::super::flight::{Trust, fly};
+use super::{PostgresDb, connect};
+use futures_util::future::BoxFuture;
+use sqlx::PgConnection;
+
+impl PostgresDb {
+    /// On a connection of the path that answers.
+    pub(super) async fn run<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.lines.path, self.timeout, (what, Trust::Tested), operation).await
+    }
+
+    /// The same on the lease's own connection.
+    pub(super) async fn run_lease<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.lines.lease, self.timeout, (what, Trust::Tested), operation).await
+    }
+
+    /// The same for reads of the API.
+    pub(super) async fn read<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.lines.reads, connect::shorter(self.timeout), (what, Trust::Tested), operation).await
+    }
+
+    /// The same for what guests keep and spend.
+    pub(super) async fn run_stores<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.lines.stores, connect::shorter(self.timeout), (what, Trust::Tested), operation).await
+    }
+
+    /// The same for what gives the right answer when it is repeated, and is called under load.
+    pub(super) async fn run_again<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        fly(&self.lines.path, self.timeout, (what, Trust::Repeatable), operation).await
+    }
+
+    /// The same for one that may write tasks which wait for a time, whatever its result.
+    pub(super) async fn run_writing<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        let result = self.run_again(what, operation).await;
+        self.waiting.notify_one();
+        result
+    }
+}

@@ -1,0 +1,87 @@
+//! Queues for which the broker accepts no messages, and since when.
+
+use super::{LONGEST, LOOK};
+use crate::db::OutboxReason;
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a refusal is logged while it lasts.
+const REPEATED: Duration = Duration::from_secs(60);
+/// After this time without a row of a queue its refusal is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(30);
+
+struct Refusal {
+    reason: OutboxReason,
+    why: String,
+    since: DateTime<Utc>,
+    /// Times that nothing was accepted, without one between them at which something was.
+    tries: u32,
+    /// The queue is tried again.
+    next: Instant,
+    logged: Instant,
+}
+
+/// By queue.
+#[derive(Default)]
+pub(super) struct Refusals(BTreeMap<String, Refusal>);
+
+impl Refusals {
+    /// Queues that are not to be tried yet.
+    pub fn resting(&self) -> Vec<(String, OutboxReason)> {
+        let now = Instant::now();
+        let resting = self.0.iter().filter(|(_, refusal)| refusal.next > now);
+        resting.map(|(queue, refusal)| (queue.clone(), refusal.reason)).collect()
+    }
+
+    /// Whether a queue that accepted nothing is to be tried again.
+    pub fn is_probing(&self) -> bool {
+        let now = Instant::now();
+        self.0.values().any(|refusal| refusal.next <= now)
+    }
+
+    /// Some or all messages of a batch were refused. Returns the pause until they are tried again.
+    pub fn refused(&mut self, queue: &str, reason: OutboxReason, why: String, accepted: usize) -> Duration {
+        let now = Instant::now();
+        let known = self.0.remove(queue);
+        let tries = if accepted > 0 { 0 } else { known.as_ref().map_or(0, |known| known.tries.saturating_add(1)) };
+        let pause = LOOK.saturating_mul(1 << tries.min(10)).min(LONGEST);
+        let since = known.as_ref().map_or_else(Utc::now, |known| known.since);
+        let changed = known.as_ref().is_none_or(|known| known.reason != reason);
+        let logged = match known {
+            Some(known) if !changed && now.duration_since(known.logged) < REPEATED => known.logged,
+            _ => {
+                tracing::warn!(queue, why, %since, "the broker does not accept tasks of this queue; retrying");
+                now
+            }
+        };
+        self.0.insert(queue.to_owned(), Refusal { reason, why, since, tries, next: now + pause, logged });
+        pause
+    }
+
+    /// A whole batch was accepted.
+    pub fn accepted(&mut self, queue: &str) {
+        if let Some(refusal) = self.0.remove(queue) {
+            tracing::info!(queue, since = %refusal.since, "the broker accepts tasks of this queue again");
+        }
+    }
+
+    /// Forget queues of which no row has come for long: their tasks were cancelled, or published by another host.
+    pub fn forget(&mut self) {
+        let now = Instant::now();
+        self.0.retain(|_, refusal| now.duration_since(refusal.next) < FORGOTTEN);
+    }
+
+    /// What is refused, for a person; `None`: nothing.
+    pub fn text(&self) -> Option<String> {
+        let one = |(queue, refusal): (&String, &Refusal)| {
+            format!(
+                "the broker has not accepted tasks of queue {queue} since {}: {}",
+                refusal.since.format("%FT%TZ"),
+                refusal.why
+            )
+        };
+        (!self.0.is_empty()).then(|| self.0.iter().map(one).collect::<Vec<_>>().join("; "))
+    }
+}

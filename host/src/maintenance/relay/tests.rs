@@ -1,0 +1,206 @@
+//! The relay over a database in memory and a broker that refuses queues.
+
+use super::*;
+use crate::broker::{Acknowledged, Broker, BrokerError, Health, QueueFacts, Receipt, Source, Subscription};
+use crate::db::memory::MemoryDb;
+use crate::db::{Db, NewTask};
+use crate::task::{Options, TaskMessage};
+use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+/// A broker that accepts messages for some queues only, after a while.
+#[derive(Default)]
+struct Picky {
+    refused: Mutex<BTreeSet<String>>,
+    accepted: Mutex<Vec<String>>,
+    attempts: Mutex<usize>,
+    takes: Mutex<Duration>,
+    blocked: Mutex<bool>,
+}
+
+#[async_trait]
+impl Broker for Picky {
+    async fn declare(&self, _: &[String]) -> Result<(), BrokerError> {
+        panic!("a relay declares nothing")
+    }
+    async fn subscribe(&self, _: Source, _: u16) -> Result<Subscription, BrokerError> {
+        panic!("a relay consumes nothing")
+    }
+    async fn acknowledge(&self, _: Vec<Receipt>) -> Acknowledged {
+        panic!("a relay acknowledges nothing")
+    }
+    async fn give_back(&self, _: Vec<Receipt>) -> Acknowledged {
+        panic!("a relay gives nothing back")
+    }
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
+        let takes = *self.takes.lock().unwrap();
+        sleep(takes.max(Duration::from_millis(1))).await;
+        *self.attempts.lock().unwrap() += batch.len();
+        let one = |publication: Publication| {
+            let Target::Tasks(queue) = publication.target else { panic!("not a task") };
+            if self.refused.lock().unwrap().contains(&queue) {
+                return Err(PublishError::Unconfirmed("it is full".into()));
+            }
+            self.accepted.lock().unwrap().push(publication.message.message_id.unwrap());
+            Ok(())
+        };
+        batch.into_iter().map(one).collect()
+    }
+    async fn facts(&self, _: Source) -> Result<QueueFacts, BrokerError> {
+        panic!("a relay asks for no facts")
+    }
+    fn health(&self) -> watch::Receiver<Health> {
+        watch::channel(Health::Up(Utc::now())).1
+    }
+    fn refusal(&self) -> Option<String> {
+        self.blocked.lock().unwrap().then(|| "it is blocked".into())
+    }
+    fn describe(&self) -> String {
+        "picky".into()
+    }
+    async fn close(&self) {}
+}
+
+struct World {
+    db: MemoryDb,
+    broker: Arc<Picky>,
+    parts: Parts,
+}
+
+impl World {
+    fn new() -> World {
+        let (base, began) = (Utc::now(), Instant::now());
+        let db = MemoryDb::new(Arc::new(move || base + TimeDelta::from_std(began.elapsed()).unwrap()));
+        let broker = Arc::new(Picky::default());
+        let parts = Parts {
+            db: Arc::new(db.clone()),
+            broker: broker.clone(),
+            outbox: Arc::new(Notify::new()),
+            unpublished: watch::Sender::new(None),
+            steady: Arc::new(|| true),
+        };
+        World { db, broker, parts }
+    }
+
+    async fn submit(&self, queue: &str, count: usize) {
+        let task = |_| NewTask {
+            message: TaskMessage::assemble(
+                Some(uuid::Uuid::now_v7()),
+                "p",
+                "1",
+                Options::default(),
+                &Default::default(),
+            )
+            .unwrap(),
+            queue: queue.into(),
+            retry_of: None,
+            max_attempts: 3,
+        };
+        self.db.submit(&(0..count).map(task).collect::<Vec<_>>()).await.unwrap();
+        self.parts.outbox.notify_one();
+    }
+
+    fn relay(&self) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+        let closing = CancellationToken::new();
+        (closing.clone(), tokio::spawn(run(self.parts.clone(), closing)))
+    }
+
+    fn refuse(&self, queue: &str) {
+        self.broker.refused.lock().unwrap().insert(queue.into());
+    }
+
+    fn accepted(&self) -> usize {
+        self.broker.accepted.lock().unwrap().len()
+    }
+
+    fn attempts(&self) -> usize {
+        *self.broker.attempts.lock().unwrap()
+    }
+
+    fn unpublished(&self) -> Option<String> {
+        self.parts.unpublished.borrow().clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_accepts_nothing_is_tried_seldom_and_drained_at_once_when_it_does() {
+    let w = World::new();
+    w.refuse("full");
+    w.submit("full", 20_000).await;
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_secs(60)).await;
+    assert!(w.attempts() < 1_500, "{} messages were published in vain", w.attempts());
+    let why = w.unpublished().unwrap();
+    assert!(why.contains("queue full") && why.contains("it is full"), "{why}");
+    w.broker.refused.lock().unwrap().clear();
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(w.accepted(), 20_000);
+    assert_eq!(w.unpublished(), None);
+    closing.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_queues_are_published_while_one_accepts_nothing() {
+    let w = World::new();
+    w.refuse("full");
+    w.submit("full", 5_000).await;
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_secs(30)).await;
+    w.submit("free", 1_000).await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(w.accepted(), 1_000);
+    closing.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_ends_between_two_full_rounds() {
+    let w = World::new();
+    *w.broker.takes.lock().unwrap() = Duration::from_millis(100);
+    w.submit("default", 20_000).await;
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_millis(350)).await;
+    closing.cancel();
+    let ended = Instant::now();
+    relay.await.unwrap();
+    assert!(ended.elapsed() < Duration::from_millis(200), "{:?}", ended.elapsed());
+    assert!(w.accepted() < 5_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_are_held_for_as_long_as_the_broker_takes_to_confirm() {
+    let w = World::new();
+    *w.broker.takes.lock().unwrap() = Duration::from_secs(29);
+    w.submit("default", 10).await;
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_secs(1)).await;
+    let other = World { parts: w.parts.clone(), db: w.db.clone(), broker: w.broker.clone() };
+    let (_, second) = other.relay();
+    sleep(Duration::from_secs(40)).await;
+    let accepted = w.broker.accepted.lock().unwrap().clone();
+    assert_eq!(accepted.iter().collect::<HashSet<_>>().len(), 10);
+    assert_eq!(accepted.len(), 10, "published by both relays");
+    closing.cancel();
+    relay.await.unwrap();
+    second.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_while_the_broker_is_blocked() {
+    let w = World::new();
+    *w.broker.blocked.lock().unwrap() = true;
+    w.submit("default", 1_000).await;
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(w.attempts(), 0);
+    *w.broker.blocked.lock().unwrap() = false;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(w.accepted(), 1_000);
+    closing.cancel();
+    relay.await.unwrap();
+}
