@@ -15,7 +15,7 @@ pub(super) fn check_name(setting: &str, name: &str) -> Result<(), BrokerError> {
         return refuse(format!("holds {c:?}; no white space and no control characters"));
     }
     // `x.dead` would be at once the tasks of `x.dead` and the dead letters of `x`.
-    if let Some(suffix) = [".dead", ".returned"].iter().find(|s| name.ends_with(**s)) {
+    if let Some(suffix) = [".dead", ".returned", ".returned.v2"].iter().find(|s| name.ends_with(**s)) {
         return refuse(format!("ends with {suffix:?}, which is what a queue's companions are called"));
     }
     if name.starts_with("amq.") {
@@ -56,7 +56,7 @@ mod tests {
         for good in ["default", "gpu-high", "team.a", "dead"] {
             assert!(check_name("broker.queues", good).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "x.dead", "x.returned", "amq.x", "a\n", &"q".repeat(121)] {
+        for bad in ["", "a b", "x.dead", "x.returned", "x.returned.v2", "amq.x", "a\n", &"q".repeat(121)] {
             assert!(matches!(check_name("broker.queues", bad), Err(BrokerError::Refused(_))), "{bad}");
         }
     }

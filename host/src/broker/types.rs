@@ -36,7 +36,7 @@ pub enum PublishError {
 pub enum Source {
     /// `prefix.q`: tasks.
     Tasks(Arc<str>),
-    /// `prefix.q.returned`: what the broker itself gave up on.
+    /// `prefix.q.returned.v2`: messages that the broker returned.
     Returned(Arc<str>),
     /// `prefix.q.dead`: unusable messages. Not consumed by the daemon; for facts and tests.
     Dead(Arc<str>),
@@ -216,6 +216,8 @@ impl Subscription {
 pub enum Target {
     /// To a logical queue, through the exchange `prefix`.
     Tasks(String),
+    /// To its queue of returned messages, through `prefix.dead`.
+    Returned(String),
     /// To its dead-letter queue, through `prefix.dead`.
     Dead(String),
     /// To any queue by name, through the default exchange (replies).

@@ -8,7 +8,7 @@ use super::unclaimed::Unclaimed;
 use super::{Leg, Shared, batch, execute};
 use crate::broker::{Delivery, Receipt};
 use crate::db::{ClaimAnswer, Claimant, Claimed};
-use crate::task::{Arrival, Runnable, TaskId};
+use crate::task::{Arrival, Runnable, TaskId, TaskMessage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -149,6 +149,7 @@ fn interrupt(ways: &Ways, claim: Claim, reason: &'static str) {
 async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed: Claimed) {
     let message = candidate.arrival.message;
     let receipt = candidate.delivery.map(|d| d.receipt);
+    let receipt = release(shared, ways, &candidate.arrival.queue, &message, receipt).await;
     if let Some(unclaimed) = candidate.unclaimed {
         shared.flights.claimed(message.id, claimed.fence, receipt);
         let claim = (message.id, claimed.fence, claimed.standing.attempt);
@@ -157,7 +158,6 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
         }
         return;
     }
-    let receipt = release(shared, ways, &candidate.arrival.queue, message.id, receipt).await;
     let plugin = candidate.ready.as_ref().map(|ready| ready.runner.name().clone());
     let stop = shared.flights.enter(message.id, claimed.fence, receipt, plugin);
     match candidate.ready {
@@ -172,12 +172,21 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
 
 /// On a queue that acknowledges when claimed, now is the time: the row has the payload. Otherwise the receipt is kept until
 /// the end is recorded.
-async fn release(shared: &Shared, ways: &Ways, queue: &str, id: TaskId, receipt: Option<Receipt>) -> Option<Receipt> {
-    if !shared.config.ack_when_claimed.contains(queue) {
+///
+/// A message without an id is always acknowledged now. If it were delivered again it would be another task, with budgets of its
+/// own: one that kills its host would do so with every delivery, for ever on a broker without a delivery limit.
+async fn release(
+    shared: &Shared,
+    ways: &Ways,
+    queue: &str,
+    message: &TaskMessage,
+    receipt: Option<Receipt>,
+) -> Option<Receipt> {
+    if message.id_given && !shared.config.ack_when_claimed.contains(queue) {
         return receipt;
     }
     if let Some(receipt) = receipt {
-        let _ = ways.acks.send(Done::now(Some(id), vec![receipt])).await;
+        let _ = ways.acks.send(Done::now(Some(message.id), vec![receipt])).await;
     }
     None
 }
@@ -190,7 +199,7 @@ async fn attach(shared: &Shared, ways: &Ways, candidate: Candidate) -> Option<Ca
     };
     let kept = match shared.config.ack_when_claimed.contains(&*candidate.arrival.queue) {
         true if shared.flights.attach(id, None).is_ok() => {
-            release(shared, ways, &candidate.arrival.queue, id, Some(receipt)).await;
+            release(shared, ways, &candidate.arrival.queue, &candidate.arrival.message, Some(receipt)).await;
             return None;
         }
         true => receipt,

@@ -44,7 +44,8 @@ pub async fn tasks(
 /// Receive what the broker itself gave up on. What belongs to a task is settled; the rest is a dead letter with its reason.
 ///
 /// One that came to its delivery limit was delivered to hosts that died or gave it back: the row knows what to think of that,
-/// so it is an arrival like any other. One that expired, or was thrown out, ends its task.
+/// so it is an arrival like any other, with or without an id. Whether there is such a limit depends on RabbitMQ's version and on
+/// policies, and must not decide about a task. One that expired, or was thrown out, ends its task.
 pub async fn returned(
     shared: Arc<Shared>,
     mut subscription: Subscription,
@@ -53,11 +54,7 @@ pub async fn returned(
 ) {
     while let Some(delivery) = next(&shared.closing, &mut subscription).await {
         let message = match decode(&shared, &delivery) {
-            Ok(message) if message.id_given => Arc::new(message),
-            Ok(_) => {
-                let _ = dead.send(Burial::returned(delivery, None)).await;
-                continue;
-            }
+            Ok(message) => Arc::new(message),
             Err(rejection) => {
                 let _ = dead.send(Burial::returned(delivery, rejection.id)).await;
                 continue;
@@ -65,6 +62,10 @@ pub async fn returned(
         };
         let candidate = match death(&delivery) {
             "delivery_limit" => admit(&shared, message, &delivery, &shared.closing).await,
+            _ if !message.id_given => {
+                let _ = dead.send(Burial::returned(delivery, None)).await;
+                continue;
+            }
             why => Some(candidate::hopeless(message, delivery.source.queue().clone(), given_up(why))),
         };
         let Some(candidate) = candidate else {

@@ -26,14 +26,21 @@ pub struct Args {
     /// For --soak.
     #[arg(long, requires = "soak", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     tasks: u64,
+    #[command(flatten)]
+    generation: services::Generation,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if !services::find(false).is_ok_and(|found: Found| found.is_installed()) {
+    let found = match services::find_generation(&args.generation, false) {
+        Ok(Ok(found)) => Some(found),
+        Ok(Err(reason)) => return Err(Ending::Unprepared(reason).into()),
+        Err(_) => None, // nothing is installed
+    };
+    let Some(found) = found.filter(Found::is_installed) else {
         let text = "chaos kills and restarts RabbitMQ and PostgreSQL, so both must be installed, not in Docker:\n  \
                     apt-get install postgresql rabbitmq-server        (as root, on Debian or Ubuntu)";
         return Err(Ending::Unprepared(text.to_owned()).into());
-    }
+    };
     let workspace = Workspace::read()?;
     let components = || guests::build(&[], guests::Pace::Full);
     talk::phase("plugins", "building for the sandbox", components, |built| format!("{} components", built.len()))?;
@@ -57,6 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     command.arg(args.rate.to_string());
     command.env("AGENTRY_TEST_BIN", binary).env("AGENTRY_TEST_FAULTY_BIN", faulty).env("TMPDIR", &folder);
+    command.envs(found.roots());
     command.env("AGENTRY_TEST_PLUGINS", workspace::root().join("plugins"));
     command.env("AGENTRY_TEST_GUESTS", workspace::root().join("tests/guests"));
     let status = process::run_on(&command, &Terms { remove: vec![folder], ..Terms::default() })?;

@@ -161,21 +161,57 @@ impl Amqp {
         let returned_key = format!("{logical}.returned");
         let dead_key = format!("{logical}.dead");
         let queues = [
-            (format!("{prefix}.{logical}"), prefix, logical, task_queue_arguments(&dead, &returned_key)),
-            (format!("{prefix}.{returned_key}"), &dead, &returned_key, quorum()),
+            (format!("{prefix}.{logical}"), prefix, logical, dead_lettering(&dead, &returned_key)),
+            (format!("{prefix}.{returned_key}.v2"), &dead, &returned_key, {
+                let mut arguments = dead_lettering(&dead, &dead_key);
+                arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(1000));
+                arguments
+            }),
             (format!("{prefix}.{dead_key}"), &dead, &dead_key, quorum()),
         ];
         for (queue, exchange, key, arguments) in queues {
             self.declare_queue(&queue, arguments).await;
-            let bind = channel.queue_bind(
-                queue.as_str().into(),
-                exchange.into(),
-                key.into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            );
-            bind.await.expect("a binding");
+            self.bind(&queue, exchange, key).await;
         }
+    }
+
+    /// Declares what builds before `PREFIX.QUEUE.returned.v2` declared.
+    pub async fn declare_as_before(&self, prefix: &str, logical: &str) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let dead = format!("{prefix}.dead");
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        for exchange in [prefix, &dead] {
+            let declare =
+                channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default());
+            declare.await.expect("an exchange");
+        }
+        let (returned_key, dead_key) = (format!("{logical}.returned"), format!("{logical}.dead"));
+        for (key, exchange, arguments) in [
+            (&returned_key, &*dead, quorum()),
+            (&dead_key, &*dead, quorum()),
+            (&logical.to_owned(), prefix, dead_lettering(&dead, &returned_key)),
+        ] {
+            let queue = format!("{prefix}.{key}");
+            self.declare_queue(&queue, arguments).await;
+            self.bind(&queue, exchange, key).await;
+        }
+    }
+
+    /// Binds a queue.
+    pub async fn bind(&self, queue: &str, exchange: &str, key: &str) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = QueueBindOptions::default();
+        let bind = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
+        bind.await.expect("a binding");
+    }
+
+    /// Takes every message that is ready, on a connection of its own, and ends without an acknowledgement, as a process does
+    /// that is killed. Returns how many it took.
+    pub async fn take_and_die(url: &str, queue: &str) -> usize {
+        let client = Self::connect(url).await;
+        let taken = client.take_all(queue).await.len();
+        let _ = client.connection.close(320, "it dies".into()).await; // the broker may be faster
+        taken
     }
 
     /// Declares a durable queue.
@@ -189,9 +225,8 @@ impl Amqp {
     pub async fn delete(&self, prefix: &str, logical: &[String]) {
         let Ok(channel) = self.connection.create_channel().await else { return };
         for queue in logical {
-            for name in
-                [format!("{prefix}.{queue}"), format!("{prefix}.{queue}.returned"), format!("{prefix}.{queue}.dead")]
-            {
+            for suffix in ["", ".returned", ".returned.v2", ".dead"] {
+                let name = format!("{prefix}.{queue}{suffix}");
                 let _ = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await; // as far as it exists
             }
         }
@@ -208,7 +243,7 @@ pub fn quorum() -> FieldTable {
     arguments
 }
 
-fn task_queue_arguments(dead: &str, returned_key: &str) -> FieldTable {
+fn dead_lettering(dead: &str, returned_key: &str) -> FieldTable {
     let mut arguments = quorum();
     arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(dead.into()));
     arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(returned_key.into()));

@@ -52,6 +52,25 @@ pub fn amqp() -> String {
     required("AGENTRY_TEST_AMQP")
 }
 
+/// The command that takes `rabbitmqctl`'s arguments and steers the broker of [`amqp`].
+pub fn rabbitmqctl() -> Vec<String> {
+    required("AGENTRY_TEST_RABBITMQCTL").split(' ').map(str::to_owned).collect()
+}
+
+/// The folder of another Debian with RabbitMQ in it, if a test's own broker is to be of that one.
+pub fn rabbitmq_root() -> Option<PathBuf> {
+    optional("AGENTRY_TEST_RABBITMQ_ROOT")
+}
+
+/// The same for PostgreSQL.
+pub fn postgres_root() -> Option<PathBuf> {
+    optional("AGENTRY_TEST_POSTGRES_ROOT")
+}
+
+fn optional(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 fn required(name: &str) -> String {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => value,

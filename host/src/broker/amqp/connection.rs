@@ -58,6 +58,11 @@ impl Live {
         self.connection.configuration().frame_max()
     }
 
+    /// The version of the server.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.socket.version()
+    }
+
     /// The address at the other end.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.socket.peer()
@@ -221,7 +226,8 @@ impl Link {
                 };
                 let reason = match opened {
                     Ok(live) => {
-                        tracing::info!(address = %options.address, name, peer = ?live.peer(), "connected to RabbitMQ");
+                        let version = live.version();
+                        tracing::info!(address = %options.address, name, peer = ?live.peer(), version, "connected to RabbitMQ");
                         let live = Arc::new(live);
                         live_tx.send_replace(Some(live.clone()));
                         health_tx.send_replace(Health::Up(live.since));

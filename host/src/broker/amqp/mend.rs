@@ -39,7 +39,7 @@ pub(super) fn mend(frame: &mut [u8]) {
     let Some((&mut kind, _)) = frame.split_first_mut() else { return };
     let end = frame.len().saturating_sub(1);
     let Some(payload) = frame.get_mut(HEAD..end) else { return };
-    let mut cursor = Cursor { bytes: payload, at: 0 };
+    let mut cursor = Cursor::new(payload);
     // `None`: it ends too early. lapin will say so.
     let _ = match kind {
         METHOD => cursor.method(),
@@ -48,12 +48,40 @@ pub(super) fn mend(frame: &mut [u8]) {
     };
 }
 
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     bytes: &'a mut [u8],
     at: usize,
 }
 
+impl<'a> Cursor<'a> {
+    /// At the beginning of a payload.
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Cursor { bytes, at: 0 }
+    }
+}
+
 impl Cursor<'_> {
+    /// A property of the server that is text, in a `connection.start`.
+    pub(super) fn server_property(&mut self, wanted: &[u8]) -> Option<String> {
+        if (self.u16()?, self.u16()?) != (10, 10) {
+            return None;
+        }
+        self.skip(2)?; // AMQP's version
+        let length = self.u32()?;
+        let end = self.at.checked_add(length)?;
+        while self.at < end {
+            let name = self.u8()?.into();
+            let found = self.skip(name)? == wanted;
+            if found && self.bytes.get(self.at) == Some(&b'S') {
+                self.skip(1)?;
+                let length = self.u32()?;
+                return String::from_utf8(self.skip(length)?.to_vec()).ok();
+            }
+            self.value(0)?;
+        }
+        None
+    }
+
     fn skip(&mut self, n: usize) -> Option<&mut [u8]> {
         let end = self.at.checked_add(n)?;
         let skipped = self.bytes.get_mut(self.at..end)?;

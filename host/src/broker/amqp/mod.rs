@@ -8,10 +8,12 @@ mod acks;
 mod address;
 mod connection;
 mod convert;
+mod earlier;
 mod keeper;
 mod mend;
 mod outstanding;
 mod publisher;
+mod server;
 mod subscription;
 mod tls;
 mod topology;
@@ -84,6 +86,32 @@ struct Shared {
 impl Shared {
     fn wanted(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A consumer of the queue `name`, and what it feeds.
+    fn feed(self: &Arc<Self>, source: Source, name: String, prefetch: u16) -> (Feed, Subscription) {
+        let number = self.subscriptions.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut tag = format!("{}/{name}", self.options.name);
+        tag.truncate(tag.floor_char_boundary(240));
+        // Small: what is in there cannot be called back when the subscription is paused.
+        let (deliveries, receiver) = mpsc::channel::<Delivery>(subscription::HANDED);
+        let (confirmed_tx, confirmed) = watch::channel(None);
+        let (flow, flow_rx) = watch::channel(Flow::Go);
+        let end = CancellationToken::new();
+        let feed = Feed {
+            shared: self.clone(),
+            source,
+            queue: name,
+            tag: format!("{tag}#{number}"),
+            // Zero is "no limit" to AMQP.
+            prefetch: prefetch.max(1),
+            deliveries,
+            confirmed: confirmed_tx,
+            consumes: 0,
+            flow: flow_rx,
+            end: end.clone(),
+        };
+        (feed, Subscription { deliveries: receiver, confirmed, flow, end })
     }
 
     /// Declare a queue (or check it, with `declare=false`) on a channel of its own: a refusal closes the channel.
@@ -232,7 +260,9 @@ impl Broker for AmqpBroker {
                 return Err(refused);
             }
             let live = self.shared.consuming.live(CALL).await?;
-            self.shared.declare(&live, queues).await
+            self.shared.declare(&live, queues).await?;
+            tracing::info!("{}", server::limits(live.version()));
+            Ok(())
         };
         let declared = attempt.await;
         if !matches!(declared, Err(BrokerError::Refused(_))) {
@@ -248,35 +278,19 @@ impl Broker for AmqpBroker {
         if self.shared.closing.is_cancelled() {
             return Err(BrokerError::Unavailable("the broker was closed".into()));
         }
-        let number = self.shared.subscriptions.fetch_add(1, Ordering::Relaxed) + 1;
-        let queue = self.shared.names.queue(&source);
-        let mut tag = format!("{}/{queue}", self.shared.options.name);
-        tag.truncate(tag.floor_char_boundary(240));
-        // Small: what is in there cannot be called back when the subscription is paused.
-        let (deliveries, receiver) = mpsc::channel::<Delivery>(subscription::HANDED);
-        let (confirmed_tx, confirmed) = watch::channel(None);
-        let (flow, flow_rx) = watch::channel(Flow::Go);
-        let end = CancellationToken::new();
-        let feed = Feed {
-            shared: self.shared.clone(),
-            source,
-            queue,
-            tag: format!("{tag}#{number}"),
-            // Zero is "no limit" to AMQP.
-            prefetch: prefetch.max(1),
-            deliveries,
-            confirmed: confirmed_tx,
-            consumes: 0,
-            flow: flow_rx,
-            end: end.clone(),
-        };
+        let (queue, name) = (source.queue().clone(), self.shared.names.queue(&source));
+        let earlier = matches!(source, Source::Returned(_));
+        let (feed, subscription) = self.shared.feed(source, name, prefetch);
         let (first_tx, first) = oneshot::channel();
         let is_up = self.shared.consuming.live.borrow().is_some();
         self.tasks.spawn(feed.run(first_tx));
         if is_up && let Ok(outcome) = first.await {
             outcome?;
         }
-        Ok(Subscription { deliveries: receiver, confirmed, flow, end })
+        if earlier {
+            self.tasks.spawn(earlier::run(self.shared.clone(), self.jobs.clone(), queue));
+        }
+        Ok(subscription)
     }
 
     async fn acknowledge(&self, receipts: Vec<Receipt>) -> Acknowledged {
@@ -288,16 +302,7 @@ impl Broker for AmqpBroker {
     }
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
-        let n = batch.len();
-        let closed = || vec![Err(PublishError::Unconfirmed("the broker was closed".into())); n];
-        if n == 0 {
-            return Vec::new();
-        }
-        let (answer, answered) = oneshot::channel();
-        match self.jobs.send(publisher::Job { batch, answer }).await {
-            Ok(()) => answered.await.unwrap_or_else(|_| closed()),
-            Err(_) => closed(),
-        }
+        publisher::publish(&self.jobs, batch).await
     }
 
     async fn facts(&self, source: Source) -> Result<QueueFacts, BrokerError> {
@@ -320,9 +325,12 @@ impl Broker for AmqpBroker {
     fn describe(&self) -> String {
         let options = &self.shared.options;
         let live = self.shared.consuming.live.borrow();
-        let connected = match live.as_ref().map(|l| (l.peer(), l.since)) {
-            Some((Some(peer), since)) => format!("connected to {peer} since {}", since.format("%Y-%m-%dT%H:%M:%SZ")),
-            Some((None, _)) | None => "not connected".into(),
+        let connected = match live.as_ref().map(|l| (l.peer(), l.since, l.version())) {
+            Some((Some(peer), since, version)) => {
+                let since = since.format("%Y-%m-%dT%H:%M:%SZ");
+                format!("connected to {peer} since {since}, version {}", version.unwrap_or("unknown"))
+            }
+            Some((None, ..)) | None => "not connected".into(),
         };
         format!("RabbitMQ {}, prefix {}, as {}, {connected}", options.address, options.prefix, options.name)
     }

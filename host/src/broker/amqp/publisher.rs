@@ -41,6 +41,20 @@ pub(super) struct Job {
     pub(super) answer: oneshot::Sender<Vec<Result<(), PublishError>>>,
 }
 
+/// Hand a batch to the task that publishes; returns once each message is confirmed, or known not to be.
+pub(super) async fn publish(jobs: &mpsc::Sender<Job>, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
+    let n = batch.len();
+    let closed = || vec![Err(PublishError::Unconfirmed("the broker was closed".into())); n];
+    if n == 0 {
+        return Vec::new();
+    }
+    let (answer, answered) = oneshot::channel();
+    match jobs.send(Job { batch, answer }).await {
+        Ok(()) => answered.await.unwrap_or_else(|_| closed()),
+        Err(_) => closed(),
+    }
+}
+
 /// The task that publishes, until the broker is closed; what was asked for until then is still published.
 pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
     let mut publisher = Publisher { shared: shared.clone(), channel: None };

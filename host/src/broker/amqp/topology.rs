@@ -1,6 +1,7 @@
 //! Exchanges and queues as `host/docs/messages.md` lists them, and what RabbitMQ says when others are in the way.
 
 use crate::broker::{BrokerError, Source, Target};
+use lapin::Queue;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
@@ -8,6 +9,11 @@ use lapin::{Channel, ErrorKind, ExchangeKind};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// Deliveries without an acknowledgement after which the broker moves a returned message to the dead-letter queue. The same on
+/// every version of RabbitMQ: 3.x has no limit by default, and 4.x one of 20. Hosts that crash or restart stay far below it; a
+/// message that crashes every host before it is claimed does not circle for ever.
+const RETURNED_LIMIT: i32 = 1000;
 
 /// For the broker's answer to any one call.
 pub(super) const CALL: Duration = Duration::from_secs(10);
@@ -35,15 +41,22 @@ impl Names {
     pub(super) fn queue(&self, source: &Source) -> String {
         match source {
             Source::Tasks(q) => format!("{}.{q}", self.prefix),
-            Source::Returned(q) => format!("{}.{q}.returned", self.prefix),
+            Source::Returned(q) => format!("{}.{q}.returned.v2", self.prefix),
             Source::Dead(q) => format!("{}.{q}.dead", self.prefix),
         }
+    }
+
+    /// The queue of returned messages as builds before [`RETURNED_LIMIT`] declared it; see [`super::earlier`].
+    pub(super) fn earlier_returned(&self, queue: &str) -> String {
+        format!("{}.{queue}.returned", self.prefix)
     }
 
     /// Exchange and routing key.
     pub(super) fn route(&self, target: &Target) -> (String, String) {
         match target {
             Target::Tasks(q) => (self.exchange(), q.clone()),
+            // A key of its own: the other may lead to the earlier queue as well, and then a message would be moved in a circle.
+            Target::Returned(q) => (self.dead_exchange(), format!("{q}.returned.v2")),
             Target::Dead(q) => (self.dead_exchange(), format!("{q}.dead")),
             Target::Queue(name) => (String::new(), name.clone()),
         }
@@ -70,34 +83,49 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
         )
         .await?;
     }
+    // What builds before this one know of it is its arguments and its key, which never change.
     let returned = format!("{queue}.returned");
-    let mut arguments = quorum();
-    arguments.insert("x-dead-letter-exchange".into(), text(&dead));
-    arguments.insert("x-dead-letter-routing-key".into(), text(&returned));
     let q = std::sync::Arc::<str>::from(queue);
-    for (source, exchange, key, arguments) in [
-        // The queues that take what is dead-lettered come first, so that none is lost in between.
-        (Source::Returned(q.clone()), &dead, returned, quorum()),
-        (Source::Dead(q.clone()), &dead, format!("{queue}.dead"), quorum()),
-        (Source::Tasks(q), &exchange, queue.to_owned(), arguments),
-    ] {
-        let name = names.queue(&source);
-        let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        call(&format!("declaring queue {name:?}"), channel.queue_declare(name.as_str().into(), options, arguments))
-            .await?;
-        call(
-            &format!("binding queue {name:?} to exchange {exchange:?}"),
-            channel.queue_bind(
-                name.as_str().into(),
-                exchange.as_str().into(),
-                key.into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            ),
-        )
-        .await?;
-    }
-    Ok(())
+    let (tasks, kept, letters) = (Source::Tasks(q.clone()), Source::Returned(q.clone()), Source::Dead(q));
+    // The queues that take what is dead-lettered come first, so that none is lost in between.
+    let dead_key = format!("{queue}.dead");
+    let name = names.queue(&letters);
+    declare_queue(channel, &name, quorum()).await?;
+    bind(channel, &name, &dead, &dead_key).await?;
+
+    let name = names.queue(&kept);
+    let mut arguments = dead_lettering(&dead, &dead_key);
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(RETURNED_LIMIT));
+    declare_queue(channel, &name, arguments).await?;
+    bind(channel, &name, &dead, &returned).await?;
+    let (_, moved) = names.route(&Target::Returned(queue.to_owned()));
+    bind(channel, &name, &dead, &moved).await?;
+
+    // Hosts of an earlier build consume it and bind it again and again, so this is repeated as well.
+    let name = names.earlier_returned(queue);
+    declare_queue(channel, &name, quorum()).await?;
+    let unbind = channel.queue_unbind(
+        name.as_str().into(),
+        dead.as_str().into(),
+        returned.as_str().into(),
+        FieldTable::default(),
+    );
+    call(&format!("removing the binding of queue {name:?} to exchange {dead:?}"), unbind).await?;
+
+    let name = names.queue(&tasks);
+    declare_queue(channel, &name, dead_lettering(&dead, &returned)).await?;
+    bind(channel, &name, &exchange, queue).await
+}
+
+async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    call(&format!("declaring queue {name:?}"), channel.queue_declare(name.into(), options, arguments)).await.map(drop)
+}
+
+async fn bind(channel: &Channel, name: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+    let options = QueueBindOptions::default();
+    let bind = channel.queue_bind(name.into(), exchange.into(), key.into(), options, FieldTable::default());
+    call(&format!("binding queue {name:?} to exchange {exchange:?}"), bind).await
 }
 
 /// Check, without changing anything, that all of it is there (`broker.declare=false`). AMQP lets nobody read arguments or
@@ -120,7 +148,7 @@ pub(super) async fn check(channel: &Channel, names: &Names, queue: &str) -> Resu
 }
 
 /// What the broker counts for a queue; it must exist.
-pub(super) async fn passive(channel: &Channel, name: &str) -> Result<lapin::Queue, BrokerError> {
+pub(super) async fn passive(channel: &Channel, name: &str) -> Result<Queue, BrokerError> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     call(&format!("looking at queue {name:?}"), channel.queue_declare(name.into(), options, FieldTable::default()))
         .await
@@ -129,7 +157,7 @@ pub(super) async fn passive(channel: &Channel, name: &str) -> Result<lapin::Queu
 fn undeclared(error: BrokerError) -> BrokerError {
     match error {
         BrokerError::Refused(text) if text.contains("does not exist") => BrokerError::Refused(format!(
-            "{text}; broker.declare is false, so somebody else has to declare it, or set broker.declare=true"
+            "{text}; broker.declare is false: declare it as host/docs/messages.md lists it, or set broker.declare=true"
         )),
         other => other,
     }
@@ -138,6 +166,13 @@ fn undeclared(error: BrokerError) -> BrokerError {
 fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments
+}
+
+fn dead_lettering(exchange: &str, key: &str) -> FieldTable {
+    let mut arguments = quorum();
+    arguments.insert("x-dead-letter-exchange".into(), text(exchange));
+    arguments.insert("x-dead-letter-routing-key".into(), text(key));
     arguments
 }
 
@@ -249,9 +284,14 @@ mod tests {
         let names = Names::new("agentry").unwrap();
         let q: std::sync::Arc<str> = "default".into();
         assert_eq!(names.queue(&Source::Tasks(q.clone())), "agentry.default");
-        assert_eq!(names.queue(&Source::Returned(q.clone())), "agentry.default.returned");
+        assert_eq!(names.queue(&Source::Returned(q.clone())), "agentry.default.returned.v2");
+        assert_eq!(names.earlier_returned("default"), "agentry.default.returned");
         assert_eq!(names.queue(&Source::Dead(q)), "agentry.default.dead");
         assert_eq!(names.route(&Target::Tasks("default".into())), ("agentry".into(), "default".into()));
+        assert_eq!(
+            names.route(&Target::Returned("default".into())),
+            ("agentry.dead".into(), "default.returned.v2".into())
+        );
         assert_eq!(names.route(&Target::Dead("default".into())), ("agentry.dead".into(), "default.dead".into()));
         assert_eq!(names.route(&Target::Queue("amq.gen-x".into())), (String::new(), "amq.gen-x".into()));
     }

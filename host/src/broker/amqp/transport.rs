@@ -3,7 +3,8 @@
 //!
 //! lapin takes its stream from a runtime, so this is one: tokio's in everything but the stream.
 
-use super::mend::{frame_length, mend};
+use super::mend::{HEAD, frame_length, mend};
+use super::server;
 use super::tls;
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
@@ -17,7 +18,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -57,7 +58,7 @@ impl Reactor for Wire {
 
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Mended>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Mended::new(Under::Plain(connecting.await?))) }
+        async move { Ok(Mended::new(Under::Plain(connecting.await?), Arc::default())) }
     }
 }
 
@@ -66,7 +67,7 @@ impl Reactor for Wire {
 pub(super) async fn connect(
     uri: &AMQPUri,
     patience: Duration,
-    socket: &Socket,
+    socket: &Arc<Socket>,
 ) -> lapin::Result<AsyncTcpStream<Mended>> {
     let authority = &uri.authority;
     let tokio = Tokio::current();
@@ -78,7 +79,7 @@ pub(super) async fn connect(
         AMQPScheme::AMQP => Under::Plain(stream),
         AMQPScheme::AMQPS => Under::Tls(Box::new(within(patience, tls::begin(stream, &authority.host)).await?)),
     };
-    Ok(AsyncTcpStream::Plain(Mended::new(stream)))
+    Ok(AsyncTcpStream::Plain(Mended::new(stream, socket.clone())))
 }
 
 async fn within<T>(patience: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -88,19 +89,27 @@ async fn within<T>(patience: Duration, step: impl Future<Output = io::Result<T>>
 /// The socket under a connection, so that a connection which hangs can be cut. lapin would wait for an answer to its
 /// close, with heartbeats off, until the kernel gives up on the peer.
 #[derive(Default)]
-pub(super) struct Socket(Mutex<Option<TcpStream>>);
+pub(super) struct Socket {
+    stream: Mutex<Option<TcpStream>>,
+    version: OnceLock<String>,
+}
 
 impl Socket {
     fn set(&self, socket: TcpStream) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
     }
 
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|s| s.peer_addr().ok())
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|s| s.peer_addr().ok())
+    }
+
+    /// The version of the server, once it has greeted.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.get().map(String::as_str)
     }
 
     pub(super) fn shut(&self) {
-        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(socket) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // It fails if the peer was faster, which is as good.
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -136,8 +145,8 @@ pub(super) struct Mended {
 }
 
 impl Mended {
-    fn new(inner: Under) -> Self {
-        Mended { inner, incoming: Incoming::default() }
+    fn new(inner: Under, socket: Arc<Socket>) -> Self {
+        Mended { inner, incoming: Incoming { socket, ..Incoming::default() } }
     }
 }
 
@@ -149,6 +158,9 @@ struct Incoming {
     mended: usize,
     /// The peer does not speak AMQP, or has hung up: everything passes as it is.
     raw: bool,
+    /// Where the version goes that the first frame reports.
+    socket: Arc<Socket>,
+    greeted: bool,
 }
 
 impl Incoming {
@@ -162,7 +174,14 @@ impl Incoming {
         while !self.raw {
             match frame_length(&self.bytes[self.mended..]) {
                 Ok(Some(length)) if self.bytes.len() - self.mended >= length => {
-                    mend(&mut self.bytes[self.mended..self.mended + length]);
+                    let frame = &mut self.bytes[self.mended..self.mended + length];
+                    mend(frame);
+                    if !std::mem::replace(&mut self.greeted, true)
+                        && let Some(version) = frame.get_mut(HEAD..).and_then(server::version)
+                    {
+                        // Set once: one stream belongs to one socket.
+                        let _ = self.socket.version.set(version);
+                    }
                     self.mended += length;
                 }
                 Ok(_) => return,

@@ -185,6 +185,7 @@ impl EmbeddedBroker {
     fn route(&self, target: &Target) -> Option<Arc<Line>> {
         match target {
             Target::Tasks(q) => self.shared.line(&Source::Tasks(q.as_str().into())),
+            Target::Returned(q) => self.shared.line(&Source::Returned(q.as_str().into())),
             Target::Dead(q) => self.shared.line(&Source::Dead(q.as_str().into())),
             // Replies: nobody can have a queue of his own here.
             Target::Queue(_) => None,
@@ -314,6 +315,7 @@ impl Broker for EmbeddedBroker {
                 }
                 None => results.push(Err(PublishError::Unroutable(match publication.target {
                     Target::Tasks(q) => format!("queue {q:?}, which was not declared"),
+                    Target::Returned(q) => format!("returned messages of queue {q:?}, which was not declared"),
                     Target::Dead(q) => format!("dead letters of queue {q:?}, which was not declared"),
                     Target::Queue(name) => format!("the name {name:?}"),
                 }))),

@@ -86,6 +86,7 @@ impl Server {
     pub fn publish(&self, publication: Publication) -> Result<(), PublishError> {
         let name = match publication.target {
             Target::Tasks(queue) => queue,
+            Target::Returned(queue) => format!("{queue}.returned"),
             Target::Dead(queue) => format!("{queue}.dead"),
             Target::Queue(name) => name,
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::launch::{self, Place};
-use super::{find, user};
+use super::{Generation, find_named, user};
 use crate::talk;
 use crate::workspace::{self, Workspace};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(45);
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Start them, unless they run; then print their environment: eval "$(cargo xtask services up)".
-    Up,
+    Up(Generation),
     /// Stop them; their data stays in target/services.
     Down,
     /// Say whether they run, and where; exit code 1 if they do not.
@@ -31,7 +31,7 @@ pub enum Command {
 pub fn run(command: &Command) -> anyhow::Result<()> {
     let home = Home::new()?;
     match command {
-        Command::Up => home.up(),
+        Command::Up(generation) => home.up(generation),
         Command::Down => home.down(),
         Command::Status => home.status(),
         Command::Env => home.env(),
@@ -64,15 +64,18 @@ impl Home {
         self.0.join("env")
     }
 
-    fn up(&self) -> anyhow::Result<()> {
+    fn up(&self, generation: &Generation) -> anyhow::Result<()> {
         let one_at_a_time = open(&self.0.join("up.lock"))?;
         one_at_a_time.lock().context("failed to wait for another `services up`")?;
         if SERVICES.iter().all(|service| self.guard(service).is_some()) && self.addresses().exists() {
+            if !generation.is_installed() {
+                bail!("services run already, perhaps of another version; stop them with `cargo xtask services down`");
+            }
             eprintln!("they run already");
             return self.env();
         }
         self.down()?; // one of them may run
-        let services = find(false)?.start_in(|service| Ok(self.place(service)))?;
+        let services = find_named(generation, false)?.start_in(|service| Ok(self.place(service)))?;
         let text = exports(&services.env()) + "# " + &services.description + "\n";
         std::fs::write(self.addresses(), text).context("failed to write down their addresses")?;
         eprintln!("{}, data in {}", services.description, self.0.display());

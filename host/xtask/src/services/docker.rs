@@ -62,7 +62,7 @@ fn start(
     port: u16,
     probe: fn(u16) -> Option<String>,
 ) -> anyhow::Result<Running> {
-    let folder = launch::Folder::make("docker", place, None)?;
+    let folder = launch::Folder::make("docker", place, None, None)?;
     let terms = Terms {
         // Killing the client leaves the container, which the guard then removes by its name.
         stop: StopSignal::Kill,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::root::Root;
 use super::user::{self, User};
 use crate::process::{Guarded, Terms};
 use crate::{signals, talk};
@@ -53,19 +54,29 @@ pub struct Folder {
     pub user: Option<User>,
     /// Whether it goes when the service ends.
     pub temporary: bool,
+    /// The Debian that it is in, if that is not the machine's own.
+    pub root: Option<Root>,
 }
 
 impl Folder {
-    /// Makes the folder of `service` at its place.
-    pub fn make(service: &str, place: &Place, user: Option<User>) -> anyhow::Result<Self> {
+    /// Makes the folder of `service` at its place, or in the root that it runs in.
+    pub fn make(service: &str, place: &Place, user: Option<User>, root: Option<&Root>) -> anyhow::Result<Self> {
+        let kept;
+        let place = match (place, root) {
+            (Place::Kept(path), Some(root)) => {
+                kept = Place::Kept(root.kept(path));
+                &kept
+            }
+            _ => place,
+        };
         let (path, temporary) = match place {
             Place::Kept(path) => {
                 std::fs::create_dir_all(path).with_context(|| format!("failed to make {}", path.display()))?;
                 (path.clone(), false)
             }
             Place::Temporary | Place::Synced => {
-                let mut parent = std::env::temp_dir();
-                if user.is_some() && !user::reachable_by_others(&parent) {
+                let mut parent = root.map_or_else(std::env::temp_dir, Root::data);
+                if root.is_none() && user.is_some() && !user::reachable_by_others(&parent) {
                     parent = PathBuf::from("/tmp");
                 }
                 let folder = tempfile::Builder::new().prefix(&format!("agentry-{service}-")).tempdir_in(&parent);
@@ -73,9 +84,15 @@ impl Folder {
                 (folder.keep(), true) // its guard removes it, which still happens when xtask is killed
             }
         };
-        let folder = Self { path, user, temporary };
+        let folder = Self { path, user, temporary, root: root.cloned() };
         user::give(&folder.path, user)?;
         Ok(folder)
+    }
+
+    /// A path in it, as its service sees it.
+    pub fn seen(&self, name: &str) -> PathBuf {
+        let path = self.path.join(name);
+        self.root.as_ref().map_or(path.clone(), |root| root.inside(&path))
     }
 
     /// The terms on which a service lives in it. `stop` and `patience` are for a kept one: a temporary one has nothing to
@@ -83,7 +100,8 @@ impl Folder {
     pub fn terms(&self, place: &Place) -> Terms {
         Terms {
             remove: if self.temporary { vec![self.path.clone()] } else { Vec::new() },
-            user: self.user.map(|user| (user.id, user.group)),
+            // Only root may enter another root; there the service becomes its user.
+            user: self.user.filter(|_| self.root.is_none()).map(|user| (user.id, user.group)),
             detached: detached(place),
             ..Terms::default()
         }

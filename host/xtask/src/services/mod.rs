@@ -9,12 +9,42 @@ mod launch;
 mod postgres;
 mod probe;
 mod rabbitmq;
+mod root;
 mod user;
 
 use anyhow::Context;
 
 use self::launch::{Place, Running};
+use self::root::Root;
 use crate::Ending;
+
+/// The package of RabbitMQ in Debian 13.
+const RABBITMQ_4: &str = "rabbitmq-server";
+/// The package of PostgreSQL in Debian 13.
+const POSTGRES_17: &str = "postgresql-17";
+
+/// Newer services than the installed ones, of Debian 13 in a folder (needs root, mmdebstrap and a mirror of Debian).
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// Of this major version: that of Debian 13, in a folder of its own.
+    #[arg(long, value_name = "VERSION", value_parser = ["4"])]
+    rabbitmq: Option<String>,
+    /// The same for PostgreSQL.
+    #[arg(long, value_name = "VERSION", value_parser = ["17"])]
+    postgres: Option<String>,
+}
+
+impl Generation {
+    /// The newest of both.
+    pub fn newest() -> Self {
+        Self { rabbitmq: Some("4".to_owned()), postgres: Some("17".to_owned()) }
+    }
+
+    /// Whether it is that of the installed services.
+    pub fn is_installed(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// Where a service's program comes from.
 #[derive(Debug)]
@@ -47,6 +77,38 @@ pub fn find(install: bool) -> anyhow::Result<Found> {
         (Some(postgres), Some(rabbitmq)) => Ok(Found { postgres, rabbitmq }),
         (postgres, rabbitmq) => Err(missing(postgres.is_none(), rabbitmq.is_none()).into()),
     }
+}
+
+/// The same, with services of this generation. `Err`: this machine cannot have it, and why.
+pub fn find_generation(generation: &Generation, install: bool) -> anyhow::Result<Result<Found, String>> {
+    let root = |wanted: &Option<String>, package| wanted.as_ref().map(|_| Root::with(package, install)).transpose();
+    let rabbitmq = match root(&generation.rabbitmq, RABBITMQ_4)? {
+        Some(Err(reason)) => return Ok(Err(reason)),
+        Some(Ok(root)) => Some(rabbitmq::Programs::in_root(root)),
+        None => None,
+    };
+    let postgres = match (root(&generation.postgres, POSTGRES_17)?, &generation.postgres) {
+        (Some(Err(reason)), _) => return Ok(Err(reason)),
+        (Some(Ok(root)), Some(version)) => Some(postgres::Programs::in_root(root, version)),
+        _ => None,
+    };
+    Ok(Ok(match (postgres, rabbitmq) {
+        (Some(postgres), Some(rabbitmq)) => {
+            Found { postgres: Source::Installed(postgres), rabbitmq: Source::Installed(rabbitmq) }
+        }
+        (postgres, rabbitmq) => {
+            let found = find(install)?;
+            Found {
+                postgres: postgres.map_or(found.postgres, Source::Installed),
+                rabbitmq: rabbitmq.map_or(found.rabbitmq, Source::Installed),
+            }
+        }
+    }))
+}
+
+/// The same for a command line that names the generation: what cannot be had ends the command.
+pub fn find_named(generation: &Generation, install: bool) -> anyhow::Result<Found> {
+    find_generation(generation, install)?.map_err(|reason| Ending::Unprepared(reason).into())
 }
 
 fn source<P>(programs: Option<P>, docker: bool) -> Option<Source<P>> {
@@ -123,6 +185,18 @@ impl Found {
     /// Whether both are installed here, none in Docker.
     pub fn is_installed(&self) -> bool {
         matches!((&self.postgres, &self.rabbitmq), (Source::Installed(_), Source::Installed(_)))
+    }
+
+    /// Variables by which tests find the Debian of a service, to start one of their own.
+    pub fn roots(&self) -> Vec<(&'static str, &std::path::Path)> {
+        let mut roots = Vec::new();
+        if let Source::Installed(programs) = &self.rabbitmq {
+            roots.extend(programs.root().map(|root| ("AGENTRY_TEST_RABBITMQ_ROOT", root.path())));
+        }
+        if let Source::Installed(programs) = &self.postgres {
+            roots.extend(programs.root().map(|root| ("AGENTRY_TEST_POSTGRES_ROOT", root.path())));
+        }
+        roots
     }
 
     /// Starts both in temporary folders, at the same time.

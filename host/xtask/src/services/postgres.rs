@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::launch::{self, Folder, Launch, Place, Running};
+use super::root::Root;
 use super::{probe, user};
 use crate::Ending;
 use crate::guard::StopSignal;
@@ -26,9 +27,13 @@ fi
 exec "$bin/postgres" -D "$data" "$@"
 "#;
 
-/// The folder of PostgreSQL's programs.
+/// PostgreSQL's programs.
 #[derive(Debug)]
-pub struct Programs(PathBuf);
+pub struct Programs {
+    /// Their folder, in the root if there is one.
+    bin: PathBuf,
+    root: Option<Root>,
+}
 
 impl Programs {
     /// The newest that is installed. Debian keeps them out of PATH.
@@ -38,27 +43,43 @@ impl Programs {
         let complete = |bin: &PathBuf| ["initdb", "postgres"].iter().all(|program| bin.join(program).is_file());
         let newest = packaged.filter(complete).max_by_key(|bin| version_of(bin));
         let in_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(complete);
-        newest.or_else(in_path).map(Self)
+        newest.or_else(in_path).map(|bin| Self { bin, root: None })
+    }
+
+    /// Those of this version in another Debian.
+    pub fn in_root(root: Root, version: &str) -> Self {
+        Self { bin: format!("/usr/lib/postgresql/{version}/bin").into(), root: Some(root) }
+    }
+
+    /// The Debian that they are in, if that is not the machine's own.
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
     }
 
     /// Starts one.
     pub fn start(&self, place: &Place) -> anyhow::Result<Running> {
-        let user = user::of_service("postgres");
+        let user = match &self.root {
+            Some(root) => Some(root.user("postgres")?),
+            None => user::of_service("postgres"),
+        };
         if user.is_none() && user::is_root() {
             let text = "PostgreSQL refuses to run as root, and the user `postgres` does not exist, which Debian's package \
                         postgresql makes; install that, or run this as another user than root";
             return Err(Ending::Unprepared(text.to_owned()).into());
         }
         launch::with_attempts(|| {
-            let folder = Folder::make("postgres", place, user)?;
+            let folder = Folder::make("postgres", place, user, self.root.as_ref())?;
             let [port] = launch::free_ports(place)?;
             self.launch(&folder, place, port).start()
         })
     }
 
     fn launch(&self, folder: &Folder, place: &Place, port: u16) -> Launch {
-        let mut command = Command::new("sh");
-        command.args(["-ec", START, "sh"]).arg(&self.0).arg(folder.path.join("data")).current_dir(&folder.path);
+        let mut command = match (&self.root, folder.user) {
+            (Some(root), Some(user)) => root.command(user, Path::new("/bin/sh")),
+            _ => Command::new("sh"),
+        };
+        command.args(["-ec", START, "sh"]).arg(&self.bin).arg(folder.seen("data")).current_dir(&folder.path);
         command.arg("-p").arg(port.to_string());
         let mut settings = vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"];
         if matches!(place, Place::Temporary) {
@@ -82,7 +103,7 @@ impl Programs {
             port,
             probe: probe::postgres,
             patience: launch::PATIENCE,
-            origin: "",
+            origin: if self.root.is_some() { " in a Debian of its own" } else { "" },
         }
     }
 }

@@ -9,13 +9,18 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::launch::{self, Folder, Launch, Place, Running};
+use super::root::Root;
 use super::{probe, user};
 use crate::guard::StopSignal;
 use crate::process::Terms;
 
-/// The folder of RabbitMQ's own scripts.
+/// RabbitMQ's own scripts.
 #[derive(Debug)]
-pub struct Programs(PathBuf);
+pub struct Programs {
+    /// Their folder, in the root if there is one.
+    bin: PathBuf,
+    root: Option<Root>,
+}
 
 impl Programs {
     /// The installed one. Debian's `/usr/sbin/rabbitmq-server` is a wrapper that insists on root, on the user `rabbitmq` and
@@ -24,17 +29,30 @@ impl Programs {
         let packaged = ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"].map(PathBuf::from);
         let complete = |bin: &PathBuf| ["rabbitmq-server", "rabbitmqctl"].iter().all(|name| bin.join(name).is_file());
         let in_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(complete);
-        packaged.into_iter().find(complete).or_else(in_path).map(Self)
+        packaged.into_iter().find(complete).or_else(in_path).map(|bin| Self { bin, root: None })
+    }
+
+    /// Those in another Debian.
+    pub fn in_root(root: Root) -> Self {
+        Self { bin: "/usr/lib/rabbitmq/bin".into(), root: Some(root) }
+    }
+
+    /// The Debian that they are in, if that is not the machine's own.
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
     }
 
     /// Starts one; with it, the command that steers it.
     pub fn start(&self, place: &Place) -> anyhow::Result<(Running, String)> {
-        let user = user::of_service("rabbitmq");
+        let user = match &self.root {
+            Some(root) => Some(root.user("rabbitmq")?),
+            None => user::of_service("rabbitmq"),
+        };
         launch::with_attempts(|| {
-            let folder = Folder::make("rabbitmq", place, user)?;
+            let folder = Folder::make("rabbitmq", place, user, self.root.as_ref())?;
             let node = Node { folder: &folder, place, ports: launch::free_ports(place)? };
-            let steer = node.prepare(&self.0)?;
-            Ok((node.launch(&self.0).start()?, steer))
+            let steer = node.prepare(&self.bin)?;
+            Ok((node.launch(&self.bin).start()?, steer))
         })
     }
 }
@@ -62,9 +80,9 @@ impl Node<'_> {
     /// Everything that makes it private.
     fn environment(&self) -> Vec<(&'static str, String)> {
         let [amqp, distribution, mapper] = self.ports;
-        let path = |name| self.path(name).display().to_string();
+        let path = |name| self.folder.seen(name).display().to_string();
         vec![
-            ("HOME", self.folder.path.display().to_string()), // where Erlang keeps its cookie, and makes it if missing
+            ("HOME", path("")), // where Erlang keeps its cookie, and makes it if missing
             ("LANG", "C.UTF-8".to_owned()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
             ("ERL_EPMD_PORT", mapper.to_string()),
@@ -93,8 +111,10 @@ impl Node<'_> {
         for (name, value) in self.environment() {
             let _ = write!(script, " \\\n    {name}={}", quoted(&value)); // writing to a text cannot fail
         }
-        let program = bin.join("rabbitmqctl").display().to_string();
-        let _ = writeln!(script, " \\\n    {} -n {} \"$@\"", quoted(&program), quoted(&self.name()));
+        for word in self.words(&bin.join("rabbitmqctl")) {
+            let _ = write!(script, " \\\n    {}", quoted(&word));
+        }
+        let _ = writeln!(script, " -n {} \"$@\"", quoted(&self.name()));
         let files = [
             (
                 self.path("rabbitmq.conf"),
@@ -113,8 +133,23 @@ impl Node<'_> {
         Ok(rabbitmqctl.display().to_string())
     }
 
+    /// A program with what stands before it, in another Debian.
+    fn words(&self, program: &Path) -> Vec<String> {
+        match (&self.folder.root, self.folder.user) {
+            (Some(root), Some(user)) => {
+                let path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+                [path, "chroot".to_owned()].into_iter().chain(root.words(user, program)).collect()
+            }
+            _ => vec![program.display().to_string()],
+        }
+    }
+
     fn launch(&self, bin: &Path) -> Launch {
-        let mut command = Command::new(bin.join("rabbitmq-server"));
+        let program = bin.join("rabbitmq-server");
+        let mut command = match (&self.folder.root, self.folder.user) {
+            (Some(root), Some(user)) => root.command(user, &program),
+            _ => Command::new(program),
+        };
         command.current_dir(&self.folder.path);
         let foreign = |name: &str| ["RABBITMQ_", "ERL_"].iter().any(|prefix| name.starts_with(prefix));
         for (name, _) in std::env::vars_os().filter(|(name, _)| foreign(&name.to_string_lossy())) {
@@ -132,7 +167,7 @@ impl Node<'_> {
             port: self.ports[0],
             probe: probe::amqp,
             patience: launch::PATIENCE,
-            origin: "",
+            origin: if self.folder.root.is_some() { " in a Debian of its own" } else { "" },
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use self::peers::Peers;
 use self::tally::Tally;
 use crate::process::{self, Read, Terms};
-use crate::services::{self, Services};
+use crate::services::{self, Found, Generation, Services};
 use crate::workspace::{self, Workspace};
 use crate::{Ending, deny, guests, host, lint, talk};
 
@@ -23,6 +23,8 @@ pub struct Args {
     /// As root on Debian: install PostgreSQL and RabbitMQ if they are missing.
     #[arg(long)]
     install: bool,
+    #[command(flatten)]
+    generation: services::Generation,
     /// Run only tests whose name contains one of these.
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
@@ -32,7 +34,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let found = services::find(args.install)?; // before minutes of building
+    let found = services::find_named(&args.generation, args.install)?; // before minutes of building
     if args.full || std::env::var("CI").is_ok_and(|value| value == "true") {
         lint::run()?;
     }
@@ -50,14 +52,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         talk::phase("build", "the daemon with faults on demand", build, |binary| binary.display().to_string())?;
     talk::phase("build", "the tests", || build_tests(&workspace), |()| "done".to_owned())?;
     let peers = peers::prepare(&workspace, &peers::wanted(&workspace, &args.filters, args.full)?)?;
-    let tally = talk::phase(
-        "tests",
-        "running",
-        || run_tests(args, &workspace, &services, &[&binary, &faulty], previous.as_deref(), &peers),
-        |tally| format!("{} programs", tally.programs()),
-    );
+    let mut tally = Tally::default();
+    let mut run = Run {
+        args,
+        workspace: &workspace,
+        binaries: [&binary, &faulty],
+        previous: previous.as_deref(),
+        peers: &peers,
+        only: Vec::new(),
+    };
+    let done = run.phase("running", &found, &services, &mut tally);
     drop(services);
-    let mut tally = tally?;
+    done?;
+    if args.full && args.generation.is_installed() {
+        run.only = newest_too(&peers::wanted(&workspace, &args.filters, true)?);
+        run_on_newest(&run, &mut tally)?;
+    }
     (0..unchecked).for_each(|_| tally.skip());
     for failure in tally.failures() {
         println!("failed: {failure}");
@@ -78,18 +88,69 @@ fn build_tests(workspace: &Workspace) -> anyhow::Result<()> {
     }
 }
 
-fn run_tests(
-    args: &Args,
-    workspace: &Workspace,
-    services: &Services,
-    binaries: &[&Path; 2],
-    previous: Option<&Path>,
-    peers: &Peers,
-) -> anyhow::Result<Tally> {
+/// One run of the tests.
+struct Run<'a> {
+    args: &'a Args,
+    workspace: &'a Workspace,
+    binaries: [&'a Path; 2],
+    previous: Option<&'a Path>,
+    peers: &'a Peers,
+    /// These tests of the black box alone, by their whole names; empty: all.
+    only: Vec<String>,
+}
+
+impl Run<'_> {
+    fn phase(&self, what: &str, found: &Found, services: &Services, tally: &mut Tally) -> anyhow::Result<()> {
+        let before = tally.programs();
+        talk::phase(
+            "tests",
+            what,
+            || run_tests(self, found, services, tally).map(|()| tally.programs()),
+            |programs| format!("{} programs", programs - before),
+        )
+        .map(drop)
+    }
+}
+
+/// Modules of the black box whose outcome depends on the versions of the services.
+const VERSIONED: [&str; 6] =
+    ["path::", "returned::", "broker_faults::", "database_faults::", "crash_matrix::", "chaos::"];
+
+/// Those of the `tests` that `--full` runs against the newest services as well.
+fn newest_too(tests: &[String]) -> Vec<String> {
+    tests.iter().filter(|test| VERSIONED.iter().any(|module| test.starts_with(module))).cloned().collect()
+}
+
+fn run_on_newest(run: &Run<'_>, tally: &mut Tally) -> anyhow::Result<()> {
+    if run.only.is_empty() {
+        return Ok(());
+    }
+    match services::find_generation(&Generation::newest(), run.args.install)? {
+        Ok(found) => {
+            let start = || found.start();
+            let services = talk::phase("services", "starting", start, |services| services.description.clone())?;
+            run.phase("running on the newest services", &found, &services, tally)
+        }
+        Err(reason) => {
+            // What does not run is not to read as passed.
+            for test in &run.only {
+                println!("skipped: {test} on the newest services: {reason}");
+                tally.skip();
+            }
+            Ok(())
+        }
+    }
+}
+
+fn run_tests(run: &Run<'_>, found: &Found, services: &Services, tally: &mut Tally) -> anyhow::Result<()> {
+    let Run { args, workspace, binaries, previous, peers, only } = run;
     let (folder, [binary, faulty]) = hold(binaries, &workspace.target)?;
     let root = workspace::root();
     let mut command = workspace::cargo(&["test", "--no-fail-fast"]);
     command.args(workspace.native_selection());
+    if !only.is_empty() {
+        command.args(["--test", "e2e"]);
+    }
     command.args(["--color", if talk::watched() { "always" } else { "never" }, "--"]);
     if talk::watched() {
         command.arg("--color=always");
@@ -97,18 +158,22 @@ fn run_tests(
     if args.full {
         command.arg("--include-ignored").env("AGENTRY_TEST_FULL", "1");
     }
-    let mut tally = Tally::default();
-    if args.full && previous.is_none() {
-        // Said by name where it was found missing. What does not run is not to read as passed.
-        command.args(["--skip", previous::TEST]);
-        tally.skip();
+    if only.is_empty() {
+        if args.full && previous.is_none() {
+            // Said by name where it was found missing. What does not run is not to read as passed.
+            command.args(["--skip", previous::TEST]);
+            tally.skip();
+        }
+        for test in &peers.skipped {
+            command.args(["--skip", test]);
+            tally.skip();
+        }
+        command.args(&args.filters);
+    } else {
+        command.arg("--exact").args(only);
     }
-    for test in &peers.skipped {
-        command.args(["--skip", test]);
-        tally.skip();
-    }
-    command.args(&args.filters).args(&args.arguments);
-    command.envs(services.env());
+    command.args(&args.arguments);
+    command.envs(services.env()).envs(found.roots());
     command.env("AGENTRY_TEST_BIN", binary);
     command.env("AGENTRY_TEST_FAULTY_BIN", faulty);
     if let Some(previous) = previous {
@@ -125,7 +190,7 @@ fn run_tests(
         tally.read(&String::from_utf8_lossy(line));
     })?;
     tally.finish(status.success());
-    Ok(tally)
+    Ok(())
 }
 
 /// Keeps the binaries as they are for as long as the tests run: a build meanwhile would put another in the place of one between

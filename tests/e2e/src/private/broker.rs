@@ -6,13 +6,17 @@ use std::process::{Child, Command};
 use lapin::{Connection, ConnectionProperties};
 
 use super::certificate::Certificate;
-use super::{command, find, folder, free_port, spawn};
+use super::{command_in, find, folder, free_port, seen, spawn};
 use crate::daemon::run_command;
 use crate::patience::eventually;
+use crate::variables;
 
 /// It runs, unless it was killed. Dropped: gone.
 pub struct Broker {
     folder: tempfile::TempDir,
+    /// The Debian that it runs in, if not the machine's own.
+    root: Option<PathBuf>,
+    /// As it sees them.
     programs: PathBuf,
     /// AMQP, Erlang distribution, Erlang's port mapper.
     ports: [u16; 3],
@@ -26,11 +30,15 @@ pub struct Broker {
 impl Broker {
     /// Starts one. `terms` are Erlang's for the application `rabbit`, such as `{consumer_timeout, 5000}`.
     pub async fn start(terms: &str) -> Self {
-        let folder = folder("rabbitmq", None);
-        let programs = find(
-            ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"].map(PathBuf::from),
-            &["rabbitmq-server", "rabbitmqctl"],
-        );
+        let root = variables::rabbitmq_root();
+        let folder = folder("rabbitmq", None, root.as_deref());
+        let programs = match &root {
+            Some(_) => PathBuf::from("/usr/lib/rabbitmq/bin"),
+            None => find(
+                ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"].map(PathBuf::from),
+                &["rabbitmq-server", "rabbitmqctl"],
+            ),
+        };
         let ports = [free_port(), free_port(), free_port()];
         let write = |name: &str, text: &str| {
             std::fs::write(folder.path().join(name), text).expect("a setting is written");
@@ -43,19 +51,20 @@ impl Broker {
                 "listeners.tcp.1 = 127.0.0.1:{}\nlisteners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.certfile = {}\n\
                  ssl_options.keyfile = {}\n",
                 ports[0],
-                certificate.certificate.display(),
-                certificate.key.display()
+                seen(&certificate.certificate, root.as_deref()).display(),
+                seen(&certificate.key, root.as_deref()).display()
             ),
         );
         write("advanced.config", &format!("[{{rabbit, [{terms}]}}].\n"));
         write("rabbitmq-env.conf", "");
         write("plugins", "[].\n");
         // In the foreground, so that it ends: the node would start one that stays.
-        let mut mapper = command(&find([], &["epmd"]).join("epmd"), None);
+        let mapper = if root.is_some() { PathBuf::from("/usr/bin/epmd") } else { find([], &["epmd"]).join("epmd") };
+        let mut mapper = command_in(root.as_deref(), &mapper, None);
         mapper.args(["-address", "127.0.0.1", "-port", &ports[2].to_string()]);
         let mapper = spawn(mapper, &folder.path().join("mapper.log"));
-        let node = spawn(node(&programs, folder.path(), ports), &folder.path().join("server.log"));
-        let broker = Self { folder, programs, ports, tls_port, certificate, mapper, node };
+        let node = spawn(node(&programs, folder.path(), root.as_deref(), ports), &folder.path().join("server.log"));
+        let broker = Self { folder, root, programs, ports, tls_port, certificate, mapper, node };
         broker.answers().await;
         broker
     }
@@ -83,14 +92,16 @@ impl Broker {
 
     /// Starts it again, after [`Broker::kill`].
     pub async fn start_again(&mut self) {
-        self.node = spawn(node(&self.programs, self.folder.path(), self.ports), &self.folder.path().join("server.log"));
+        let node = node(&self.programs, self.folder.path(), self.root.as_deref(), self.ports);
+        self.node = spawn(node, &self.folder.path().join("server.log"));
         self.answers().await;
     }
 
     /// `rabbitmqctl`, which must succeed; what it says.
     pub async fn control(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(self.programs.join("rabbitmqctl"));
-        environment(&mut command, self.folder.path(), self.ports);
+        let root = self.root.as_deref();
+        let mut command = command_in(root, &self.programs.join("rabbitmqctl"), None);
+        environment(&mut command, &seen(self.folder.path(), root), root.is_some(), self.ports);
         command.arg("-n").arg(name(self.ports)).args(arguments);
         let ended = run_command(&mut command).await;
         assert_eq!(ended.code, Some(0), "rabbitmqctl {arguments:?}: {ended:?}");
@@ -124,17 +135,18 @@ fn name(ports: [u16; 3]) -> String {
     format!("agentry-{}@localhost", ports[0])
 }
 
-fn node(programs: &Path, folder: &Path, ports: [u16; 3]) -> Command {
-    let mut command = command(&programs.join("rabbitmq-server"), None);
-    environment(&mut command, folder, ports);
+fn node(programs: &Path, folder: &Path, root: Option<&Path>, ports: [u16; 3]) -> Command {
+    let mut command = command_in(root, &programs.join("rabbitmq-server"), None);
+    environment(&mut command, &seen(folder, root), root.is_some(), ports);
     command.current_dir(folder);
     command
 }
 
 /// Everything that makes it private.
-fn environment(command: &mut Command, folder: &Path, ports: [u16; 3]) {
+fn environment(command: &mut Command, folder: &Path, elsewhere: bool, ports: [u16; 3]) {
     let [amqp, distribution, mapper] = ports.map(|port| port.to_string());
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let path = std::env::var_os("PATH").filter(|_| !elsewhere);
+    command.env_clear().env("PATH", path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
     for (name, file) in [
         ("HOME", ""), // where Erlang keeps its cookie, and makes it if it is missing
         ("RABBITMQ_MNESIA_BASE", "mnesia"),

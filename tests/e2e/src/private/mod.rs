@@ -29,11 +29,12 @@ pub(crate) fn free_port() -> u16 {
     free.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
 }
 
-/// A folder that the service's user can reach, and which is his.
-fn folder(service: &str, user: Option<User>) -> tempfile::TempDir {
+/// A folder that the service's user can reach, and which is his; in the Debian that the service runs in, if it has one.
+fn folder(service: &str, user: Option<User>, root: Option<&Path>) -> tempfile::TempDir {
     let builder = || tempfile::Builder::new();
-    let made = builder().prefix(&format!("agentry-private-{service}-")).tempdir_in("/tmp");
-    let folder = made.expect("a folder in /tmp");
+    let parent = root.map_or("/tmp".into(), |root| root.join("srv"));
+    let made = builder().prefix(&format!("agentry-private-{service}-")).tempdir_in(parent);
+    let folder = made.expect("a folder");
     if let Some(user) = user {
         chown(folder.path(), Some(user.id), Some(user.group)).expect("the folder is given away");
     }
@@ -47,13 +48,22 @@ pub(crate) struct User {
     group: u32,
 }
 
+/// A path outside, as a service in another Debian sees it.
+fn seen(path: &Path, root: Option<&Path>) -> PathBuf {
+    root.and_then(|root| path.strip_prefix(root).ok()).map_or(path.to_owned(), |path| Path::new("/").join(path))
+}
+
 /// The user that a service's package made, where the tests run as root; else `None`: as you are.
-async fn user_of(service: &str) -> Option<User> {
+async fn user_of(service: &str, root: Option<&Path>) -> Option<User> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
     let number = async |what| {
-        let ended = run_command(Command::new("id").args([what, service])).await;
+        let mut command = Command::new(if root.is_some() { "chroot" } else { "id" });
+        if let Some(root) = root {
+            command.arg(root).arg("id");
+        }
+        let ended = run_command(command.args([what, service])).await;
         ended.stdout.trim().parse().unwrap_or_else(|_| panic!("there is no user {service}: {ended:?}"))
     };
     Some(User { id: number("-u").await, group: number("-g").await })
@@ -67,6 +77,16 @@ pub(crate) fn command(program: &Path, user: Option<User>) -> Command {
         command.arg(format!("--reuid={}", user.id)).arg(format!("--regid={}", user.group)).arg("--clear-groups");
     }
     command.arg("--").arg(program).stdin(Stdio::null());
+    command
+}
+
+/// The same in another Debian, if there is one; `program` is its path there.
+fn command_in(root: Option<&Path>, program: &Path, user: Option<User>) -> Command {
+    let Some(root) = root else { return command(program, user) };
+    let inner = command(program, user);
+    let mut command = Command::new("chroot");
+    command.arg(root).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env_remove("TMPDIR");
     command
 }
 

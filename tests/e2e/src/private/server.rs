@@ -7,9 +7,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 
 use super::certificate::Certificate;
-use super::{User, command, find, folder, free_port, spawn, user_of};
+use super::{User, command_in, find, folder, free_port, seen, spawn, user_of};
 use crate::daemon::{exited_quietly, run_command};
 use crate::patience::eventually;
+use crate::variables;
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,9 @@ pub enum Stop {
 /// It runs, unless it was stopped. Dropped: gone.
 pub struct Server {
     folder: tempfile::TempDir,
+    /// The Debian that it runs in, if not the machine's own.
+    root: Option<PathBuf>,
+    /// As it sees them.
     programs: PathBuf,
     user: Option<User>,
     port: u16,
@@ -33,19 +37,23 @@ pub struct Server {
 impl Server {
     /// Starts one.
     pub async fn start() -> Self {
-        let user = user_of("postgres").await;
-        let folder = folder("postgres", user);
-        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let root = variables::postgres_root();
+        let user = user_of("postgres", root.as_deref()).await;
+        let folder = folder("postgres", user, root.as_deref());
+        let all = root.as_deref().unwrap_or(Path::new("/")).join("usr/lib/postgresql");
+        let versions = std::fs::read_dir(all).into_iter().flatten().flatten();
         let programs = find(versions.map(|version| version.path().join("bin")), &["initdb", "postgres"]);
-        let mut init = command(&programs.join("initdb"), user);
-        init.arg("-D").arg(folder.path().join("data")).current_dir(folder.path());
+        let programs = seen(&programs, root.as_deref());
+        let mut init = command_in(root.as_deref(), &programs.join("initdb"), user);
+        init.arg("-D").arg(seen(&folder.path().join("data"), root.as_deref())).current_dir(folder.path());
         init.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         let ended = run_command(&mut init).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let port = free_port();
         let certificate = Certificate::make(folder.path(), user);
-        let process = spawn(server(&programs, &folder, user, port, &certificate), &folder.path().join("server.log"));
-        let server = Self { folder, programs, user, port, certificate, process };
+        let command = server(&programs, &folder, root.as_deref(), user, port, &certificate);
+        let process = spawn(command, &folder.path().join("server.log"));
+        let server = Self { folder, root, programs, user, port, certificate, process };
         server.answers().await;
         server
     }
@@ -72,7 +80,8 @@ impl Server {
 
     /// Starts it again, after [`Server::stop`].
     pub async fn start_again(&mut self) {
-        let command = server(&self.programs, &self.folder, self.user, self.port, &self.certificate);
+        let (root, user) = (self.root.as_deref(), self.user);
+        let command = server(&self.programs, &self.folder, root, user, self.port, &self.certificate);
         self.process = spawn(command, &self.folder.path().join("server.log"));
         self.answers().await;
     }
@@ -104,12 +113,14 @@ impl Drop for Server {
 fn server(
     programs: &Path,
     folder: &tempfile::TempDir,
+    root: Option<&Path>,
     user: Option<User>,
     port: u16,
     certificate: &Certificate,
 ) -> Command {
-    let mut command = command(&programs.join("postgres"), user);
-    command.arg("-D").arg(folder.path().join("data")).arg("-p").arg(port.to_string()).current_dir(folder.path());
+    let mut command = command_in(root, &programs.join("postgres"), user);
+    command.arg("-D").arg(seen(&folder.path().join("data"), root)).arg("-p").arg(port.to_string());
+    command.current_dir(folder.path());
     // Not synced to disk, which protects only from a crash of the machine. But written before it is called committed: an
     // immediate stop loses what a server has not given to the kernel.
     for setting in [
@@ -122,7 +133,7 @@ fn server(
         command.arg("-c").arg(setting);
     }
     command.args(["-c", "ssl=on"]);
-    command.arg("-c").arg(format!("ssl_cert_file={}", certificate.certificate.display()));
-    command.arg("-c").arg(format!("ssl_key_file={}", certificate.key.display()));
+    command.arg("-c").arg(format!("ssl_cert_file={}", seen(&certificate.certificate, root).display()));
+    command.arg("-c").arg(format!("ssl_key_file={}", seen(&certificate.key, root).display()));
     command
 }

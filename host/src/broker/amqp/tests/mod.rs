@@ -4,6 +4,7 @@ mod connecting;
 mod faults;
 mod proxy;
 mod raw;
+mod returned;
 
 use super::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::Broker;
@@ -68,7 +69,8 @@ impl Place for Prefix {
 
     async fn clean(&self) {
         let (connection, channel) = self.stranger().await;
-        for queue in [self.queue(), format!("{}.returned", self.queue()), format!("{}.dead", self.queue())] {
+        for suffix in ["", ".returned", ".returned.v2", ".dead"] {
+            let queue = format!("{}{suffix}", self.queue());
             channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
         }
         for exchange in [self.name.clone(), format!("{}.dead", self.name)] {
