@@ -1,7 +1,8 @@
 //! Newer services than this Debian has: Debian 13 in a folder, with RabbitMQ 4 or PostgreSQL 17 in it.
 //!
 //! `mmdebstrap` makes the folder, once, below the target folder. A service runs in it under `chroot`, as the user that its package
-//! made, with data of its own below the folder's `srv`. Nothing is mounted: both services work without `/proc` and `/dev/shm`.
+//! made, with data of its own below the folder's `srv`. RabbitMQ's memory alarm reads `/proc`, which is mounted in a namespace of
+//! the service alone, and so ends with it. Nothing else is mounted.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +17,9 @@ use crate::workspace::Workspace;
 
 /// The release of Debian.
 const SUITE: &str = "trixie";
+
+/// Enters the root `$1`; the rest is `chroot`'s. Each step becomes the next, so that the process is the service in the end.
+const ENTER: &str = r#"mount -t proc proc "$1/proc"; exec chroot "$@""#;
 
 /// A Debian in a folder, with one service.
 #[derive(Clone, Debug)]
@@ -32,6 +36,11 @@ impl Root {
         let whole = folder.join(&name);
         if !user::is_root() {
             return Ok(Err(format!("running {package} of Debian's {SUITE} needs root, for chroot")));
+        }
+        if !works("unshare", &["--mount", "true"]) {
+            return Ok(Err(format!(
+                "running {package} of Debian's {SUITE} needs a mount namespace, and `unshare --mount true` fails here"
+            )));
         }
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
         // Two runs that share a target folder make it one after the other.
@@ -106,8 +115,8 @@ impl Root {
 
     /// `program` in this Debian, as this user. It ends with the process that started it.
     pub fn command(&self, user: User, program: &Path) -> Command {
-        let mut command = Command::new("chroot");
-        command.args(self.words(user, program));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", ENTER, "sh"]).args(self.words(user, program));
         // Of the machine outside.
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8").env_remove("TMPDIR");
         command
@@ -125,8 +134,12 @@ impl Root {
 }
 
 fn has_mmdebstrap() -> bool {
-    let mut command = Command::new("mmdebstrap");
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    works("mmdebstrap", &["--version"])
+}
+
+fn works(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

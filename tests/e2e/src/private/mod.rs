@@ -80,12 +80,21 @@ pub(crate) fn command(program: &Path, user: Option<User>) -> Command {
     command
 }
 
+/// Enters the root `$1`; the rest is `chroot`'s. RabbitMQ's memory alarm reads `/proc`, which is mounted in a namespace that ends
+/// with the service.
+const ENTER: &str = r#"mount -t proc proc "$1/proc"; exec chroot "$@""#;
+
 /// The same in another Debian, if there is one; `program` is its path there.
 fn command_in(root: Option<&Path>, program: &Path, user: Option<User>) -> Command {
     let Some(root) = root else { return command(program, user) };
     let inner = command(program, user);
-    let mut command = Command::new("chroot");
-    command.arg(root).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-ec", ENTER, "sh"])
+        .arg(root)
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .stdin(Stdio::null());
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env_remove("TMPDIR");
     command
 }
