@@ -73,10 +73,18 @@ mod tests {
         assert!(is_run(&new_run()));
         let other = Uuid::new_v4().simple().to_string();
         let hyphenated = Uuid::now_v7().to_string();
-        for text in
-            ["", "hello", "0", "run", &"a".repeat(32), &"0".repeat(32), &new_run().to_uppercase(), &other, &hyphenated]
-        {
-            assert!(!is_run(text) || text.bytes().all(|b| b.is_ascii_digit()), "{text}");
+        for text in [
+            "",
+            "hello",
+            "0",
+            "run",
+            &"a".repeat(32),
+            &"0".repeat(32),
+            "0195D0A0AAAA7000800000000000000A",
+            &other,
+            &hyphenated,
+        ] {
+            assert!(!is_run(text), "{text}");
         }
     }
 }

@@ -255,9 +255,9 @@ fn a_problem_is_one_line_whatever_a_key_is_called() {
 
 #[test]
 fn the_higher_layer_decides_between_an_address_and_its_file() {
-    let setup = Setup::new("[broker]\nurl_file = 'absent'").env("AGENTRY_BROKER_URL", "amqp://env.localhost");
+    let setup = Setup::new("[broker]\nurl_file = 'absent'").env("AGENTRY_BROKER_URL", "amqp://localhost:1");
     let setup = setup.env("AGENTRY_DATABASE_URL", "postgres://localhost/d");
-    assert_eq!(setup.settings().broker.url.unwrap().to_string(), "amqp://env.localhost");
+    assert_eq!(setup.settings().broker.url.unwrap().to_string(), "amqp://localhost:1");
     let setup = setup.env("AGENTRY_BROKER_URL_FILE", "absent");
     assert!(setup.problem().contains("are both set; set one"), "{}", setup.problem());
 }

@@ -34,14 +34,15 @@ impl<DB: Database> Clone for Line<DB> {
 }
 
 impl<DB: Database> Line<DB> {
-    /// A connection that answers. Those that the server closed meanwhile are dropped.
+    /// A connection that answers. Those that the server closed meanwhile are dropped, and those over which nothing comes any more,
+    /// as after a failover: TCP itself would wait for many minutes, and the connection's place in the pool be taken.
     async fn tested(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
         loop {
             let mut connection = self.acquire(limit).await?;
-            match connection.ping().await {
-                Ok(()) => return Ok(connection),
+            match tokio::time::timeout(limit / 4, connection.ping()).await {
+                Ok(Ok(())) => return Ok(connection),
                 // The pool shrinks with each of these, and a new connection proves itself when it is made.
-                Err(_) => drop(connection.detach()),
+                Ok(Err(_)) | Err(_) => drop(connection.detach()),
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::task::TaskId;
 use refusals::Refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Rows of one publication.
@@ -26,29 +27,31 @@ const PROBE: u32 = 50;
 const HELD: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody in this process said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
-/// The pause after a round in which nothing was published although rows were due.
-const FRUITLESS: Duration = Duration::from_secs(1);
-/// The longest pause before a queue is tried again, and so the longest until its rows are published once it accepts them.
+/// The longest pause before a queue is tried again.
 const LONGEST: Duration = Duration::from_secs(5);
+/// Rows of resting queues that are set aside again in a second, when there are very many; and the longest that one of them rests then.
+const ASIDE_PER_SECOND: u32 = 2_000;
+const LONGEST_ASIDE: Duration = Duration::from_secs(600);
 
 /// What follows a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// The round was full: more may be due.
+    /// More is due. It ends: each row of a round is deleted, or due later.
     AtOnce,
     /// Nothing is due.
     Look,
-    /// A pause that a new row does not end.
-    Pause(Duration),
+    /// The database is in trouble: a new row is no reason to ask it sooner.
+    Pause,
 }
 
 /// Publish until told to end.
 pub async fn run(parts: Parts, closing: CancellationToken) {
     let mut refusals = Refusals::default();
+    let mut aside = Aside::default();
     let mut size = Halving::new(BATCH as usize);
     let mut trouble = false;
     loop {
-        let next = match round(&parts, &mut refusals, size.size() as u32).await {
+        let next = match round(&parts, &mut refusals, &mut aside, size.size() as u32).await {
             Ok(next) => {
                 trouble = false;
                 size.ended();
@@ -62,7 +65,7 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
                 if error.is_timed_out() {
                     size.timed_out(size.size());
                 }
-                Next::Pause(LOOK)
+                Next::Pause
             }
         };
         let text = refusals.text();
@@ -70,7 +73,7 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
         let (pause, woken) = match next {
             Next::AtOnce => (Duration::ZERO, false),
             Next::Look => (LOOK, true),
-            Next::Pause(pause) => (pause, false),
+            Next::Pause => (LOOK, false),
         };
         tokio::select! {
             biased;
@@ -83,27 +86,52 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
 }
 
 /// Takes rows and publishes them.
-async fn round(parts: &Parts, refusals: &mut Refusals, most: u32) -> Result<Next, DbError> {
+async fn round(parts: &Parts, refusals: &mut Refusals, aside: &mut Aside, most: u32) -> Result<Next, DbError> {
     if !parts.broker.health().borrow().is_up() || parts.broker.refusal().is_some() {
         return Ok(Next::Look); // The rows stay as they are: `not_published`.
     }
     let limit = if refusals.is_probing() { PROBE.min(most) } else { most };
-    let take = OutboxTake { aside: refusals.resting(), rest: LONGEST, ..OutboxTake::new(limit, HELD) };
+    let take = OutboxTake { aside: refusals.resting(), rest: aside.rest(), ..OutboxTake::new(limit, HELD) };
     let batch = parts.db.take_outbox(&take).await?;
-    if batch.rows.is_empty() {
-        refusals.forget();
-        return Ok(if batch.aside > 0 { Next::Pause(FRUITLESS) } else { Next::Look });
+    aside.count(batch.aside);
+    if !batch.rows.is_empty() {
+        let answers = publish(parts, &batch).await;
+        settle(parts, &batch, answers, refusals).await?;
     }
-    let answers = publish(parts, &batch).await;
-    let published = settle(parts, &batch, answers, refusals).await?;
     refusals.forget();
-    let all = published == batch.rows.len() && batch.aside == 0;
-    Ok(match (all, batch.more, published) {
-        (true, true, _) => Next::AtOnce,
-        (true, false, _) => Next::Look,
-        (false, _, 0) => Next::Pause(FRUITLESS),
-        (false, ..) => Next::Pause(LOOK),
-    })
+    Ok(if batch.more { Next::AtOnce } else { Next::Look })
+}
+
+/// How many rows rest because their queues do, and so for how long each: they are looked at again and again, with a write each time,
+/// and all of them together must not keep relay and database busy.
+struct Aside {
+    /// Since when they are counted: for one rest, so that each is counted once.
+    since: Instant,
+    counted: u32,
+    /// How many there were the last time.
+    known: u32,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Aside { since: Instant::now(), counted: 0, known: 0 }
+    }
+}
+
+impl Aside {
+    fn count(&mut self, rows: u32) {
+        let rest = self.rest();
+        if self.since.elapsed() >= rest {
+            *self = Aside { since: Instant::now(), counted: 0, known: self.counted };
+        }
+        self.counted = self.counted.saturating_add(rows);
+    }
+
+    /// The pause of one row, and so the longest until it is published once its queue accepts tasks again.
+    fn rest(&self) -> Duration {
+        let rows = self.known.max(self.counted);
+        Duration::from_secs((rows / ASIDE_PER_SECOND).into()).clamp(LONGEST, LONGEST_ASIDE)
+    }
 }
 
 /// Publishes rows and holds them until the broker has answered: a confirmation may take longer than a hold.
@@ -123,13 +151,13 @@ async fn publish(parts: &Parts, batch: &OutboxBatch) -> Vec<Result<(), PublishEr
     }
 }
 
-/// Deletes what was confirmed and gives the rest back. Returns how many were confirmed.
+/// Deletes what was confirmed and gives the rest back.
 async fn settle(
     parts: &Parts,
     batch: &OutboxBatch,
     answers: Vec<Result<(), PublishError>>,
     refusals: &mut Refusals,
-) -> Result<usize, DbError> {
+) -> Result<(), DbError> {
     let mut published: Vec<TaskId> = Vec::new();
     let mut of_queues: BTreeMap<&str, Answers> = BTreeMap::new();
     for (row, answer) in batch.rows.iter().zip(answers) {
@@ -162,7 +190,7 @@ async fn settle(
         let pause = refusals.refused(queue, reason, why, answers.accepted);
         db.defer_outbox(batch.token, &answers.ids, reason, pause).await?;
     }
-    Ok(published.len())
+    Ok(())
 }
 
 /// What the broker answered for one queue.

@@ -20,23 +20,37 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How soon a task is offered again whose claim came to nothing. Until then its row may still say that it is parked although it
 /// is on its way.
 const AGAIN: Duration = LOOK;
+/// How long a claim takes, about: what is behind those that are on their way is looked at then.
+const CLAIMED: Duration = Duration::from_millis(20);
 /// Tasks that are read at least, since the first may be of queues or versions that get nothing now.
-const LEAST: u32 = 16;
+const LEAST: usize = 16;
+
+/// What came of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offered {
+    /// One or more are on their way. There may be more, and room for it.
+    Some,
+    /// None but those that are on their way already.
+    Known,
+    /// Nothing that could run.
+    None,
+}
 
 /// Offer parked tasks until the worker closes.
 pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut changes = shared.parts.catalog.changes();
     let mut watching = true;
-    let mut offered = HashMap::new();
+    let mut on_their_way = HashMap::new();
     let mut size = Halving::new(batch::MOST);
     loop {
-        offered.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
-        match offer(&shared, &claims, size.size(), &mut offered).await {
-            Ok(sent) => {
+        on_their_way.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
+        let pause = match offer(&shared, &claims, size.size(), &mut on_their_way).await {
+            Ok(offered) => {
                 size.ended();
-                // There may be more, and room for it.
-                if sent && !shared.closing.is_cancelled() {
-                    continue;
+                match offered {
+                    Offered::Some if !shared.closing.is_cancelled() => continue,
+                    Offered::Known => CLAIMED,
+                    Offered::Some | Offered::None => LOOK,
                 }
             }
             Err(error) => {
@@ -44,48 +58,52 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
                 if error.is_timed_out() {
                     size.timed_out(size.size());
                 }
+                LOOK
             }
-        }
+        };
         tokio::select! {
             biased;
             () = shared.closing.cancelled() => return,
             () = shared.room.freed().notified() => {}
             changed = changes.changed(), if watching => watching = changed.is_ok(),
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// Whether one was sent on its way.
 async fn offer(
     shared: &Shared,
     claims: &mpsc::Sender<Candidate>,
     most: usize,
-    offered: &mut HashMap<TaskId, Instant>,
-) -> Result<bool, DbError> {
-    let plugins = with_room(shared);
-    if plugins.is_empty() {
-        return Ok(false);
+    on_their_way: &mut HashMap<TaskId, Instant>,
+) -> Result<Offered, DbError> {
+    if with_room(shared).is_empty() {
+        return Ok(Offered::None);
     }
     let first = tokio::select! {
         biased;
         slot = shared.room.any_slot() => slot,
-        () = shared.closing.cancelled() => return Ok(false),
+        () = shared.closing.cancelled() => return Ok(Offered::None),
     };
     let mut slot = Some(first);
-    let most = (shared.room.free() + 1).max(LEAST).min(most as u32);
+    let plugins = with_room(shared); // what had room may have been taken meanwhile
+    let wanted = (shared.room.free() as usize + 1).max(LEAST).saturating_add(on_their_way.len()).min(most);
+    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
     let lane = shared.room.free_lanes() > 0;
-    let mut sent = false;
+    let mut offered = Offered::None;
     // What asks for a version that is not here, however urgently, is not to stand before what can run.
     let mut not_here: Vec<String> = Vec::new();
     loop {
-        let tasks = shared.parts.db.parked(&plugins, &not_here, lane, most).await?;
+        let tasks = shared.parts.db.parked(&plugins, &not_here, lane, wanted).await?;
         let known = not_here.len();
         for task in tasks {
-            if offered.contains_key(&task.message.id) {
+            if on_their_way.contains_key(&task.message.id) {
+                if offered == Offered::None {
+                    offered = Offered::Known;
+                }
                 continue;
             }
-            let Some(any) = slot.take().or_else(|| shared.room.try_any_slot()) else { return Ok(sent) };
+            let Some(any) = slot.take().or_else(|| shared.room.try_any_slot()) else { return Ok(offered) };
             let own = match shared.room.for_queue(any, &task.queue) {
                 Ok(own) => own,
                 Err(any) => {
@@ -98,24 +116,24 @@ async fn offer(
             let candidate = tokio::select! {
                 biased;
                 candidate = consider(shared, Arc::new(task.message), task.queue.into(), Some(0), own) => candidate,
-                () = shared.closing.cancelled() => return Ok(false),
+                () = shared.closing.cancelled() => return Ok(Offered::None),
             };
             // Still not for us: its row says why already.
             if candidate.ready.is_some() {
-                offered.insert(id, Instant::now());
-                sent = true;
+                on_their_way.insert(id, Instant::now());
+                offered = Offered::Some;
                 let _ = claims.send(candidate).await;
             } else if !is_for_a_place(&candidate) && !not_here.contains(&plugin) {
                 not_here.push(plugin);
             }
             if asked.elapsed() >= LOOK {
                 // It had to wait for memory, and by now another may be more urgent than the next.
-                return Ok(sent);
+                return Ok(offered);
             }
         }
         // Fewer than asked for may be all that there is, or all that one answer has room for.
         if not_here.len() == known {
-            return Ok(sent);
+            return Ok(offered);
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Lines {
 }
 
 /// Connections for reads of the API, and as many for what guests keep. `database.pool` in `config.default.toml` names the sum.
-const BESIDES: u32 = 4;
+pub(super) const BESIDES: u32 = 4;
 
 /// How long an operation may take that is not on the path of a task: half of `database.timeout_seconds`, and not less than five
 /// seconds where that allows them.

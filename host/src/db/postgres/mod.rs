@@ -39,6 +39,8 @@ pub struct PostgresDb {
     lines: Lines,
     /// See [`Db::record`]: recordings leave a connection of the path for the rest, however long they take.
     recordings: Arc<Semaphore>,
+    /// Lists leave connections of the API's reads for single rows.
+    scans: Arc<Semaphore>,
     timeout: Duration,
     schema: SchemaName,
     /// See [`Db::waiting_written`].
@@ -51,8 +53,9 @@ impl PostgresDb {
     pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
         let lines = connect::lines(url, options)?;
         let recordings = Arc::new(Semaphore::new(options.max_connections.saturating_sub(1).max(1) as usize));
+        let scans = Arc::new(Semaphore::new(connect::BESIDES as usize / 2));
         let (timeout, schema) = (options.timeout, options.schema.clone());
-        Ok(PostgresDb { lines, recordings, timeout, schema, waiting: Arc::default() })
+        Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default() })
     }
 
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
@@ -269,7 +272,7 @@ impl Db for PostgresDb {
 
     async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError> {
         let key = key.to_owned();
-        self.run("count labelled tasks", move |c| {
+        self.scan("count labelled tasks", move |c| {
             let key = key.clone();
             Box::pin(async move { labelled::values(c, &key, limit).await })
         })
@@ -312,7 +315,7 @@ impl Db for PostgresDb {
 
     async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
         let filter = Arc::new(filter.clone());
-        self.read("list tasks", move |c| {
+        self.scan("list tasks", move |c| {
             let filter = filter.clone();
             Box::pin(async move { read::tasks(c, &filter, fields).await })
         })
@@ -346,7 +349,7 @@ impl Db for PostgresDb {
 
     async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError> {
         let filter = Arc::new(filter.clone());
-        self.read("list dead letters", move |c| {
+        self.scan("list dead letters", move |c| {
             let filter = filter.clone();
             Box::pin(async move { read::dead_letters(c, &filter).await })
         })

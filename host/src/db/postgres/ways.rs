@@ -35,6 +35,20 @@ impl PostgresDb {
         fly(&self.lines.reads, connect::shorter(self.timeout), (what, Trust::Tested), operation).await
     }
 
+    /// The same for what may read many rows: only some of those connections, so that single rows are found meanwhile.
+    pub(super) async fn scan<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        let limit = connect::shorter(self.timeout);
+        // Given back after the time at which the server itself ends what still runs.
+        let Ok(Ok(_turn)) = tokio::time::timeout(limit, self.scans.acquire()).await else {
+            return Err(DbError::Unavailable(format!("{what}: as many lists as are read at once are read already")));
+        };
+        self.read(what, operation).await
+    }
+
     /// The same for what guests keep and spend.
     pub(super) async fn run_stores<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
     where

@@ -246,7 +246,7 @@ impl Db for SqliteDb {
 
     async fn labelled(&self, key: &str, limit: u32) -> Result<Vec<LabelledTasks>, DbError> {
         let key = key.to_owned();
-        self.read("count labelled tasks", move |c| {
+        self.browse("count labelled tasks", move |c| {
             let key = key.clone();
             Box::pin(async move { labelled::values(c, &key, limit).await })
         })

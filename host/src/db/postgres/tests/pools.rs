@@ -27,6 +27,10 @@ async fn reads_that_hang_keep_neither_the_lease_nor_tasks_nor_guests_waiting() {
         let settled = db.settle(host.id, &[settlement(&arrival, claimed, completed())]).await.unwrap();
         assert_eq!(settled, [SettleAnswer::Settled]);
         let place = Place { plugin: "p".into(), name: "b".into() };
+        db.task(arrival.message.id, Fields::ALL)
+            .await
+            .unwrap()
+            .expect("a row: lists leave connections to single reads");
         db.stores().bucket_get(&place, &["k".to_owned()]).await.unwrap();
     };
     tokio::time::timeout(Duration::from_secs(20), work).await.expect("reads leave connections to the rest");
@@ -34,6 +38,45 @@ async fn reads_that_hang_keep_neither_the_lease_nor_tasks_nor_guests_waiting() {
     while let Some(read) = reads.join_next().await {
         read.unwrap().unwrap();
     }
+}
+
+/// Passes bytes on between a client and the server, until connections that exist at that moment fall silent: both sides think
+/// that they are connected.
+async fn silenced(server: url::Url) -> (url::Url, tokio::sync::watch::Sender<u32>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut way = server.clone();
+    way.set_host(Some("127.0.0.1")).unwrap();
+    way.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    let (silence, _) = tokio::sync::watch::channel(0);
+    let silenced = silence.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let address = (server.host_str().unwrap().to_owned(), server.port().unwrap_or(5_432));
+            let mut silent = silenced.subscribe();
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(address).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    _ = silent.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (way, silence)
+}
+
+#[tokio::test]
+async fn a_connection_over_which_nothing_comes_any_more_is_replaced() {
+    let own = Own::new().await;
+    let (way, silence) = silenced(at(&own.server, &own.name).parse().unwrap()).await;
+    let options = DbOptions { max_connections: 2, timeout: Duration::from_secs(20), ..DbOptions::default() };
+    let db = PostgresDb::connect(way.as_str(), &options).unwrap();
+    db.migrate().await.unwrap();
+    let host = record();
+    db.register_host(&host, LONG).await.unwrap();
+    db.renew_lease(&host, LONG).await.unwrap();
+    silence.send_modify(|times| *times += 1);
+    db.renew_lease(&host, LONG).await.expect("the lease has a connection that answers");
 }
 
 #[tokio::test]
