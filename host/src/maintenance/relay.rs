@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The longest pause before a queue is tried again.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Rows of resting queues that are set aside again in a second, when there are very many; and the longest that one of them rests then.
-const ASIDE_PER_SECOND: u32 = 2_000;
+const ASIDE_PER_SECOND: u32 = 4_000;
 const LONGEST_ASIDE: Duration = Duration::from_secs(600);
 
 /// What follows a round.
@@ -105,7 +105,7 @@ async fn round(parts: &Parts, refusals: &mut Refusals, aside: &mut Aside, most: 
 /// How many rows rest because their queues do, and so for how long each: they are looked at again and again, with a write each time,
 /// and all of them together must not keep relay and database busy.
 struct Aside {
-    /// Since when they are counted: for one rest, so that each is counted once.
+    /// Since when they are counted: for one rest, so that each is counted once, and at most twice where the rest grew meanwhile.
     since: Instant,
     counted: u32,
     /// How many there were the last time.

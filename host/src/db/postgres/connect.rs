@@ -24,7 +24,7 @@ statements! {
 pub(super) struct Lines {
     /// The path of tasks, the duties and what operators do: `database.pool`.
     pub path: Line<Postgres>,
-    /// The lease.
+    /// The lease: two, since one that falls silent while it is given back is missed until TCP gives up.
     pub lease: Line<Postgres>,
     /// Reads of the API.
     pub reads: Line<Postgres>,
@@ -46,7 +46,7 @@ pub(super) fn lines(url: &str, options: &DbOptions) -> Result<Lines, DbError> {
     let short = shorter(options.timeout);
     Ok(Lines {
         path: line(&connect, options, options.max_connections, options.timeout),
-        lease: line(&connect, options, 1, options.timeout),
+        lease: line(&connect, options, 2, options.timeout),
         reads: line(&connect, options, BESIDES, short),
         stores: line(&connect, options, BESIDES, short),
     })

@@ -130,7 +130,7 @@ async fn task_commands_show_what_became_of_it(mode: Mode) {
 async fn settings_are_checked_and_shown_with_their_origin_and_without_secrets() {
     let site = Site::new(Mode::Embedded).await;
     let file = site.folder().join("agentry.toml");
-    let text = "worker.slots = 3\nbroker.url = \"amqp://u:s3cret@h\"\ndatabase.url = \"postgres://u:s3cret@h/d\"\n";
+    let text = "worker.slots = 3\nbroker.url = \"amqp://u:s3cret@localhost\"\ndatabase.url = \"postgres://u:s3cret@localhost/d\"\n";
     std::fs::write(&file, text).expect("a file");
     run(site.folder(), &["config", "check"]).await.expect(0, &[]);
     let shown = run(site.folder(), &["config", "show"]).await;

@@ -76,7 +76,12 @@ async fn a_connection_over_which_nothing_comes_any_more_is_replaced() {
     db.register_host(&host, LONG).await.unwrap();
     db.renew_lease(&host, LONG).await.unwrap();
     silence.send_modify(|times| *times += 1);
+    // While the connection is given back, which tries it once more.
     db.renew_lease(&host, LONG).await.expect("the lease has a connection that answers");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    silence.send_modify(|times| *times += 1);
+    // While it is in the pool.
+    db.renew_lease(&host, LONG).await.expect("the lease has a connection that answers again");
 }
 
 #[tokio::test]
