@@ -150,14 +150,7 @@ impl Amqp {
 
     /// Declares what `host/docs/messages.md` says the daemon declares, word for word.
     pub async fn declare(&self, prefix: &str, logical: &str) {
-        let channel = self.connection.create_channel().await.expect("a channel");
-        let dead = format!("{prefix}.dead");
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        for exchange in [prefix, &dead] {
-            let declare =
-                channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default());
-            declare.await.expect("an exchange");
-        }
+        let dead = self.declare_exchanges(prefix).await;
         let returned_key = format!("{logical}.returned");
         let dead_key = format!("{logical}.dead");
         let queues = [
@@ -173,10 +166,12 @@ impl Amqp {
             self.declare_queue(&queue, arguments).await;
             self.bind(&queue, exchange, key).await;
         }
+        let moved = format!("{returned_key}.v2");
+        self.bind(&format!("{prefix}.{moved}"), &dead, &moved).await;
     }
 
-    /// Declares what builds before `PREFIX.QUEUE.returned.v2` declared.
-    pub async fn declare_as_before(&self, prefix: &str, logical: &str) {
+    /// Declares both exchanges; returns the name of that of dead letters.
+    async fn declare_exchanges(&self, prefix: &str) -> String {
         let channel = self.connection.create_channel().await.expect("a channel");
         let dead = format!("{prefix}.dead");
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -185,6 +180,12 @@ impl Amqp {
                 channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default());
             declare.await.expect("an exchange");
         }
+        dead
+    }
+
+    /// Declares what builds before `PREFIX.QUEUE.returned.v2` declared.
+    pub async fn declare_as_before(&self, prefix: &str, logical: &str) {
+        let dead = self.declare_exchanges(prefix).await;
         let (returned_key, dead_key) = (format!("{logical}.returned"), format!("{logical}.dead"));
         for (key, exchange, arguments) in [
             (&returned_key, &*dead, quorum()),

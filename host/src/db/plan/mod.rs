@@ -38,8 +38,25 @@ pub(super) const SAME_LETTER: std::time::Duration = std::time::Duration::from_se
 pub(super) const HOST_SHOWN: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// Days for which it is remembered what was spent on them.
 pub(super) const SPENDING_KEPT: i32 = 35;
-/// Lines of history and logs that one deletion takes at most, but for a single task that has more.
+/// Lines of history and logs that one deletion takes at most, except for a single task that has more.
 pub(super) const LINES_DELETED: i64 = 20_000;
+
+/// A query for tasks to delete whose lines fit into the parameter `$most`, and for the first one in any case. One task may have tens of
+/// thousands of lines, and a batch that does not end in its time-out would be repeated.
+macro_rules! fitting {
+    ($most:literal, $order:literal, $found:literal) => {
+        concat!(
+            "WITH found AS (",
+            $found,
+            "), page AS (SELECT id, row_number() OVER w AS n, sum(lines) OVER w AS total FROM found WINDOW w AS (ORDER BY ",
+            $order,
+            ")) SELECT id, CAST(total AS bigint) AS total FROM page WHERE n = 1 OR total <= ",
+            $most,
+            " ORDER BY n"
+        )
+    };
+}
+pub(super) use fitting;
 /// The longest delay that is computed with; a policy's own ceiling is far below.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
 

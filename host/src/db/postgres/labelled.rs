@@ -2,14 +2,14 @@
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan;
+use super::super::plan::{LINES_DELETED, fitting};
 use super::super::{Label, LabelledDeletion, LabelledTasks, rows};
-use super::prune::{FORGET, fitting};
+use super::prune::FORGET;
 use sqlx::{Connection, PgConnection, query};
 
 statements! {
     /// By id, newest first: labelled tasks are recent ones, so that the search does not read the whole table.
-    ENDED = fitting!("id DESC", "SELECT id, last_seq + log_seq AS lines FROM tasks WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
+    ENDED = fitting!("$3::bigint", "id DESC", "SELECT id, last_seq + log_seq AS lines FROM tasks WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
             AND labels::jsonb ->> $1 = $2
         ORDER BY id DESC LIMIT $4 FOR UPDATE SKIP LOCKED");
     UNFINISHED = "SELECT id FROM tasks WHERE state IN ('scheduled', 'pending', 'running', 'retrying') AND labels <> '{}'
@@ -33,7 +33,7 @@ pub(super) async fn delete(
 ) -> Result<LabelledDeletion, Fault> {
     let (key, value, limit) = (label.key.as_str(), label.value.as_str(), i64::from(limit));
     let mut tx = connection.begin().await?;
-    let ended = query(ENDED).bind(key).bind(value).bind(plan::LINES_DELETED).bind(limit).fetch_all(&mut *tx).await?;
+    let ended = query(ENDED).bind(key).bind(value).bind(LINES_DELETED).bind(limit).fetch_all(&mut *tx).await?;
     let ended = ended.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<Vec<_>, _>>()?;
     if !ended.is_empty() {
         query(FORGET).bind(&ended).execute(&mut *tx).await?;

@@ -2,26 +2,11 @@
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan;
+use super::super::plan::{self, LINES_DELETED, fitting};
 use super::super::{Prunable, PrunePlan, Retention};
 use super::hosts::interval;
 use crate::task::{State, TaskId};
 use sqlx::{Connection, PgConnection, query};
-
-/// Of tasks to delete, those whose lines fit into `$3`, and the first in any case. One task may have tens of thousands, and a
-/// batch that does not end in its time would be begun again and again.
-macro_rules! fitting {
-    ($order:literal, $found:literal) => {
-        concat!(
-            "WITH found AS (",
-            $found,
-            "), page AS (SELECT id, row_number() OVER w AS n, sum(lines) OVER w AS total FROM found WINDOW w AS (ORDER BY ",
-            $order,
-            ")) SELECT id, CAST(total AS bigint) AS total FROM page WHERE n = 1 OR total <= $3::bigint ORDER BY n"
-        )
-    };
-}
-pub(super) use fitting;
 
 statements! {
     /// The statement's own time: `clock_timestamp()` may change from row to row, so that it bounds no search in an index, and
@@ -29,11 +14,11 @@ statements! {
     ///
     /// A retry stays as long as the task that it repeats, which would be retried once more without it. (A subquery and not
     /// `EXISTS`, which under `OR` hashes the ids of all tasks.)
-    COMPLETED = fitting!("finished_at, id", "SELECT t.id, t.finished_at, t.last_seq + t.log_seq AS lines FROM tasks t
+    COMPLETED = fitting!("$3::bigint", "finished_at, id", "SELECT t.id, t.finished_at, t.last_seq + t.log_seq AS lines FROM tasks t
             WHERE t.state = 'completed' AND t.finished_at < statement_timestamp() - $1::interval
             AND (t.retry_of IS NULL OR (SELECT o.id FROM tasks o WHERE o.id = t.retry_of) IS NULL)
         ORDER BY t.finished_at LIMIT $2 FOR UPDATE OF t SKIP LOCKED");
-    OTHERS = fitting!("finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks
+    OTHERS = fitting!("$3::bigint", "finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks
         WHERE state IN ('failed', 'cancelled') AND finished_at < statement_timestamp() - $1::interval
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED");
     /// Rows that others lock without a lock on their task are locked in the order of ids: see [`outbox`](super::outbox).
@@ -72,7 +57,7 @@ statements! {
 }
 
 pub(super) async fn prune(connection: &mut PgConnection, keep: Retention, limit: u32) -> Result<u64, Fault> {
-    let (mut left, mut lines) = (i64::from(limit), plan::LINES_DELETED);
+    let (mut left, mut lines) = (i64::from(limit), LINES_DELETED);
     let mut tx = connection.begin().await?;
     let mut ids: Vec<TaskId> = Vec::new();
     for (statement, kept) in [(COMPLETED, keep.completed), (OTHERS, keep.failed)] {

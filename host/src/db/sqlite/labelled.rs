@@ -2,9 +2,8 @@
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan;
+use super::super::plan::{LINES_DELETED, fitting};
 use super::super::{Label, LabelledDeletion, LabelledTasks, rows};
-use super::prune::fitting;
 use super::transition::begin;
 use crate::task::TaskId;
 use serde_json::Value;
@@ -19,7 +18,7 @@ macro_rules! of {
 
 statements! {
     /// By id, newest first: labelled tasks are recent ones, so that the search does not read the whole table.
-    ENDED = fitting!("id DESC", "SELECT id, last_seq + log_seq AS lines FROM tasks AS t WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
+    ENDED = fitting!("?3", "id DESC", "SELECT id, last_seq + log_seq AS lines FROM tasks AS t WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
             AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND l.value = ?2)
         ORDER BY id DESC LIMIT ?4");
     UNFINISHED = "SELECT id FROM tasks AS t WHERE state IN ('scheduled', 'pending', 'running', 'retrying')
@@ -56,7 +55,7 @@ pub(super) async fn delete(
 ) -> Result<LabelledDeletion, Fault> {
     let (key, value) = (label.key.as_str(), label.value.as_str());
     let (mut tx, _) = begin(connection).await?;
-    let rows = query(ENDED).bind(key).bind(value).bind(plan::LINES_DELETED).bind(limit).fetch_all(&mut *tx).await?;
+    let rows = query(ENDED).bind(key).bind(value).bind(LINES_DELETED).bind(limit).fetch_all(&mut *tx).await?;
     let ended = rows.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<Vec<TaskId>, _>>()?;
     if !ended.is_empty() {
         let ids: Value = ended.iter().map(|id| id.hyphenated().to_string()).collect();

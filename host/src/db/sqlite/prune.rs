@@ -2,33 +2,18 @@
 
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::{self, bounded};
+use super::super::plan::{self, LINES_DELETED, bounded, fitting};
 use super::super::{Prunable, PrunePlan, Retention};
 use super::transition::{begin, now};
 use crate::task::{State, TaskId};
 use sqlx::{SqliteConnection, query};
 
-/// Of tasks to delete, those whose lines fit into `?3`, and the first in any case. One task may have tens of thousands, and
-/// there is one writer.
-macro_rules! fitting {
-    ($order:literal, $found:literal) => {
-        concat!(
-            "WITH found AS (",
-            $found,
-            "), page AS (SELECT id, row_number() OVER w AS n, sum(lines) OVER w AS total FROM found WINDOW w AS (ORDER BY ",
-            $order,
-            ")) SELECT id, total FROM page WHERE n = 1 OR total <= ?3 ORDER BY n"
-        )
-    };
-}
-pub(super) use fitting;
-
 statements! {
     /// A retry stays as long as the task that it repeats, which would be retried once more without it.
-    COMPLETED = fitting!("finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks AS t WHERE state = 'completed' AND finished_at < ?1
+    COMPLETED = fitting!("?3", "finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks AS t WHERE state = 'completed' AND finished_at < ?1
             AND (retry_of IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.id = t.retry_of))
         ORDER BY finished_at LIMIT ?2");
-    OTHERS = fitting!("finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks
+    OTHERS = fitting!("?3", "finished_at, id", "SELECT id, finished_at, last_seq + log_seq AS lines FROM tasks
         WHERE state IN ('failed', 'cancelled') AND finished_at < ?1 ORDER BY finished_at LIMIT ?2");
     EVENTS = "DELETE FROM task_events WHERE task_id = ?1";
     ATTEMPTS = "DELETE FROM task_attempts WHERE task_id = ?1";
@@ -50,7 +35,7 @@ statements! {
 }
 
 pub(super) async fn prune(connection: &mut SqliteConnection, keep: Retention, limit: u32) -> Result<u64, Fault> {
-    let (mut left, mut lines) = (i64::from(limit), plan::LINES_DELETED);
+    let (mut left, mut lines) = (i64::from(limit), LINES_DELETED);
     let (mut tx, now) = begin(connection).await?;
     let mut ids: Vec<TaskId> = Vec::new();
     for (statement, kept) in [(COMPLETED, keep.completed), (OTHERS, keep.failed)] {

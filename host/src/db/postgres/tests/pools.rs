@@ -3,14 +3,20 @@
 use super::*;
 use crate::db::conformance::{LONG, here, record, steady};
 
-#[tokio::test]
-async fn reads_that_hang_keep_neither_the_lease_nor_tasks_nor_guests_waiting() {
+/// A database with `database.pool = 2`, and a registered host.
+async fn with_two_connections() -> (Own, Arc<PostgresDb>, crate::db::HostRecord) {
     let own = Own::new().await;
     let options = DbOptions { max_connections: 2, timeout: Duration::from_secs(60), ..DbOptions::default() };
     let db = Arc::new(own.with(options));
     db.migrate().await.unwrap();
     let host = record();
     db.register_host(&host, LONG).await.unwrap();
+    (own, db, host)
+}
+
+#[tokio::test]
+async fn reads_that_hang_keep_neither_the_lease_nor_tasks_nor_guests_waiting() {
+    let (own, db, host) = with_two_connections().await;
     let mut blocker = own.raw.begin().await.unwrap();
     raw_sql("LOCK TABLE dead_letters").execute(&mut *blocker).await.unwrap();
     let mut reads = tokio::task::JoinSet::new();
@@ -40,8 +46,8 @@ async fn reads_that_hang_keep_neither_the_lease_nor_tasks_nor_guests_waiting() {
     }
 }
 
-/// Passes bytes on between a client and the server, until connections that exist at that moment fall silent: both sides think
-/// that they are connected.
+/// A proxy before the server. Each change of the sender makes the connections of that moment fall silent, while both sides remain
+/// connected.
 async fn silenced(server: url::Url) -> (url::Url, tokio::sync::watch::Sender<u32>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut way = server.clone();
@@ -66,7 +72,7 @@ async fn silenced(server: url::Url) -> (url::Url, tokio::sync::watch::Sender<u32
 }
 
 #[tokio::test]
-async fn a_connection_over_which_nothing_comes_any_more_is_replaced() {
+async fn silent_connection_of_the_lease_is_replaced() {
     let own = Own::new().await;
     let (way, silence) = silenced(at(&own.server, &own.name).parse().unwrap()).await;
     let options = DbOptions { max_connections: 2, timeout: Duration::from_secs(20), ..DbOptions::default() };
@@ -86,12 +92,7 @@ async fn a_connection_over_which_nothing_comes_any_more_is_replaced() {
 
 #[tokio::test]
 async fn recordings_that_hang_leave_a_connection_for_claims() {
-    let own = Own::new().await;
-    let options = DbOptions { max_connections: 2, timeout: Duration::from_secs(60), ..DbOptions::default() };
-    let db = Arc::new(own.with(options));
-    db.migrate().await.unwrap();
-    let host = record();
-    db.register_host(&host, LONG).await.unwrap();
+    let (own, db, host) = with_two_connections().await;
     let mut blocker = own.raw.begin().await.unwrap();
     // Written by recordings, and by claims only when they take a task over.
     raw_sql("LOCK TABLE task_attempts").execute(&mut *blocker).await.unwrap();
