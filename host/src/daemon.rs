@@ -96,7 +96,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     for warning in settings.warnings.iter().cloned().chain(exposed::warnings(&settings)) {
         tracing::warn!("{warning}");
     }
-    files::raise(settings.worker.slots);
+    files::raise(settings.worker.slots, settings.api.connections);
     let mut requests = Requests::listen().map_err(configuration)?;
     let host = uuid::Uuid::now_v7();
     let name = build::host_name();

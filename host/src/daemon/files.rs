@@ -2,11 +2,12 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the daemon itself has open, generously.
+/// Files of the daemon besides connections of guests and of the API.
 const OWN: u64 = 256;
 
-/// Raises the limit of open files as far as this process may, and warns if that is not enough for all slots.
-pub fn raise(slots: u32) {
+/// Raises the limit of open files as far as this process may. Warns if it is below one file for each slot and each connection to the
+/// API.
+pub fn raise(slots: u32, connections: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let mut limit = current;
     if current != maximum {
@@ -15,17 +16,17 @@ pub fn raise(slots: u32) {
             Err(error) => tracing::warn!(%error, ?current, ?maximum, "failed to raise the limit of open files"),
         }
     }
-    if let Some(limit) = too_few(limit, slots) {
+    if let Some(limit) = too_few(limit, slots, connections) {
         tracing::warn!(
-            "the limit of open files is {limit} and worker.slots is {slots}: if every guest has a connection open, further ones fail; \
-             raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd), or lower worker.slots"
+            "the limit of open files is {limit}, worker.slots is {slots} and api.connections is {connections}: if all of them are in use, \
+             further connections fail; raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd), or lower worker.slots"
         );
     }
 }
 
-/// The limit, if it does not suffice for one connection of each slot. `None` is no limit.
-fn too_few(limit: Option<u64>, slots: u32) -> Option<u64> {
-    limit.filter(|limit| *limit < u64::from(slots) + OWN)
+/// Returns the limit if it does not suffice. `None` is no limit.
+fn too_few(limit: Option<u64>, slots: u32, connections: usize) -> Option<u64> {
+    limit.filter(|limit| *limit < u64::from(slots) + connections as u64 + OWN)
 }
 
 #[cfg(test)]
@@ -33,9 +34,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_slot_needs_a_file_beside_those_of_the_daemon() {
-        assert_eq!(too_few(Some(1_024), 1_000), Some(1_024));
-        assert_eq!(too_few(Some(1_024), 768), None);
-        assert_eq!(too_few(None, 10_000), None);
+    fn each_slot_and_each_connection_needs_a_file() {
+        assert_eq!(too_few(Some(1_024), 1_000, 0), Some(1_024));
+        assert_eq!(too_few(Some(1_024), 768, 0), None);
+        assert_eq!(too_few(Some(1_024), 768, 8), Some(1_024));
+        assert_eq!(too_few(None, 10_000, 1_024), None);
     }
 }

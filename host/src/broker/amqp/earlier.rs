@@ -21,10 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 /// How old this process is before it takes any. One that crashes at its start, again and again, would hold the same messages each
 /// time, and each crash counts as a delivery.
 const SETTLED: Duration = Duration::from_secs(3);
-/// Messages that are moved at once.
-const BATCH: u16 = 16;
-/// Between two attempts to publish.
+/// Messages that are moved at once, and so in memory. Each may have the largest size that the broker accepts.
+const BATCH: u16 = 4;
+/// Pause after a failed attempt, which doubles up to [`LONGEST`].
 const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Move the returned messages of one queue until the broker is closed.
 pub(super) async fn run(shared: Arc<Shared>, jobs: mpsc::Sender<Job>, queue: Arc<str>) {
@@ -89,6 +90,7 @@ async fn move_all(shared: &Arc<Shared>, jobs: &mpsc::Sender<Job>, queue: &Arc<st
 
 /// Publish until each is confirmed, and acknowledge what is.
 async fn move_these(shared: &Shared, jobs: &mpsc::Sender<Job>, name: &str, mut moving: Vec<(Receipt, Publication)>) {
+    let mut pause = PAUSE;
     loop {
         let batch = moving.iter().map(|(_, publication)| publication.clone()).collect();
         let results = publisher::publish(jobs, batch).await;
@@ -110,8 +112,9 @@ async fn move_these(shared: &Shared, jobs: &mpsc::Sender<Job>, name: &str, mut m
         tracing::warn!(%error, queue = name, "returned messages of an earlier build not moved yet; retrying");
         moving = left;
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
             () = shared.closing.cancelled() => return,
         }
+        pause = (pause * 2).min(LONGEST);
     }
 }
