@@ -16,7 +16,7 @@ use uuid::{Uuid, Variant, Version};
 pub const BENCH_LABEL: &str = "agentry-bench";
 /// Tasks deleted by one request, unless the client asks for fewer, and at most.
 const BATCH: u32 = 500;
-/// Runs listed at most. Values that are not ids of runs count too, so that a list is never read without a bound.
+/// Runs listed at most. Values that are not ids of runs count too. The rows behind them have no bound but the time of a list.
 const RUNS: u32 = 10_000;
 
 /// A new id of a run.

@@ -1,4 +1,4 @@
-//! Bodies of requests: how large, how soon, and how much of all of them is in memory at once.
+//! Bodies of requests: their size, the time they may take, and the memory of all of them together.
 
 use super::ApiState;
 use super::problem::Problem;
@@ -13,14 +13,14 @@ use tokio::time::timeout;
 
 /// How long a client may take to send its body.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a body waits for others to be done with.
+/// How long a request waits for memory that other bodies occupy.
 const TURN: Duration = Duration::from_secs(10);
-/// So many of the largest are in memory at once.
+/// Bodies of the largest size that fit into memory at once.
 const LARGEST: usize = 8;
-/// What is counted.
+/// Unit of the semaphore, in bytes.
 const KIB: usize = 1_024;
 
-/// Room for bodies, of all callers together.
+/// Memory for the bodies of all callers together.
 #[derive(Clone)]
 pub(super) struct Bodies {
     kib: Arc<Semaphore>,
@@ -28,23 +28,23 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// None is larger than `most` bytes.
+    /// Memory for [`LARGEST`] bodies of at most `most` bytes.
     pub fn new(most: usize) -> Bodies {
         let all = most.div_ceil(KIB).saturating_mul(LARGEST).min(Semaphore::MAX_PERMITS);
         Bodies { kib: Arc::new(Semaphore::new(all)), most }
     }
 
-    /// Room for one, of which nothing has been read yet.
+    /// Reserves memory for a body before it is read; all of `most` if its length is not announced.
     async fn room(&self, announced: Option<u64>) -> Result<OwnedSemaphorePermit, Problem> {
         let bytes = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(self.most).min(self.most);
         let kib = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
         match timeout(TURN, self.kib.clone().acquire_many_owned(kib)).await {
             Ok(Ok(room)) => Ok(room),
-            // It is never closed.
+            // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => {
                 let all = self.most.saturating_mul(LARGEST) / (KIB * KIB);
                 let detail = format!(
-                    "{all} MiB of bodies are being read already, {LARGEST} times api.body_mib; come again, or send less at once"
+                    "request bodies of {all} MiB are in memory, which is the limit ({LARGEST} times api.body_mib); retry, or send smaller bodies"
                 );
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies", detail))
             }
@@ -52,7 +52,7 @@ impl Bodies {
     }
 }
 
-/// A body, whole, and its room.
+/// A complete body with its reserved memory.
 pub(super) struct Whole {
     bytes: bytes::Bytes,
     _room: OwnedSemaphorePermit,
@@ -116,7 +116,7 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// As text.
+/// Checks that a body is UTF-8.
 pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body)
         .map_err(|e| Problem::bad("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))

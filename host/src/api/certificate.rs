@@ -11,37 +11,37 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How often the files are looked at, at most: a handshake costs more than that.
+/// Time between two looks at the files, at least. They are looked at by a handshake.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Why there is no TLS.
+/// An invalid certificate or key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file that is no PEM of what it should hold.
+    /// A file that cannot be read, or does not hold what its setting takes.
     #[error("read {key} ({}): {cause}; it takes a PEM file with {holds}", path.display())]
     File {
-        /// The setting.
+        /// Name of the setting.
         key: &'static str,
-        /// What it names.
+        /// Its value.
         path: PathBuf,
-        /// What should be in it.
+        /// Expected content.
         holds: &'static str,
-        /// Why it is not.
+        /// Reason.
         cause: pem::Error,
     },
-    /// They do not fit.
+    /// A key that belongs to another certificate, or a pair that TLS cannot use.
     #[error("use api.tls_cert ({}) with api.tls_key ({}): {cause}", certificate.display(), key.display())]
     Pair {
         /// The certificate.
         certificate: PathBuf,
         /// Its key.
         key: PathBuf,
-        /// Why not.
+        /// Reason.
         cause: rustls::Error,
     },
 }
 
-/// What the API shows to those who connect.
+/// The API's certificate and key. Clones share them.
 #[derive(Clone)]
 pub struct Certificate(Arc<Mutex<Current>>);
 
@@ -65,15 +65,16 @@ impl Certificate {
         Ok(Certificate(Arc::new(Mutex::new(Current { files, read, looked: Instant::now(), config }))))
     }
 
-    /// The handshake.
+    /// Performs the TLS handshake of a new connection.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = self.current(LOOK);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// What holds now. Files that changed and do not fit leave the former in force: a renewal is two writes.
+    /// Returns the current certificate. Reads changed files again; an invalid pair leaves the former one in use, since a renewal
+    /// writes two files.
     fn current(&self, look: Duration) -> Arc<ServerConfig> {
-        // Whoever panicked had changed nothing yet.
+        // A panic under the lock leaves a whole value: every change is one assignment.
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if current.looked.elapsed() >= look {
             current.looked = Instant::now();
@@ -82,10 +83,10 @@ impl Certificate {
                 match config(&current.files) {
                     Ok(config) => {
                         (current.config, current.read) = (Arc::new(config), changes);
-                        tracing::info!("the API's certificate was read again");
+                        tracing::info!("certificate of the API reloaded");
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the API's certificate changed, and the former one is still shown")
+                        tracing::warn!(%error, "changed certificate of the API is invalid; the former one stays in use")
                     }
                 }
             }

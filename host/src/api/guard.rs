@@ -46,7 +46,7 @@ pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Reque
     response
 }
 
-/// Who is asking, and their share with a place of it; what anybody may ask takes none.
+/// Returns the caller, and a reserved place of the caller's share. Paths without a token take no place.
 fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, OwnedSemaphorePermit)>), Problem> {
     let tokens = state.parts.tokens.as_ref();
     if tokens.is_none() {
@@ -62,7 +62,7 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, 
     Ok((caller, taken))
 }
 
-/// And which token it is; without tokens, and for who has none, the first.
+/// Returns the caller and the index of the token; 0 without a token.
 fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> (Caller, usize) {
     let Some(tokens) = tokens else { return (Caller::Operator, 0) };
     let bearer = headers

@@ -1,8 +1,7 @@
-//! From the address to the router: connections, how many and for how long.
+//! The accept loop of the API: bounds on the number of connections and on their times.
 //!
-//! A peer that sends nothing, or reads nothing, must not keep what others need: heads have to come and answers have to move within
-//! [`TIMES`], and all connections together are bounded. Who comes beyond that bound is told so, since a connection that is left in the
-//! backlog looks like a daemon that hangs.
+//! A peer that sends nothing, or reads nothing, must not occupy a connection for long: [`TIMES`] bounds heads, handshakes and stalled
+//! responses. A connection beyond the bound is accepted and receives 503. Left in the backlog, it would look like a daemon that hangs.
 
 use super::certificate::Certificate;
 use super::problem::Problem;
@@ -23,30 +22,30 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
-/// How long a peer may take.
+/// Time limits of a connection.
 #[derive(Clone, Copy)]
 struct Times {
     /// For a TLS handshake.
     handshake: Duration,
-    /// From the opening of a connection, or the end of an answer, to the end of the next request's head.
+    /// From the opening of a connection, or the end of a response, to the end of the next request's head.
     head: Duration,
-    /// Between two pieces of an answer that the peer takes.
+    /// Between two reads of the peer, while a response is sent.
     stall: Duration,
 }
 
-/// What clients are told: see `host/docs/http.md`.
+/// Documented in `host/docs/http.md`.
 const TIMES: Times =
     Times { handshake: Duration::from_secs(10), head: Duration::from_secs(30), stall: Duration::from_secs(60) };
-/// For an answer to one who came too late.
-const REFUSAL: Duration = Duration::from_secs(2);
-/// Refusals at once; beyond them a connection is closed without a word.
-const REFUSALS: usize = 64;
-/// Between two warnings that say the same.
+/// Time for the response to a connection beyond the bound.
+const REJECTION: Duration = Duration::from_secs(2);
+/// Rejections at the same time. Further connections are closed without a response.
+const REJECTIONS: usize = 64;
+/// Time between two equal warnings.
 const WARNING: Duration = Duration::from_secs(10);
-/// After an error that is the machine's and not the peer's, such as no file left.
+/// Pause after a failed accept for a local reason, such as no free file descriptor.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Why an address cannot be listened on.
+/// An address that the API cannot listen on.
 #[derive(Debug, thiserror::Error)]
 #[error("listen on {address}: {error}; end what listens there, or give another api.listen (port 0 picks a free one)")]
 pub struct BindError {
@@ -54,7 +53,7 @@ pub struct BindError {
     error: io::Error,
 }
 
-/// An address that is listened on, and what holds for those who come.
+/// A listening socket with the bounds of its connections.
 pub struct Listener {
     socket: TcpListener,
     certificate: Option<Certificate>,
@@ -66,7 +65,7 @@ impl Listener {
     /// Listens on an address; port 0 picks one.
     ///
     /// # Errors
-    /// An address that is in use, or not this machine's.
+    /// An address that is in use, or not of this machine.
     pub async fn bind(
         address: SocketAddr,
         connections: usize,
@@ -76,23 +75,23 @@ impl Listener {
         Ok(Listener { socket, certificate, connections, times: TIMES })
     }
 
-    /// Where it listens, as a URL without a path.
+    /// URL of the socket, without a path.
     ///
     /// # Errors
-    /// The system's own.
+    /// The error of getsockname(2).
     pub fn url(&self) -> io::Result<String> {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.socket.local_addr()?))
     }
 
-    /// Answers until `closing`, and then those requests that are under way.
+    /// Serves requests until `closing`, then completes those under way.
     pub(super) async fn serve(self, router: Router, closing: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.connections));
-        let refusals = Arc::new(Semaphore::new(REFUSALS));
-        let desk = Desk { certificate: self.certificate, router, keeps: true, times: self.times };
-        let refusing = Desk { router: all_taken(self.connections), keeps: false, ..desk.clone() };
+        let rejections = Arc::new(Semaphore::new(REJECTIONS));
+        let server = Server { certificate: self.certificate, router, keep_alive: true, times: self.times };
+        let rejecting = Server { router: rejection(self.connections), keep_alive: false, ..server.clone() };
         let graceful = GracefulShutdown::new();
-        let (mut full, mut trouble) = (Seldom::default(), Seldom::default());
+        let (mut full, mut trouble) = (Throttled::default(), Throttled::default());
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
@@ -102,35 +101,31 @@ impl Listener {
                 Ok((stream, _)) => stream,
                 Err(error) if is_of_the_peer(&error) => continue,
                 Err(error) => {
-                    trouble.warn(|times| tracing::warn!(%error, times, "failed to take in a connection to the API"));
+                    trouble.warn(|times| tracing::warn!(%error, times, "failed to accept a connection to the API"));
                     sleep(PAUSE).await;
                     continue;
                 }
             };
-            // Small answers, sent at once; a socket that refuses is no worse off.
+            // Small responses are sent at once. If it fails, the connection is only slower.
             let _ = stream.set_nodelay(true);
             if let Ok(place) = places.clone().try_acquire_owned() {
-                let attended = desk.clone().attend(stream, graceful.watcher());
+                let served = server.clone().serve(stream, graceful.watcher());
                 tokio::spawn(async move {
-                    attended.await;
+                    served.await;
                     drop(place);
                 });
                 continue;
             }
-            full.warn(|refused| {
-                let open = self.connections;
-                tracing::warn!(
-                    open,
-                    refused,
-                    "connections to the API are refused: as many as api.connections are open"
-                );
+            full.warn(|rejected| {
+                let limit = self.connections;
+                tracing::warn!(limit, rejected, "connections to the API rejected: api.connections are open; raise it");
             });
-            if let Ok(turn) = refusals.clone().try_acquire_owned() {
-                let refused = timeout(REFUSAL, refusing.clone().attend(stream, graceful.watcher()));
+            if let Ok(place) = rejections.clone().try_acquire_owned() {
+                let rejected = timeout(REJECTION, rejecting.clone().serve(stream, graceful.watcher()));
                 tokio::spawn(async move {
-                    // One who goes on talking has had the answer.
-                    let _ = refused.await;
-                    drop(turn);
+                    // After the time-out the response was sent, or the peer does not read.
+                    let _ = rejected.await;
+                    drop(place);
                 });
             }
         }
@@ -139,35 +134,35 @@ impl Listener {
     }
 }
 
-/// What came to nothing before it was accepted (accept(2)).
+/// Whether a connection ended before it was accepted: see accept(2).
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// How a connection is answered.
+/// Serves one connection.
 #[derive(Clone)]
-struct Desk {
+struct Server {
     certificate: Option<Certificate>,
     router: Router,
-    /// Whether more than one request is answered.
-    keeps: bool,
+    /// Whether a connection takes more than one request.
+    keep_alive: bool,
     times: Times,
 }
 
-impl Desk {
-    /// One connection, from its first byte to its end.
-    async fn attend(self, stream: TcpStream, watcher: Watcher) {
-        let Some(certificate) = &self.certificate else { return self.answer(stream, watcher).await };
-        // A handshake that fails is the peer's affair: it speaks no TLS, or trusts somebody else.
+impl Server {
+    /// Serves a connection until it ends.
+    async fn serve(self, stream: TcpStream, watcher: Watcher) {
+        let Some(certificate) = &self.certificate else { return self.respond(stream, watcher).await };
+        // A failed handshake is a client that does not speak TLS, or does not trust the certificate.
         match timeout(self.times.handshake, certificate.accept(stream)).await {
-            Ok(Ok(stream)) => self.answer(stream, watcher).await,
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client of the API"),
-            Err(_) => tracing::debug!("a client of the API did not end its TLS handshake"),
+            Ok(Ok(stream)) => self.respond(stream, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with a client of the API failed"),
+            Err(_) => tracing::debug!("TLS handshake with a client of the API timed out"),
         }
     }
 
-    async fn answer<S>(&self, stream: S, watcher: Watcher)
+    async fn respond<S>(&self, stream: S, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -176,35 +171,37 @@ impl Desk {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.times.head)
-            .keep_alive(self.keeps)
+            .keep_alive(self.keep_alive)
             .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(self.router.clone()));
         if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%error, "a connection to the API broke off");
+            tracing::debug!(%error, "a connection to the API failed");
         }
     }
 }
 
-/// What is said to everybody when all places are taken.
-fn all_taken(connections: usize) -> Router {
+/// Responds to every request that all connections are in use.
+fn rejection(connections: usize) -> Router {
     Router::new().fallback(async move || {
-        let detail = format!("{connections} connections are open (api.connections); close some, or come again");
+        let detail = format!(
+            "{connections} connections are open, which is the limit (api.connections); close unused ones, or retry"
+        );
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
     })
 }
 
-/// A warning that is not repeated with each occasion.
+/// A warning that is logged at most once per [`WARNING`].
 #[derive(Default)]
-struct Seldom {
+struct Throttled {
     last: Option<Instant>,
     times: u64,
 }
 
-impl Seldom {
-    /// Calls `say` with how often it would have been said, if the last time is long enough ago.
-    fn warn(&mut self, say: impl FnOnce(u64)) {
+impl Throttled {
+    /// Calls `log` with the number of occasions since the last call, if that is long enough ago.
+    fn warn(&mut self, log: impl FnOnce(u64)) {
         self.times += 1;
         if self.last.is_none_or(|last| last.elapsed() >= WARNING) {
-            say(self.times);
+            log(self.times);
             (self.last, self.times) = (Some(Instant::now()), 0);
         }
     }

@@ -1,4 +1,4 @@
-//! How much of the API one caller may occupy, so that the others are served too.
+//! Bounds on the requests and streams of one token, so that other tokens are served too.
 
 use super::follow;
 use super::problem::Problem;
@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What one token may hold; without tokens, what everybody may.
+/// Places of one token. Without tokens, all callers share one.
 #[derive(Clone)]
 pub(super) struct Share {
     requests: Arc<Semaphore>,
@@ -16,7 +16,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Everything, where there are no tokens to tell callers apart.
+    /// All connections and streams, for an API without tokens.
     pub fn whole(connections: usize) -> Share {
         Share::of(connections, follow::STREAMS)
     }
@@ -31,22 +31,22 @@ impl Share {
         Share { requests, most_requests, streams, most_streams }
     }
 
-    /// A place for one request, until its answer begins.
+    /// Reserves a place for one request, until its response begins.
     pub fn request(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.requests.clone().try_acquire_owned().map_err(|_| {
             let detail = format!(
-                "this token has {} requests under way, which is half of api.connections; come again when some are answered",
+                "this token has {} requests under way, which is the limit (half of api.connections); retry when some have ended",
                 self.most_requests
             );
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
         })
     }
 
-    /// A place for one stream, until it ends.
+    /// Reserves a place for one stream, until it ends.
     pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.streams.clone().try_acquire_owned().map_err(|_| {
             let detail = format!(
-                "{} streams are open already; ask without text/event-stream, or when some have ended",
+                "{} streams are open, which is the limit; request without text/event-stream, or retry when some have ended",
                 self.most_streams
             );
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)

@@ -1,5 +1,5 @@
-//! What leaves the machine in the clear: passwords of services, tokens, inputs and results. Beyond loopback it is encrypted and the
-//! peer's certificate checked, or the operator has said that it need not be.
+//! Connections to other machines: each is encrypted and checks the peer's certificate, or the operator has allowed plaintext by name.
+//! Passwords of services, tokens, inputs and results pass over them.
 
 use super::origin::{Origin, Problem};
 use super::reader::Reader;
@@ -7,34 +7,35 @@ use super::secret::SecretUrl;
 use std::net::{IpAddr, SocketAddr};
 use url::Url;
 
-/// A connection that others could read along.
+/// A connection to another machine that is not encrypted, or whose peer is not checked.
 pub(super) struct Exposed {
-    /// The setting that names its end.
+    /// Name of the setting with the address.
     key: &'static str,
-    /// The one that allows it.
+    /// Name of the setting that allows plaintext.
     allow: &'static str,
-    /// What is so.
+    /// Problem, for a person.
     what: String,
-    /// How it is encrypted instead.
+    /// How to encrypt it instead.
     remedy: &'static str,
 }
 
 impl Exposed {
-    /// What an operator should know who allowed it; otherwise an error.
+    /// Returns a warning for the log if plaintext is allowed, and else an error.
     pub fn allowed(self, allowed: bool, origin: &Origin) -> Result<String, Problem> {
         let Exposed { key, allow, what, remedy } = self;
         if allowed {
-            return Ok(format!("{key}: {what}, as {allow} allows; whoever is between can read along"));
+            return Ok(format!(
+                "{key}: {what}; {allow} allows this, and other machines on the network path can read it"
+            ));
         }
         let variable = super::environment::variable(allow);
-        let what = format!(
-            "{what}; {remedy}, or set {allow} = true ({variable}) where nobody but you can read along, as in a network of your own"
-        );
+        let what =
+            format!("{what}; {remedy}, or set {allow} = true ({variable}) if no other machine can read that network");
         Err(Problem::invalid(key, origin, what))
     }
 }
 
-/// Whether AMQP to this address crosses a network without TLS.
+/// Checks whether AMQP to this address crosses a network without TLS.
 pub(super) fn broker(url: &SecretUrl) -> Option<Exposed> {
     let url = parsed(url)?;
     if url.scheme() == "amqps" || url.host_str().is_none_or(is_here) {
@@ -45,7 +46,7 @@ pub(super) fn broker(url: &SecretUrl) -> Option<Exposed> {
     Some(Exposed { key: "broker.url", allow: "broker.plaintext", what, remedy })
 }
 
-/// Whether SQL to this address crosses a network without TLS, or with TLS to whoever answers.
+/// Checks whether SQL to this address crosses a network without TLS, or without a check of the server's certificate.
 pub(super) fn database(url: &SecretUrl) -> Option<Exposed> {
     let url = parsed(url)?;
     let last = |names: [&str; 2]| {
@@ -60,14 +61,16 @@ pub(super) fn database(url: &SecretUrl) -> Option<Exposed> {
     }
     let what = match last(["sslmode", "ssl-mode"]).as_deref() {
         Some("verify-full") => return None,
-        Some(mode) => format!("{host} is not this machine, and sslmode={mode} takes whoever answers for it"),
-        None => format!("{host} is not this machine, and without an sslmode whoever answers is taken for it"),
+        Some(mode) => {
+            format!("{host} is not this machine, and sslmode={mode} does not check the server's certificate and name")
+        }
+        None => format!("{host} is not this machine, and without an sslmode the server's certificate is not checked"),
     };
     let remedy = "add ?sslmode=verify-full (and sslrootcert=FILE for an authority of your own)";
     Some(Exposed { key: "database.url", allow: "database.plaintext", what, remedy })
 }
 
-/// Whether the API answers other machines without TLS.
+/// Checks whether the API listens for other machines without TLS.
 pub(super) fn api(listen: SocketAddr, is_encrypted: bool) -> Option<Exposed> {
     if is_encrypted || listen.ip().is_loopback() {
         return None;
@@ -77,7 +80,7 @@ pub(super) fn api(listen: SocketAddr, is_encrypted: bool) -> Option<Exposed> {
     Some(Exposed { key: "api.listen", allow: "api.plaintext", what, remedy })
 }
 
-/// What an operator should know of it, once `allow` is read.
+/// Reads the setting `allow` and returns the warning or error of [`Exposed::allowed`].
 pub(super) fn check(read: &mut Reader, exposed: Option<Exposed>, allow: &str) -> Result<Option<String>, Problem> {
     let allowed = read.flag(allow)?;
     exposed
@@ -93,13 +96,13 @@ fn parsed(url: &SecretUrl) -> Option<Url> {
     Url::parse(url.expose()).ok()
 }
 
-/// The name of loopback, or an address of it.
+/// Whether a host is `localhost` or a loopback address.
 fn is_here(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let address: Result<IpAddr, _> = name.trim_start_matches('[').trim_end_matches(']').parse();
     match address {
         Ok(address) => address.to_canonical().is_loopback(),
-        // Whether names below it lead here is up to the resolver.
+        // A resolver may map names below localhost to other machines.
         Err(_) => name == "localhost",
     }
 }

@@ -34,8 +34,8 @@ impl<DB: Database> Clone for Line<DB> {
 }
 
 impl<DB: Database> Line<DB> {
-    /// A connection that answers. Those that the server closed meanwhile are dropped, and those over which nothing comes any more,
-    /// as after a failover: TCP itself would wait for many minutes, and the connection's place in the pool be taken.
+    /// Returns a connection after a ping. Drops those that the server closed, and those whose ping times out, as after a failover:
+    /// TCP itself gives up only after many minutes, and the connection would occupy its place in the pool.
     async fn tested(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
         loop {
             let mut connection = self.acquire(limit).await?;

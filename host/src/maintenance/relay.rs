@@ -29,18 +29,18 @@ const HELD: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(500);
 /// The longest pause before a queue is tried again.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Rows of resting queues that are set aside again in a second, when there are very many; and the longest that one of them rests then.
+/// Rows of resting queues that are written per second if there are many, and the longest rest of one.
 const ASIDE_PER_SECOND: u32 = 4_000;
 const LONGEST_ASIDE: Duration = Duration::from_secs(600);
 
-/// What follows a round.
+/// The step after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// More is due. It ends: each row of a round is deleted, or due later.
     AtOnce,
     /// Nothing is due.
     Look,
-    /// The database is in trouble: a new row is no reason to ask it sooner.
+    /// The database failed. A new row does not end the pause.
     Pause,
 }
 
@@ -102,13 +102,13 @@ async fn round(parts: &Parts, refusals: &mut Refusals, aside: &mut Aside, most: 
     Ok(if batch.more { Next::AtOnce } else { Next::Look })
 }
 
-/// How many rows rest because their queues do, and so for how long each: they are looked at again and again, with a write each time,
-/// and all of them together must not keep relay and database busy.
+/// Counts rows of resting queues, and derives how long each rests. Each rest ends with a write of the row, so that many rows must rest
+/// longer than few.
 struct Aside {
-    /// Since when they are counted: for one rest, so that each is counted once, and at most twice where the rest grew meanwhile.
+    /// Begin of the count, which lasts one rest. A row is counted twice at most, if the rest grew meanwhile.
     since: Instant,
     counted: u32,
-    /// How many there were the last time.
+    /// The previous count.
     known: u32,
 }
 
@@ -127,7 +127,7 @@ impl Aside {
         self.counted = self.counted.saturating_add(rows);
     }
 
-    /// The pause of one row, and so the longest until it is published once its queue accepts tasks again.
+    /// The rest of one row: the longest time until it is published after its queue accepts tasks again.
     fn rest(&self) -> Duration {
         let rows = self.known.max(self.counted);
         Duration::from_secs((rows / ASIDE_PER_SECOND).into()).clamp(LONGEST, LONGEST_ASIDE)
@@ -193,7 +193,7 @@ async fn settle(
     Ok(())
 }
 
-/// What the broker answered for one queue.
+/// Results of a publication for one queue.
 #[derive(Default)]
 struct Answers {
     accepted: usize,

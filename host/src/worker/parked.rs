@@ -1,7 +1,7 @@
-//! Parked tasks: what waits in the database for a host that can run it gets slots here, by priority, then age.
+//! Parked tasks: tasks that wait in the database for a host that can run them. They are offered slots by priority, then age.
 //!
-//! For slots, memory and turns they wait in one line with what arrives, and are not only given what happens to be free: while the
-//! broker has a backlog nothing ever is.
+//! They wait for slots, memory and turns in one line with deliveries. While the broker has a backlog no slot is ever free without
+//! waiting.
 
 use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
@@ -17,22 +17,21 @@ use tokio::time::Instant;
 /// How often the database is asked when nothing happened here that could matter: another host may have parked something.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How soon a task is offered again whose claim came to nothing. Until then its row may still say that it is parked although it
-/// is on its way.
+/// Time after which a task is offered again if it was not claimed. Until then its row may be read as parked during its claim.
 const AGAIN: Duration = LOOK;
-/// How long a claim takes, about: what is behind those that are on their way is looked at then.
+/// Pause while offered tasks are being claimed. After it, the tasks behind them are read.
 const CLAIMED: Duration = Duration::from_millis(20);
-/// Tasks that are read at least, since the first may be of queues or versions that get nothing now.
+/// Tasks that are read at least. The first ones may belong to queues without a free slot, or to versions that are not here.
 const LEAST: usize = 16;
 
-/// What came of an offer.
+/// Result of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offered {
-    /// One or more are on their way. There may be more, and room for it.
+    /// At least one task was sent to be claimed. More may be parked, with room for them.
     Some,
-    /// None but those that are on their way already.
+    /// Only tasks that are being claimed already.
     Known,
-    /// Nothing that could run.
+    /// No task that can run here.
     None,
 }
 
@@ -86,7 +85,7 @@ async fn offer(
         () = shared.closing.cancelled() => return Ok(Offered::None),
     };
     let mut slot = Some(first);
-    let plugins = with_room(shared); // what had room may have been taken meanwhile
+    let plugins = with_room(shared); // a plugin may have reached its limit meanwhile
     let wanted = (shared.room.free() as usize + 1).max(LEAST).saturating_add(on_their_way.len()).min(most);
     let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
     let lane = shared.room.free_lanes() > 0;

@@ -33,7 +33,7 @@ pub struct Slot {
     _queue: Option<OwnedSemaphorePermit>,
 }
 
-/// A slot of the host, of which it is open whose task it is for.
+/// A slot of the host that is not assigned to a queue yet.
 pub struct AnySlot(OwnedSemaphorePermit);
 
 /// A slot, and its plugin's. Dropped: free again.
@@ -130,17 +130,17 @@ impl Room {
         Slot { _host: free(&self.slots).await, _queue: queue }
     }
 
-    /// A slot of the host for a task of any queue, as soon as one is free: in one line with those who wait for [`Room::slot`].
+    /// Waits for a slot for a task of any queue, in one line with the callers of [`Room::slot`].
     pub async fn any_slot(&self) -> AnySlot {
         AnySlot(free(&self.slots).await)
     }
 
-    /// The same, if one is free now.
+    /// Returns a slot for a task of any queue if one is free.
     pub fn try_any_slot(&self) -> Option<AnySlot> {
         Some(AnySlot(self.slots.clone().try_acquire_owned().ok()?))
     }
 
-    /// Makes it a slot for a task of this queue; the other way round if the queue is at its share.
+    /// Makes it a slot for a task of this queue. Returns it unchanged if the queue has no free slot.
     pub fn for_queue(&self, slot: AnySlot, queue: &str) -> Result<Slot, AnySlot> {
         let queue = match self.queues.get(queue) {
             None => None,

@@ -50,7 +50,7 @@ impl Http {
     pub fn of(base: &str, token: Option<&str>, authority: Option<&Path>) -> Self {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         PROVIDER.get_or_init(|| {
-            // Somebody else may have been first; either will do.
+            // Another test may have installed one, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
         let bearer = token.map(|token| {

@@ -9,13 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What a peer may take here.
+/// A time limit that a test waits for.
 const SOON: Duration = Duration::from_millis(200);
-/// More than any of these tests takes.
+/// A time limit that no test reaches.
 const LATER: Duration = Duration::from_secs(3_600);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Listens with room for `connections`, and answers `/` and, without an end, `/endless`.
+/// Serves `/`, and `/endless` with a response that does not end.
 async fn listen(connections: usize, times: Times, certificate: Option<Certificate>) -> SocketAddr {
     let mut listener = Listener::bind("127.0.0.1:0".parse().unwrap(), connections, certificate).await.unwrap();
     listener.times = times;
@@ -42,7 +42,7 @@ async fn ask(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_end_is_not_waited_for() {
+async fn connection_without_a_complete_head_is_closed() {
     let times = Times { handshake: LATER, head: SOON, stall: LATER };
     let address = listen(8, times, None).await;
     let silent = TcpStream::connect(address).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_head_that_does_not_end_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn who_comes_when_all_places_are_taken_is_told_so() {
+async fn connection_beyond_the_limit_receives_503() {
     let times = Times { handshake: LATER, head: LATER, stall: LATER };
     let address = listen(2, times, None).await;
     let mut open = Vec::new();
@@ -85,7 +85,7 @@ async fn who_comes_when_all_places_are_taken_is_told_so() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_takes_ends() {
+async fn connection_of_a_peer_that_does_not_read_is_closed() {
     let times = Times { handshake: LATER, head: LATER, stall: SOON };
     let address = listen(1, times, None).await;
     let mut deaf = TcpStream::connect(address).await.unwrap();
@@ -104,7 +104,7 @@ async fn an_answer_that_nobody_takes_ends() {
 }
 
 #[tokio::test]
-async fn with_a_certificate_only_tls_is_spoken_and_a_handshake_has_to_end() {
+async fn listener_with_a_certificate_accepts_tls_alone_and_bounds_handshakes() {
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));

@@ -1,4 +1,4 @@
-//! What one token may occupy, and what is left for the others.
+//! Bounds of one token.
 
 use super::site::{CONNECTIONS, PATIENCE, Site};
 use crate::api::{Tokens, follow};
@@ -10,7 +10,7 @@ async fn site() -> Site {
     Site::with(Some(Tokens::parse(&format!("one read {ONE}\nother full {OTHER}")).unwrap())).await
 }
 
-/// A task that nobody runs.
+/// Submits a task; no worker runs it.
 async fn submitted(site: &Site) -> String {
     let body = r#"{"plugin": "word-count", "input": 1}"#.to_owned();
     let bearer = format!("Bearer {OTHER}");
@@ -24,7 +24,7 @@ async fn get(site: &Site, token: &str, path: &str, accept: &str) -> reqwest::Res
 }
 
 #[tokio::test]
-async fn one_token_cannot_take_every_request() {
+async fn requests_of_one_token_are_bounded() {
     let site = site().await;
     let id = submitted(&site).await;
     let wait = format!("/v1/tasks/{id}/wait?timeout=300");
@@ -38,6 +38,7 @@ async fn one_token_cannot_take_every_request() {
         loop {
             let answer = get(&site, ONE, &task, "*/*").await;
             if answer.status() == 429 {
+                assert!(answer.headers().contains_key("retry-after"));
                 return answer.text().await.unwrap();
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -53,11 +54,11 @@ async fn one_token_cannot_take_every_request() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, free).await.expect("who has hung up waits no longer");
+    tokio::time::timeout(PATIENCE, free).await.expect("a closed connection gives its place back");
 }
 
 #[tokio::test]
-async fn one_token_cannot_take_every_stream() {
+async fn streams_of_one_token_are_bounded() {
     let site = site().await;
     let events = format!("/v1/tasks/{}/events", submitted(&site).await);
     let mut open = Vec::new();

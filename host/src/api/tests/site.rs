@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What holds for its API.
+/// `api.connections` of a site.
 pub const CONNECTIONS: usize = 80;
 
 /// The API of a host that serves `word-count` 0.1.0, on a database of its own.

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// slow rate, all of them have ended.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What a clean did so far.
+/// Progress of a clean.
 #[derive(Default)]
 struct Done {
     deleted: u64,

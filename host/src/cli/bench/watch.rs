@@ -31,7 +31,7 @@ const UNFINISHED: [&str; 4] = ["running", "pending", "retrying", "scheduled"];
 pub struct Measured {
     /// What was sent.
     pub sent: Sent,
-    /// What the database recorded; `None`: it could not be read.
+    /// Recorded tasks; `None` if they could not be read.
     pub rows: Option<BTreeMap<Uuid, Row>>,
     /// Ended tasks by the daemon's counters when the load ended, and the time since the first send.
     pub counted: (u64, Duration),
@@ -97,7 +97,7 @@ pub async fn measure(
     Ok(Measured { sent, rows, counted, legs, resources, glance: looks.mean(plan), early })
 }
 
-/// What is recorded of a run that ended early; `None`: the daemon does not report it. A signal ends the reading.
+/// Reads the recorded tasks of a run that ended early; `None` if the daemon does not respond. A signal ends the reading.
 async fn farewell(plan: &Plan, client: &Client, stop: &mut Stop) -> Result<Option<BTreeMap<Uuid, Row>>, Failed> {
     output::progress("ended early; reading what is recorded");
     let reading = stop.unless(rows::read(client, &plan.run));

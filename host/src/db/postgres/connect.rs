@@ -28,7 +28,7 @@ pub(super) struct Lines {
     pub lease: Line<Postgres>,
     /// Reads of the API.
     pub reads: Line<Postgres>,
-    /// What guests keep and spend.
+    /// Stores and budgets of guests.
     pub stores: Line<Postgres>,
 }
 

@@ -39,7 +39,7 @@ pub struct PostgresDb {
     lines: Lines,
     /// See [`Db::record`]: recordings leave a connection of the path for the rest, however long they take.
     recordings: Arc<Semaphore>,
-    /// Lists leave connections of the API's reads for single rows.
+    /// Permits of [`PostgresDb::scan`].
     scans: Arc<Semaphore>,
     timeout: Duration,
     schema: SchemaName,

@@ -35,21 +35,22 @@ impl PostgresDb {
         fly(&self.lines.reads, connect::shorter(self.timeout), (what, Trust::Tested), operation).await
     }
 
-    /// The same for what may read many rows: only some of those connections, so that single rows are found meanwhile.
+    /// The same for lists, which may read many rows. They take at most half of these connections, so that reads of single rows find
+    /// one.
     pub(super) async fn scan<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
     {
         let limit = connect::shorter(self.timeout);
-        // Given back after the time at which the server itself ends what still runs.
+        // A caller that times out releases its permit when the server cancels the statement too: both have the same time.
         let Ok(Ok(_turn)) = tokio::time::timeout(limit, self.scans.acquire()).await else {
-            return Err(DbError::Unavailable(format!("{what}: as many lists as are read at once are read already")));
+            return Err(DbError::Unavailable(format!("{what}: other lists occupy the connections of lists; retry")));
         };
         self.read(what, operation).await
     }
 
-    /// The same for what guests keep and spend.
+    /// The same for stores and budgets of guests.
     pub(super) async fn run_stores<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
     where
         T: Send + 'static,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 statements! {
-    /// What is due, oldest first: as many of the found rows as their payloads have room, and those of the queues in `?4`
+    /// Due rows, oldest first: as many of the found rows as their payloads have room, and those of the queues in `?4`
     /// without payload. A row whose task has ended, or is gone, comes without a message.
     DUE = "WITH found AS (
         SELECT o.task_id, o.created_at, o.due_at, o.deferred,

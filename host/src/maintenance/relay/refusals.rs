@@ -73,7 +73,7 @@ impl Refusals {
         self.0.retain(|_, refusal| now.duration_since(refusal.next) < FORGOTTEN);
     }
 
-    /// What is refused, for a person; `None`: nothing.
+    /// Queues that accept nothing, for a person; `None` if there are none.
     pub fn text(&self) -> Option<String> {
         let one = |(queue, refusal): (&String, &Refusal)| {
             format!(

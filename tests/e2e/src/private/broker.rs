@@ -79,7 +79,7 @@ impl Broker {
         format!("amqps://guest:guest@localhost:{}/%2f", self.tls_port)
     }
 
-    /// What it shows over TLS.
+    /// Its certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }

@@ -1,4 +1,4 @@
-//! What a service shows to those who connect with TLS.
+//! Certificates of private services.
 
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use super::User;
 /// A certificate of `localhost` and 127.0.0.1 that is its own authority, and its key, as PEM files.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// Which is also the authority that vouches for it.
+    /// The certificate, which is its own authority.
     pub certificate: PathBuf,
-    /// For the service's user alone.
+    /// The key, readable by the service's user alone.
     pub key: PathBuf,
 }
 

@@ -64,7 +64,7 @@ impl Server {
         url.parse().expect("a URL")
     }
 
-    /// What it shows to those who ask for TLS.
+    /// Its certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }

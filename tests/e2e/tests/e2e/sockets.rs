@@ -39,7 +39,7 @@ fn port_of(url: &str) -> u16 {
     url.port().or_else(|| (url.scheme() == "amqp").then_some(5_672)).unwrap_or(5_432)
 }
 
-/// What a connection of the daemon is to.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// A service that it connected to, by the service's port.

@@ -14,7 +14,7 @@ fn returned() -> Source {
     Source::Returned("q".into())
 }
 
-/// What builds before this one declare of their queue of returned messages, every 15 s.
+/// Declares the queue of returned messages as builds before this one do every 15 s.
 async fn declare_as_before(place: &Prefix, channel: &Channel) {
     let dead = format!("{}.dead", place.name);
     let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
