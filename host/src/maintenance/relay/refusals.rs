@@ -1,4 +1,4 @@
-//! Queues for which the broker accepts no messages, and since when.
+//! Queues for which the broker refuses messages, and since when.
 
 use super::{LONGEST, LOOK};
 use crate::db::OutboxReason;
@@ -11,6 +11,9 @@ use tokio::time::Instant;
 const REPEATED: Duration = Duration::from_secs(60);
 /// After this time without a row of a queue its refusal is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// A queue accepts tasks again after this time without a refusal. One that is full accepts as many as are consumed: without it each
+/// second would bring a line for either.
+const STEADY: Duration = Duration::from_secs(10);
 
 struct Refusal {
     reason: OutboxReason,
@@ -21,6 +24,14 @@ struct Refusal {
     /// The queue is tried again.
     next: Instant,
     logged: Instant,
+    /// Everything has been accepted since.
+    accepting: Option<Instant>,
+}
+
+impl Refusal {
+    fn rests(&self, now: Instant) -> bool {
+        self.accepting.is_none() && self.next > now
+    }
 }
 
 /// By queue.
@@ -31,14 +42,14 @@ impl Refusals {
     /// Queues that are not to be tried yet.
     pub fn resting(&self) -> Vec<(String, OutboxReason)> {
         let now = Instant::now();
-        let resting = self.0.iter().filter(|(_, refusal)| refusal.next > now);
+        let resting = self.0.iter().filter(|(_, refusal)| refusal.rests(now));
         resting.map(|(queue, refusal)| (queue.clone(), refusal.reason)).collect()
     }
 
     /// Whether a queue that accepted nothing is to be tried again.
     pub fn is_probing(&self) -> bool {
         let now = Instant::now();
-        self.0.values().any(|refusal| refusal.next <= now)
+        self.0.values().any(|refusal| refusal.accepting.is_none() && refusal.next <= now)
     }
 
     /// Some or all messages of a batch were refused. Returns the pause until they are tried again.
@@ -52,32 +63,42 @@ impl Refusals {
         let logged = match known {
             Some(known) if !changed && now.duration_since(known.logged) < REPEATED => known.logged,
             _ => {
-                tracing::warn!(queue, why, %since, "the broker does not accept tasks of this queue; retrying");
+                tracing::warn!(queue, why, %since, "the broker refuses tasks of this queue; retrying");
                 now
             }
         };
-        self.0.insert(queue.to_owned(), Refusal { reason, why, since, tries, next: now + pause, logged });
+        let next = now + pause;
+        self.0.insert(queue.to_owned(), Refusal { reason, why, since, tries, next, logged, accepting: None });
         pause
     }
 
     /// A whole batch was accepted.
     pub fn accepted(&mut self, queue: &str) {
-        if let Some(refusal) = self.0.remove(queue) {
-            tracing::info!(queue, since = %refusal.since, "the broker accepts tasks of this queue again");
+        if let Some(refusal) = self.0.get_mut(queue) {
+            refusal.tries = 0;
+            refusal.accepting.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Forget queues of which no row has come for long: their tasks were cancelled, or published by another host.
+    /// Forget queues that accept everything, and queues of which no row has come for long: their tasks were cancelled, or
+    /// published by another host.
     pub fn forget(&mut self) {
         let now = Instant::now();
-        self.0.retain(|_, refusal| now.duration_since(refusal.next) < FORGOTTEN);
+        self.0.retain(|queue, refusal| match refusal.accepting {
+            Some(accepting) if now.duration_since(accepting) >= STEADY => {
+                tracing::info!(queue, since = %refusal.since, "the broker accepts tasks of this queue again");
+                false
+            }
+            Some(_) => true,
+            None => now.duration_since(refusal.next) < FORGOTTEN,
+        });
     }
 
-    /// Queues that accept nothing, for a person; `None` if there are none.
+    /// Queues whose tasks are refused, for a person; `None` if there are none.
     pub fn text(&self) -> Option<String> {
         let one = |(queue, refusal): (&String, &Refusal)| {
             format!(
-                "the broker has not accepted tasks of queue {queue} since {}: {}",
+                "the broker refuses tasks of queue {queue} since {}: {}",
                 refusal.since.format("%FT%TZ"),
                 refusal.why
             )

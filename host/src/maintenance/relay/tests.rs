@@ -139,6 +139,31 @@ async fn a_queue_that_accepts_nothing_is_tried_seldom_and_drained_at_once_when_i
     w.broker.refused.lock().unwrap().clear();
     sleep(Duration::from_secs(15)).await;
     assert_eq!(w.accepted(), 20_000);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(w.unpublished(), None);
+    closing.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_accepts_only_now_and_then_is_reported_once() {
+    let w = World::new();
+    let mut unpublished = w.parts.unpublished.subscribe();
+    let (closing, relay) = w.relay();
+    let mut changes = 0;
+    for _ in 0..30 {
+        w.refuse("full");
+        w.submit("full", 100).await;
+        sleep(Duration::from_secs(2)).await;
+        w.broker.refused.lock().unwrap().clear();
+        sleep(Duration::from_secs(6)).await;
+        changes += usize::from(unpublished.has_changed().unwrap());
+        unpublished.mark_unchanged();
+        assert!(w.unpublished().is_some());
+    }
+    assert_eq!(w.accepted(), 3_000);
+    assert_eq!(changes, 1);
+    sleep(Duration::from_secs(10)).await;
     assert_eq!(w.unpublished(), None);
     closing.cancel();
     relay.await.unwrap();

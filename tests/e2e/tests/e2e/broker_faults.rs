@@ -215,7 +215,7 @@ async fn a_queue_that_accepts_nothing_is_tried_seldom_and_drained_when_it_does()
     let updates = database.number(written).await.unwrap() - before;
     // Each row is set aside again every five seconds or later. A relay that does not rest writes each of them many times a second.
     assert!(updates < 40_000, "{updates} updates of the outbox in ten seconds");
-    assert!(daemon.said().matches("does not accept tasks").count() <= 2, "{}", daemon.said());
+    assert!(daemon.said().matches("refuses tasks of this queue").count() <= 2, "{}", daemon.said());
     broker.control(&["clear_policy", "full"]).await;
     let (began, ids) = (Instant::now(), task::ids(&tasks));
     eventually("the outbox is empty", async || match database.outbox().await {
