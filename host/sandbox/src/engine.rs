@@ -33,6 +33,10 @@ const ALL_KEEP_RESIDENT_BYTES: u64 = 1_024 * MIB;
 /// The least that is kept: what a small guest touches.
 const LEAST_KEPT_BYTES: u64 = 128 << 10;
 
+/// Slots that are not in use and still map the memory of the module that last ran in them, so that its next run need not map it
+/// anew. Enough for some hundred plugins on each thread; what they keep is bounded by [`ALL_KEEP_RESIDENT_BYTES`].
+const WARM_SLOTS: u32 = 1_024;
+
 /// The address space of a 32-bit memory. Reserved whole, the processor checks every access, and compiled code need not.
 const RESERVATION_BYTES: u64 = 1 << 32;
 /// Unmapped space behind each memory, for accesses with a constant offset.
@@ -206,6 +210,7 @@ fn engine_config(pool: &Pool, config: &SandboxConfig) -> Config {
 
     let mut pooling = PoolingAllocationConfig::new();
     pooling
+        .max_unused_warm_slots(WARM_SLOTS)
         .total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(ceilings.instances))
         .total_memories(pool.memories)
