@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file that cannot be read, or does not hold what its setting takes.
-    #[error("read {key} ({}): {cause}; it takes a PEM file with {holds}", path.display())]
+    #[error("read {key} ({}): {cause}; it takes a PEM file with {holds}, not encrypted", path.display())]
     File {
         /// Name of the setting.
         key: &'static str,
@@ -30,7 +30,7 @@ pub enum CertificateError {
         cause: pem::Error,
     },
     /// A key that belongs to another certificate, or a pair that TLS cannot use.
-    #[error("use api.tls_cert ({}) with api.tls_key ({}): {cause}", certificate.display(), key.display())]
+    #[error("use api.tls_cert ({}) with api.tls_key ({}): {cause}{}", certificate.display(), key.display(), remedy(cause))]
     Pair {
         /// The certificate.
         certificate: PathBuf,
@@ -39,6 +39,18 @@ pub enum CertificateError {
         /// Reason.
         cause: rustls::Error,
     },
+}
+
+/// A remedy for what is often wrong with a certificate.
+fn remedy(cause: &rustls::Error) -> &'static str {
+    let text = cause.to_string();
+    match () {
+        () if text.contains("UnsupportedCertVersion") => {
+            "; it takes X.509 version 3, which openssl makes with extensions"
+        }
+        () if text.contains("KeyMismatch") => "; the key belongs to another certificate",
+        () => "",
+    }
 }
 
 /// The API's certificate and key. Clones share them.
@@ -86,7 +98,7 @@ impl Certificate {
                         tracing::info!("certificate of the API reloaded");
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "changed certificate of the API is invalid; the former one stays in use")
+                        tracing::warn!("the former certificate of the API stays in use: failed to {error}")
                     }
                 }
             }

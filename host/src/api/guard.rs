@@ -56,7 +56,7 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, 
     origin::check(request.method(), request.headers())?;
     let (caller, token) = caller(tokens, request.headers());
     let is_open = OPEN.contains(&request.uri().path());
-    permitted(caller, request.method(), is_open)?;
+    permitted(caller, request.method(), is_open, request.headers().contains_key(header::AUTHORIZATION))?;
     let share = if is_open { None } else { state.shares.get(token) };
     let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
     Ok((caller, taken))
@@ -78,7 +78,7 @@ fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> (Caller, usize) {
     }
 }
 
-fn permitted(caller: Caller, method: &Method, open: bool) -> Result<(), Problem> {
+fn permitted(caller: Caller, method: &Method, open: bool, authorized: bool) -> Result<(), Problem> {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match caller {
         _ if open => Ok(()),
@@ -87,6 +87,11 @@ fn permitted(caller: Caller, method: &Method, open: bool) -> Result<(), Problem>
         Caller::Reader => {
             let detail = "this token's scope is read; what changes something needs one whose scope is full";
             Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+        }
+        Caller::Unknown if authorized => {
+            let detail = "the token is not one of api.tokens_file: Authorization: Bearer TOKEN (AGENTRY_TOKEN for the \
+                          command line)";
+            Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
         }
         Caller::Unknown => {
             let detail = "a token of api.tokens_file is needed: Authorization: Bearer TOKEN (AGENTRY_TOKEN for the \
@@ -136,10 +141,13 @@ mod tests {
         assert_eq!(of("bearer fedcba9876543210"), Caller::Operator);
         assert_eq!(of("Basic fedcba9876543210"), Caller::Unknown);
         assert_eq!(of("Bearer nobody"), Caller::Unknown);
-        assert!(permitted(Caller::Reader, &Method::GET, false).is_ok());
-        assert!(permitted(Caller::Reader, &Method::POST, false).is_err());
-        assert!(permitted(Caller::Unknown, &Method::GET, false).is_err());
-        assert!(permitted(Caller::Unknown, &Method::GET, true).is_ok());
+        assert!(permitted(Caller::Reader, &Method::GET, false, true).is_ok());
+        assert!(permitted(Caller::Reader, &Method::POST, false, true).is_err());
+        for (authorized, says) in [(true, "is not one of api.tokens_file"), (false, "is needed")] {
+            let problem = permitted(Caller::Unknown, &Method::GET, false, authorized).unwrap_err();
+            assert!(format!("{problem:?}").contains(says), "{problem:?}");
+        }
+        assert!(permitted(Caller::Unknown, &Method::GET, true, false).is_ok());
     }
 
     #[test]

@@ -25,12 +25,13 @@ impl Exposed {
         let Exposed { key, allow, what, remedy } = self;
         if allowed {
             return Ok(format!(
-                "{key}: {what}; {allow} allows this, and other machines on the network path can read it"
+                "{key}: {what}; {allow} allows this, and other machines on the network path may read or change it"
             ));
         }
         let variable = super::environment::variable(allow);
-        let what =
-            format!("{what}; {remedy}, or set {allow} = true ({variable}) if no other machine can read that network");
+        let what = format!(
+            "{what}; {remedy}, or set {allow} = true ({variable}) if no other machine can read or change what passes over that network"
+        );
         Err(Problem::invalid(key, origin, what))
     }
 }
@@ -41,7 +42,8 @@ pub(super) fn broker(url: &SecretUrl) -> Option<Exposed> {
     if url.scheme() == "amqps" || url.host_str().is_none_or(is_here) {
         return None;
     }
-    let what = format!("{} is not this machine, and amqp:// is not encrypted", url.host_str().unwrap_or_default());
+    let what =
+        format!("{} is not a loopback address, and amqp:// is not encrypted", url.host_str().unwrap_or_default());
     let remedy = "write amqps:// (port 5671)";
     Some(Exposed { key: "broker.url", allow: "broker.plaintext", what, remedy })
 }
@@ -61,10 +63,15 @@ pub(super) fn database(url: &SecretUrl) -> Option<Exposed> {
     }
     let what = match last(["sslmode", "ssl-mode"]).as_deref() {
         Some("verify-full") => return None,
+        Some("disable") => format!("{host} is not a loopback address, and sslmode=disable does not encrypt"),
         Some(mode) => {
-            format!("{host} is not this machine, and sslmode={mode} does not check the server's certificate and name")
+            format!(
+                "{host} is not a loopback address, and sslmode={mode} does not check the server's certificate and name"
+            )
         }
-        None => format!("{host} is not this machine, and without an sslmode the server's certificate is not checked"),
+        None => {
+            format!("{host} is not a loopback address, and without an sslmode the server's certificate is not checked")
+        }
     };
     let remedy = "add ?sslmode=verify-full (and sslrootcert=FILE for an authority of your own)";
     Some(Exposed { key: "database.url", allow: "database.plaintext", what, remedy })

@@ -4,6 +4,7 @@ use super::data_folder::DataFolder;
 use super::grants::policies;
 use super::readiness::Readiness;
 use super::{DaemonError, configuration, failed};
+use crate::api;
 use crate::broker::amqp::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, BrokerError};
@@ -142,6 +143,10 @@ pub fn registry(
 /// What is wrong, where, and the remedy.
 pub fn check(settings: &Settings) -> Result<(), DaemonError> {
     reach(settings, None)?;
+    if let Some(tls) = &settings.api.tls {
+        api::Certificate::load(&tls.certificate, &tls.key).map_err(failed)?;
+    }
+    api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
     policies(settings).map(drop)
 }
 

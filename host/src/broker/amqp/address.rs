@@ -35,7 +35,10 @@ impl FromStr for AmqpAddress {
             return Err("its path has several parts; a / in the virtual host's name is written %2F".into());
         }
         if let Some((key, _)) = url.query_pairs().find(|(key, _)| !KEYS.contains(&&**key)) {
-            return Err(format!("its query has {key:?}; known are {}", KEYS.join(", ")));
+            return Err(format!(
+                "the query of the address has {key:?}; known are {}; for an authority of your own set SSL_CERT_FILE to its PEM file",
+                KEYS.join(", ")
+            ));
         }
         let mut uri: AMQPUri = text.parse().map_err(|_| "its query or its percent-encoding is not valid".to_owned())?;
         uri.authority.host = host;

@@ -155,7 +155,17 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
         }
         Ok(Err(error)) => {
             socket.shut();
-            Err(refusal(address, &error).unwrap_or_else(|| unavailable(&error.to_string())))
+            Err(refusal(address, &error).unwrap_or_else(|| {
+                let text = error.to_string();
+                let remedy = match () {
+                    () if text.contains("UnknownIssuer") => "; name the PEM file of its authority in SSL_CERT_FILE",
+                    () if text.contains("InvalidContentType") => {
+                        "; nothing there has TLS: is the port that of amqps (5671)?"
+                    }
+                    () => "",
+                };
+                unavailable(&format!("{text}{remedy}"))
+            }))
         }
         Err(_) => {
             socket.shut();

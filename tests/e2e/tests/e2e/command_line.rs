@@ -139,4 +139,10 @@ async fn settings_are_checked_and_shown_with_their_origin_and_without_secrets() 
     assert!(!format!("{shown:?}").contains("s3cret"), "{shown:?}");
     std::fs::write(&file, "worker.slotz = 3\n").expect("a file");
     run(site.folder(), &["config", "check"]).await.expect(2, &["worker.slotz", "agentry.toml"]);
+    for (lines, says) in
+        [("tokens_file = 'none'", "api.tokens_file"), ("tls_cert = 'none.pem'\ntls_key = 'none.pem'", "api.tls_cert")]
+    {
+        std::fs::write(site.folder().join("agentry.toml"), format!("[api]\n{lines}\n")).unwrap();
+        run(site.folder(), &["config", "check"]).await.expect(2, &[says]);
+    }
 }
