@@ -2,9 +2,12 @@
 
 use super::{Failed, escape};
 
-/// An address with its scheme. `HOST:PORT` means `http://HOST:PORT`.
+/// An address with its scheme. `HOST:PORT` means `http://HOST:PORT` on loopback and `https://HOST:PORT` elsewhere: a token must not
+/// be sent in plaintext because a scheme was left out.
 pub fn address(text: &str) -> Result<String, Failed> {
     let invalid = |problem: &str| {
+        // What is behind a `?` may be a secret.
+        let text = text.split_inclusive('?').next().unwrap_or_default();
         let (text, takes) = (escape::line(text), "http://HOST:PORT, https://HOST:PORT or HOST:PORT");
         Failed::usage(format!("--server is \"{text}\": {problem}; expected {takes}"))
     };
@@ -29,7 +32,11 @@ pub fn address(text: &str) -> Result<String, Failed> {
         }
         other => return Err(invalid(&format!("the scheme {} is not supported", escape::line(other)))),
     }
-    let address = format!("{}://{rest}", if scheme.is_empty() { "http" } else { scheme });
+    let address = match scheme {
+        "" if is_loopback(&format!("http://{rest}")) => format!("http://{rest}"),
+        "" => format!("https://{rest}"),
+        scheme => format!("{scheme}://{rest}"),
+    };
     match url::Url::parse(&address) {
         Ok(url) if scheme.is_empty() && !matches!(url.path(), "" | "/") => Err(invalid("the scheme is missing")),
         // Paths of the API are appended, and would become a part of these.
@@ -40,18 +47,33 @@ pub fn address(text: &str) -> Result<String, Failed> {
     }
 }
 
+/// Whether the host of an address is `localhost` or a loopback address.
+pub fn is_loopback(address: &str) -> bool {
+    match url::Url::parse(address).as_ref().map(url::Url::host) {
+        Ok(Some(url::Host::Domain(name))) => name == "localhost",
+        Ok(Some(url::Host::Ipv4(ip))) => ip.is_loopback(),
+        Ok(Some(url::Host::Ipv6(ip))) => ip.to_canonical().is_loopback(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_address_without_a_scheme_is_http() {
+    fn an_address_without_a_scheme_is_http_on_this_machine_and_https_elsewhere() {
         let same = ["http://127.0.0.1:7070", "https://box", "http://[::1]:1", "http://box/agentry"];
         for text in same {
             assert_eq!(address(text).unwrap(), text);
         }
         assert_eq!(address("http://box:1//").unwrap(), "http://box:1");
-        for (text, expected) in [("localhost:8080", "http://localhost:8080"), ("[::1]:7070/", "http://[::1]:7070")] {
+        for (text, expected) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("[::1]:7070/", "http://[::1]:7070"),
+            ("box:7070", "https://box:7070"),
+            ("10.0.0.1:7070", "https://10.0.0.1:7070"),
+        ] {
             assert_eq!(address(text).unwrap(), expected);
         }
         let problems = [

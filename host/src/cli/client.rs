@@ -1,6 +1,6 @@
 //! The command line as a client of the daemon.
 
-use super::address::address;
+use super::address::{address, is_loopback};
 use super::{Failed, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -41,6 +41,10 @@ impl Client {
     /// A client of `--server`.
     pub fn new(server: &Server) -> Result<Client, Failed> {
         let address = address(&server.server)?;
+        let token = token(std::env::var_os("AGENTRY_TOKEN").unwrap_or_default())?;
+        if token.is_some() && address.starts_with("http://") && !is_loopback(&address) {
+            super::output::say(&format!("warning: AGENTRY_TOKEN is sent to {address} without encryption"));
+        }
         // No proxy variables: what is asked is where the answer comes from.
         // No redirects: a request that was meant for this address is not repeated at another.
         let http = reqwest::Client::builder()
@@ -51,7 +55,7 @@ impl Client {
         Ok(Client {
             http: http.map_err(|e| Failed::usage(format!("failed to make an HTTP client: {e}")))?,
             server: address,
-            token: token(std::env::var_os("AGENTRY_TOKEN").unwrap_or_default())?,
+            token,
             patience: PATIENCE,
             option: "",
         })
@@ -206,18 +210,23 @@ impl Client {
     async fn unreachable(&self, error: &reqwest::Error, sent: u64, patience: Duration) -> Failed {
         let (server, cause) = (&self.server, cause(error));
         if error.is_connect() {
-            let hint = if cause.contains("certificate") {
-                "if its authority is your own, name its PEM file in SSL_CERT_FILE"
-            } else {
-                "start one with `agentry up`, or name it with --server or AGENTRY_SERVER"
-            };
-            return Failed::unreachable(format!("no daemon answers at {server}: {cause}; {hint}"));
+            return Failed::unreachable(match tls_problem(&cause) {
+                Some(hint) => format!("the TLS connection to {server} failed: {cause}; {hint}"),
+                None => format!(
+                    "no daemon answers at {server}: {cause}; start one with `agentry up`, or name it with --server or AGENTRY_SERVER"
+                ),
+            });
         }
         if error.is_timeout() {
             let option = if self.option.is_empty() { String::new() } else { format!(" ({})", self.option) };
             let seconds = patience.as_secs_f64();
             return Failed::unreachable(format!(
                 "no response from the daemon at {server} within {seconds} s{option}; see its log"
+            ));
+        }
+        if cause.contains("invalid HTTP version") && server.starts_with("http://") {
+            return Failed::unreachable(format!(
+                "{server} does not answer in HTTP; if it has TLS, name it with https://"
             ));
         }
         // A daemon that ended and one that rejected a large body look alike here.
@@ -234,6 +243,24 @@ impl Client {
         };
         Failed::unreachable(format!("the connection to the daemon at {server} ended: {cause}; {hint}"))
     }
+}
+
+/// A remedy for a failed TLS handshake; `None` if the cause is another.
+fn tls_problem(cause: &str) -> Option<&'static str> {
+    let of = |text: &str| cause.contains(text);
+    Some(if of("InvalidContentType") {
+        "if it has no TLS, name it with http://"
+    } else if of("CaUsedAsEndEntity") {
+        "its certificate is an authority's: make it with basicConstraints = critical,CA:FALSE"
+    } else if of("UnsupportedCertVersion") {
+        "its certificate is not of X.509 version 3: make it with extensions, among them subjectAltName"
+    } else if of("UnknownIssuer") {
+        "name a PEM file with the certificate of its authority in SSL_CERT_FILE, which must exist"
+    } else if of("certificate") {
+        "see what api.tls_cert of the daemon needs in the README, under TLS"
+    } else {
+        return None;
+    })
 }
 
 /// How deep in an answer a task's input or output may stand: `{tasks: [{input}]}`.
@@ -363,6 +390,27 @@ mod tests {
             let looks = error.message.contains("does not look like an Agentry daemon at http://127.0.0.1:");
             assert!(looks && error.message.contains("--server"), "{response}: {error:?}");
         }
+    }
+
+    #[test]
+    fn a_failed_handshake_says_what_to_change() {
+        for (cause, remedy) in [
+            ("received corrupt message of type InvalidContentType", "http://"),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "CA:FALSE"),
+            ("invalid peer certificate: Other(OtherError(UnsupportedCertVersion))", "version 3"),
+            ("invalid peer certificate: UnknownIssuer", "SSL_CERT_FILE"),
+            ("invalid peer certificate: NotValidForName", "api.tls_cert"),
+        ] {
+            assert!(tls_problem(cause).is_some_and(|hint| hint.contains(remedy)), "{cause}");
+        }
+        assert_eq!(tls_problem("Connection refused (os error 111)"), None);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_with_tls_is_not_called_a_daemon_that_ended() {
+        let client = server(|stream, _| drop(stream.try_write(b"\x15\x03\x03\x00\x02\x02\x16"))).await;
+        let error = client.get("/healthz").await.unwrap_err();
+        assert!(error.message.contains("https://"), "{error:?}");
     }
 
     #[test]
