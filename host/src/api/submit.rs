@@ -144,7 +144,7 @@ fn parse(
     let limits = &state.parts.message_limits;
     if text.len() > limits.body_bytes {
         let detail =
-            format!("the task has {} bytes and limits.max.message_kib allows {}", text.len(), limits.body_bytes);
+            format!("the task has {} bytes and limits.max.message_kib allows {} bytes", text.len(), limits.body_bytes);
         let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail);
         return Err(problem.with("limit_bytes", limits.body_bytes));
     }

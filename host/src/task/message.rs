@@ -259,7 +259,7 @@ fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage
         return Err(Rejection::new(
             "too_large",
             format!(
-                "the body has {} bytes and limits.max.message_kib allows {}",
+                "the body has {} bytes and limits.max.message_kib allows {} bytes",
                 envelope.body.len(),
                 limits.body_bytes
             ),

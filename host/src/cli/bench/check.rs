@@ -125,7 +125,7 @@ pub fn message(bytes: usize, limit: usize) -> Result<(), Failed> {
     match bytes <= limit {
         true => Ok(()),
         false => Err(Failed::usage(format!(
-            "no task was sent: a message has {bytes} bytes with this --input, and limits.max.message_kib allows {limit}; send a \
+            "no task was sent: a message has {bytes} bytes with this --input, and limits.max.message_kib allows {limit} bytes; send a \
              smaller --input, or raise that limit of the daemon"
         ))),
     }

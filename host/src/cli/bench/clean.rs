@@ -4,7 +4,7 @@ use super::super::client::{Client, encode, refused, rows};
 use super::super::{Failed, escape, output};
 use super::numbers;
 use super::stop::{Stop, remedy};
-use crate::api::BENCH_LABEL;
+use crate::api::{BENCH_LABEL, is_run};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(200);
 /// A run without an unfinished task is over once no task of it was created or has ended for so long: between two tasks of a
 /// slow rate, all of them have ended.
-const QUIET: Duration = Duration::from_secs(5);
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// Progress of a clean.
 #[derive(Default)]
@@ -39,7 +39,8 @@ struct Run {
 impl Run {
     fn read(run: &Value) -> Option<Run> {
         Some(Run {
-            id: run["run"].as_str()?.to_owned(),
+            // It is printed as a part of a command.
+            id: run["run"].as_str().filter(|id| is_run(id))?.to_owned(),
             unfinished: run["unfinished"].as_u64()?,
             idle: Duration::try_from_secs_f64(run["idle_seconds"].as_f64()?).ok()?,
         })
@@ -73,7 +74,15 @@ pub async fn clean(client: &Client, run: Option<&str>, as_json: bool, stop: &mut
                 "deleted": deleted, "cancelled": cancelled, "left": done.left,
                 "runs_left": done.going.iter().map(Run::json).collect::<Vec<_>>(),
             }))?,
-            false => output::data(&format!("{deleted} deleted, {cancelled} cancelled first"))?,
+            false => {
+                // Their rows held the cancellation.
+                let again = if cancelled == 0 {
+                    ""
+                } else {
+                    "; if the run goes on, or their messages wait in a queue or at another daemon, more tasks come: repeat --clean"
+                };
+                output::data(&format!("{deleted} deleted, {cancelled} cancelled first{again}"))?;
+            }
         }
     }
     match ended {

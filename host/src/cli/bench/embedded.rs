@@ -37,7 +37,10 @@ impl Embedded {
     /// Starts one with default settings and these plugins, and waits until it takes tasks.
     pub async fn start(plugins: &Path) -> Result<Embedded, Failed> {
         let failed = |what: &str, error: &dyn std::fmt::Display| Failed::usage(format!("failed to {what}: {error}"));
-        let folder = tempfile::tempdir().map_err(|e| failed("make a temporary folder", &e))?;
+        let folder = tempfile::Builder::new()
+            .prefix("agentry-bench-")
+            .tempdir()
+            .map_err(|e| failed("make a temporary folder", &e))?;
         let plugins = std::path::absolute(plugins).map_err(|e| failed("find the plugins", &e))?;
         if !plugins.is_dir() {
             return Err(Failed::usage(format!(

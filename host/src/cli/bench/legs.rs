@@ -115,6 +115,11 @@ impl Leg {
         None
     }
 
+    /// Observations: also those of other tasks that this daemon ran meanwhile.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The arithmetic mean in seconds.
     pub fn mean(&self) -> f64 {
         self.sum / self.count.max(1) as f64

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(
     after_help = "Exit codes: 0 every task completed; 1 some did not, or --clean left some or found no task of --run; 2 usage; \
-                  3 no daemon or broker responds; 130 interrupted with Ctrl-C."
+                  3 no daemon or broker responds; 130 interrupted with Ctrl-C, 143 with SIGTERM.\n\
+                  AGENTRY_TOKEN holds the token of a daemon that has some; SSL_CERT_FILE names authorities of your own."
 )]
 pub struct Bench {
     /// Send this many tasks as fast as possible, from 1 to 5,000,000.
@@ -54,10 +55,10 @@ pub struct Bench {
     /// Plugin folder of the embedded daemon.
     #[arg(long, value_name = "FOLDER", default_value = "plugins", requires = "embedded")]
     pub(super) plugins: PathBuf,
-    /// Draw latency and throughput as an SVG picture.
+    /// Draw latency and throughput as an SVG picture. It is a file: /dev/stdout for standard output.
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
-    /// Do not ask before loading a daemon whose address is not loopback.
+    /// Do not ask before loading or cleaning a daemon or broker whose address is not loopback. Without a terminal this is needed.
     #[arg(long)]
     pub(super) yes: bool,
     /// Instead of a load: delete the tasks of earlier runs. Runs that may still be going are left, and are named.

@@ -3,6 +3,7 @@
 use super::super::{Failed, escape};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// An open file for a picture. Dropped before it was written: as it was before.
@@ -16,6 +17,14 @@ pub struct Picture {
 impl Picture {
     /// Opens it, without a change to a file that is there.
     pub fn open(path: &Path) -> Result<Picture, Failed> {
+        // A pipe without a reader, and a socket, would block the opening for ever.
+        let kind = std::fs::metadata(path).map(|found| found.file_type());
+        if kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket() || kind.is_block_device()) {
+            return Err(failed(path, &io::Error::other("it is neither a file nor a terminal")));
+        }
+        if path == Path::new("-") {
+            return Err(Failed::usage("--svg takes a file; standard output is /dev/stdout"));
+        }
         let opened = match OpenOptions::new().write(true).create_new(true).open(path) {
             Ok(file) => Ok((file, true)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -71,7 +80,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a longer text");
         Picture::open(&path).unwrap().write("short").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "short");
-        for bad in [folder.path().to_owned(), folder.path().join("no/such.svg")] {
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        for bad in [folder.path().to_owned(), folder.path().join("no/such.svg"), pipe, "-".into()] {
             let error = Picture::open(&bad).err().unwrap();
             assert!(error.code == 2 && error.message.contains("--svg"), "{error:?}");
         }

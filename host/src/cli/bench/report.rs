@@ -6,6 +6,7 @@ use super::reasons::Reasons;
 use super::resources::{TICKS, Usage};
 use super::shape::Shape;
 use super::stats::{Times, milliseconds};
+use super::stop::remedy;
 use super::watch::Measured;
 use super::{Plan, numbers};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -34,9 +35,9 @@ pub struct Report {
     pub(super) shape: Shape,
     pub(super) at: DateTime<Utc>,
     embedded: bool,
-    via: &'static str,
+    pub(super) via: &'static str,
     batch: usize,
-    in_flight: Option<u64>,
+    pub(super) in_flight: Option<u64>,
     glance: Option<Duration>,
     /// The signal that ended the run early.
     pub(super) interrupted: Option<&'static str>,
@@ -48,7 +49,10 @@ pub struct Report {
     /// Tasks by state; `missing` are those without a row, and `unknown` all if the rows could not be read.
     states: BTreeMap<String, u64>,
     reasons: Reasons,
-    submission: Duration,
+    /// Confirmed tasks, and the time for them.
+    submission: (u64, Duration),
+    /// The most tasks that were sent and not recorded as ended, by their times.
+    in_flight_most: u64,
     /// From the first recorded start to the last recorded end.
     running: Option<Duration>,
     /// From the first send to the last recorded end.
@@ -69,6 +73,7 @@ impl Report {
         let without = if rows.is_some() { "missing" } else { "unknown" };
         let mut latency = Vec::with_capacity(sent.tasks.len());
         let mut ends = Vec::with_capacity(sent.tasks.len());
+        let mut times = Vec::with_capacity(sent.tasks.len());
         let mut first_start = None;
         for (id, intended) in &sent.tasks {
             let row = rows.as_ref().and_then(|rows| rows.get(id));
@@ -77,6 +82,7 @@ impl Report {
             reasons.add(row);
             first_start = [first_start, row.started_at].into_iter().flatten().min();
             if let Some(end) = row.finished_at {
+                times.push((*intended, end));
                 ends.push(end);
                 latency.push(span(*intended, end));
             }
@@ -102,7 +108,8 @@ impl Report {
             sent: sent.tasks.len() as u64,
             states,
             reasons,
-            submission: sent.took,
+            submission: (sent.confirmed, sent.took),
+            in_flight_most: in_flight_most(&times),
             running: between(first_start),
             whole: between(first_send),
             latency: Times::new(latency),
@@ -120,7 +127,13 @@ impl Report {
     pub fn verdict(&self) -> Result<(), Failed> {
         match self.sent - self.completed() {
             0 => Ok(()),
-            others => Err(Failed::task(format!("{others} of {} did not complete", numbers::tasks(self.sent)))),
+            others => {
+                let remedy = match self.embedded {
+                    true => String::new(),
+                    false => format!("; delete the tasks of the run with: {}", remedy(&self.run, &self.server)),
+                };
+                Err(Failed::task(format!("{others} of {} did not complete{remedy}", numbers::tasks(self.sent))))
+            }
         }
     }
 
@@ -196,6 +209,7 @@ impl Report {
             "shape": self.shape.describe(),
             "batch": self.batch,
             "in_flight": self.in_flight,
+            "in_flight_most": self.in_flight_most,
             "in_flight_look_ms": self.glance.map(milliseconds),
             "in_flight_ceiling_per_second": self.ceiling(),
             "interrupted": self.interrupted,
@@ -207,9 +221,10 @@ impl Report {
             "states": self.states,
             "reasons": self.reasons.json(),
             "submission": {
-                "seconds": seconds(Some(self.submission)),
-                "per_second": self.per_second(self.sent, Some(self.submission)),
-                "unknown": self.too_few(self.sent),
+                "confirmed": self.submission.0,
+                "seconds": seconds(Some(self.submission.1)),
+                "per_second": self.per_second(self.submission.0, Some(self.submission.1)),
+                "unknown": self.too_few(self.submission.0),
             },
             "throughput": {
                 "per_second": self.per_second(self.ended(), self.running),
@@ -259,13 +274,26 @@ impl Report {
             rows.push((name, line));
             name = "";
         }
+        if let Some(missing) = self.states.get("missing") {
+            let also = if self.via == "amqp" { ", or broker.url and broker.prefix are another daemon's" } else { "" };
+            rows.push((
+                name,
+                format!("{missing} missing: without a record; their messages may still wait in the queue{also}"),
+            ));
+        }
         if let (Some(bound), Some(glance), Some(ceiling)) = (self.in_flight, self.glance, self.ceiling()) {
             let (look, most) = (numbers::digits(milliseconds(glance)), numbers::rate(ceiling));
-            let bound =
+            let mut text =
                 format!("{bound} at most; ended tasks are counted every {look} ms, which allows {most} at most");
-            rows.push(("in flight", bound));
+            if self.in_flight_most > bound {
+                let _ = write!(text, "; {} were, since other tasks of the plugin ended meanwhile", self.in_flight_most);
+            }
+            rows.push(("in flight", text));
         }
-        rows.extend([("submission", self.too_few(self.sent).unwrap_or_else(|| rate(&submission["per_second"])))]);
+        rows.extend([(
+            "submission",
+            self.too_few(self.submission.0).unwrap_or_else(|| rate(&submission["per_second"])),
+        )]);
         match (self.counted, self.too_few(self.ended())) {
             // Times of single tasks are recorded in their rows alone.
             (Some(_), _) => {}
@@ -297,22 +325,35 @@ impl Report {
             let _ = writeln!(text, "{name:<11} {value}");
         }
         if self.legs.is_empty() {
-            text.push_str("legs        not reported by this daemon\n");
+            text.push_str("legs        unknown: the daemon's /metrics had none, or could not be read\n");
             return text;
         }
         let row = |(name, leg): (&str, &Leg)| {
             let bound = |share| leg.percentile(share).map_or_else(|| "-".to_owned(), |bound| bound.to_string());
             let mean = format!("{:.2}", leg.mean() * 1e3);
-            vec![super::super::escape::line(name), mean, bound(0.5), bound(0.99)]
+            vec![super::super::escape::line(name), leg.count().to_string(), mean, bound(0.5), bound(0.99)]
         };
         let legs: Vec<_> = legs::ordered(&self.legs).into_iter().map(row).collect();
-        text + "\n" + &output::table(&["leg (ms)", "mean", "p50", "p99"], &legs)
+        text + "\n" + &output::table(&["leg (ms)", "count", "mean", "p50", "p99"], &legs)
     }
 }
 
 /// From one time to another; none if the clocks disagree.
 fn span(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     to.signed_duration_since(from).max(TimeDelta::zero()).to_std().unwrap_or_default()
+}
+
+/// The most tasks at once of which these are the send and the end.
+fn in_flight_most(times: &[(DateTime<Utc>, DateTime<Utc>)]) -> u64 {
+    let mut changes: Vec<(DateTime<Utc>, i64)> = times.iter().flat_map(|(from, to)| [(*from, 1), (*to, -1)]).collect();
+    // An end and a send of the same time: the end was first.
+    changes.sort_unstable();
+    let (mut now, mut most) = (0, 0);
+    for (_, change) in changes {
+        now += change;
+        most = most.max(now);
+    }
+    u64::try_from(most).unwrap_or_default()
 }
 
 /// How many tasks ended in each part of the run. The ends of one batch have one time, or nearly so: a part that holds no more

@@ -34,7 +34,7 @@ pub fn report(last: Option<&str>) -> Report {
     }
     let usage = |cpu, resident_kib| Usage { cpu: Duration::from_millis(cpu), resident_kib, peak_kib: 4_096 };
     let measured = Measured {
-        sent: Sent { tasks, took: Duration::from_millis(40) },
+        sent: Sent { confirmed: tasks.len() as u64, tasks, took: Duration::from_millis(40) },
         rows: Some(rows),
         counted: (4, Duration::from_millis(50)),
         legs: BTreeMap::new(),
@@ -68,7 +68,12 @@ fn a_task_without_a_row_is_missing_and_fails_the_run() {
     assert_eq!(report.json()["states"], json!({"completed": 3, "missing": 1}));
     assert!(report.verdict().unwrap_err().message.contains("1 of 4"));
     let text = report.text();
-    assert!(text.contains("3 completed, 1 missing") && text.contains("not reported by this daemon"), "{text}");
+    assert!(
+        text.contains("3 completed, 1 missing")
+            && text.contains("1 missing: without a record")
+            && text.contains("legs        unknown"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -176,7 +181,7 @@ fn a_run_whose_rows_cannot_be_read_shows_the_counters() {
     };
     let tasks = (0..3).map(|n| (Uuid::now_v7(), at(n))).collect();
     let measured = Measured {
-        sent: Sent { tasks, took: Duration::from_secs(1) },
+        sent: Sent { confirmed: tasks.len() as u64, tasks, took: Duration::from_secs(1) },
         rows: None,
         counted: (100, Duration::from_secs(2)),
         legs: BTreeMap::new(),
@@ -193,4 +198,12 @@ fn a_run_whose_rows_cannot_be_read_shows_the_counters() {
     assert!(text.starts_with("ended early by an error; so far: "), "{text}");
     assert!(text.contains("100 ended within 2 s by the daemon's counters, 50/s"), "{text}");
     assert!(!text.contains("latency") && !text.contains("- ms"), "{text}");
+}
+
+#[test]
+fn the_most_tasks_at_once_are_counted_from_their_times() {
+    let at = |ms: i64| DateTime::from_timestamp_millis(ms).unwrap();
+    assert_eq!(in_flight_most(&[]), 0);
+    assert_eq!(in_flight_most(&[(at(0), at(5)), (at(5), at(9))]), 1);
+    assert_eq!(in_flight_most(&[(at(0), at(5)), (at(1), at(3)), (at(2), at(9)), (at(4), at(6))]), 3);
 }

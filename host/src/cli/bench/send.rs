@@ -5,7 +5,7 @@ use super::super::{Failed, escape, settings};
 use super::shape::Shape;
 use super::{Plan, Via, check, numbers, target};
 use crate::api::BENCH_LABEL;
-use crate::broker::{Broker, Message, Publication, Target};
+use crate::broker::{Broker, Message, Publication, PublishError, Target};
 use crate::config::{Services, Settings};
 use crate::daemon;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -71,6 +71,8 @@ struct Options<'a> {
 pub struct Sent {
     /// Each task with the time from which its latency counts.
     pub tasks: Vec<(Uuid, DateTime<Utc>)>,
+    /// Tasks that were confirmed.
+    pub confirmed: u64,
     /// From the first send to the last confirmation.
     pub took: Duration,
 }
@@ -101,7 +103,7 @@ impl Progress {
     pub fn so_far(&self) -> Sent {
         let took = self.done.get().or_else(|| Some(self.begun.get()?.elapsed())).unwrap_or_default();
         self.taken.set(self.may_exist());
-        Sent { tasks: self.tasks.take(), took }
+        Sent { tasks: self.tasks.take(), confirmed: self.sent.get(), took }
     }
 
     /// Whether a task was sent that was not rejected.
@@ -221,7 +223,7 @@ impl<'a> Sender<'a> {
     async fn group(&self, progress: &Progress, ids: Vec<Uuid>) -> Result<u64, Failed> {
         match &self.amqp {
             None => self.post(progress, &ids).await?,
-            Some((broker, queue)) => self.publish(&ids, broker.as_ref(), queue).await?,
+            Some((broker, queue)) => self.publish(progress, &ids, broker.as_ref(), queue).await?,
         }
         Ok(ids.len() as u64)
     }
@@ -253,7 +255,7 @@ impl<'a> Sender<'a> {
         }
     }
 
-    async fn publish(&self, ids: &[Uuid], broker: &dyn Broker, queue: &str) -> Result<(), Failed> {
+    async fn publish(&self, progress: &Progress, ids: &[Uuid], broker: &dyn Broker, queue: &str) -> Result<(), Failed> {
         let publication = |id: &Uuid| {
             let body = self.body(*id, None)?;
             let message =
@@ -263,11 +265,15 @@ impl<'a> Sender<'a> {
         let batch = ids.iter().map(publication).collect::<Result<Vec<_>, Failed>>()?;
         let published = tokio::time::timeout(self.plan.patience, broker.publish(batch)).await;
         let published = published.map_err(|_| late(self.plan, "publish tasks with confirms"))?;
+        let returned = |result: &Result<(), PublishError>| matches!(result, Err(PublishError::Unroutable(_)));
+        if published.iter().all(returned) {
+            progress.reject(ids);
+        }
         match published.into_iter().find_map(Result::err) {
             None => Ok(()),
             Some(error) => Err(Failed::unreachable(format!(
-                "failed to publish a task to the queue {}: {error}; check broker.url and broker.prefix, which must be the \
-                 daemon's",
+                "failed to publish a task to the queue {}: {error}; broker.url, broker.prefix and --queue must be those of a daemon \
+                 that consumes it",
                 escape::line(queue)
             ))),
         }

@@ -2,6 +2,7 @@
 
 use super::super::Failed;
 use super::super::pace::Rate;
+use super::clean::QUIET;
 use super::numbers;
 use std::str::FromStr;
 use std::time::Duration;
@@ -53,6 +54,13 @@ pub enum Shape {
 impl Shape {
     /// A rate for a time.
     pub fn rate(rate: Rate, duration: Duration) -> Result<Shape, Failed> {
+        if rate.every() >= QUIET {
+            let seconds = QUIET.as_secs();
+            return Err(Failed::usage(format!(
+                "--rate sends a task every {} s; send more often than every {seconds} s, after which --clean takes a run to be over",
+                rate.every().as_secs_f64()
+            )));
+        }
         let tasks = duration.as_nanos() / rate.every().as_nanos().max(1);
         match u64::try_from(tasks) {
             Ok(0) => Err(Failed::usage("--rate and --for result in no task; use a longer --for or a higher --rate")),
@@ -119,14 +127,15 @@ mod tests {
 
     #[test]
     fn a_slow_rate_is_not_shown_as_zero() {
-        let shape = Shape::rate("3/m".parse().unwrap(), Duration::from_secs(60)).unwrap();
-        assert_eq!(shape.describe(), "3 tasks at 0.05/s");
+        let shape = Shape::rate("15/m".parse().unwrap(), Duration::from_secs(60)).unwrap();
+        assert_eq!(shape.describe(), "15 tasks at 0.25/s");
     }
 
     #[test]
     fn a_rate_that_yields_no_task_or_too_many_is_rejected() {
         let rate = |rate: &str, seconds| Shape::rate(rate.parse().unwrap(), Duration::from_secs(seconds));
-        assert!(rate("1/h", 5).is_err());
+        assert!(rate("1/s", 0).unwrap_err().message.contains("no task"));
+        assert!(rate("12/m", 60).unwrap_err().message.contains("--clean takes a run to be over"));
         assert!(rate("1000000/s", 3_600).unwrap_err().message.contains("5000000"));
     }
 }

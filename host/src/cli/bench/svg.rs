@@ -38,7 +38,8 @@ pub fn draw(report: &Report) -> String {
     );
     let early = report.interrupted.is_some() || report.error.is_some();
     let interrupted = if early { "ended early: " } else { "" };
-    let title = format!("{interrupted}{}: {}", report.plugin, report.shape.describe());
+    let bound = report.in_flight.map(|bound| format!(", {bound} in flight at most")).unwrap_or_default();
+    let title = format!("{interrupted}{}: {} over {}{bound}", report.plugin, report.shape.describe(), report.via);
     let under = format!("{} · {} · run {}", report.at.format("%Y-%m-%d %H:%M UTC"), report.server, report.run);
     text(&mut svg, EDGE, 28.0, "title", "start", &fitted(&title, TITLE, WIDTH - 2.0 * EDGE));
     text(&mut svg, EDGE, 50.0, "", "start", &fitted(&under, TEXT, WIDTH - 2.0 * EDGE));
@@ -58,7 +59,7 @@ pub fn draw(report: &Report) -> String {
 }
 
 fn latency(svg: &mut String, plot: &Plot, report: &Report, bars: &[(f64, u64)]) {
-    plot.frame(svg, "latency: tasks by the time in ms from send to recorded end (logarithmic)", "tasks");
+    plot.frame(svg, "latency: tasks by the time in ms from send to recording of the end (logarithmic)", "tasks");
     let (Some((first, _)), Some((last, _))) = (bars.first(), bars.last()) else { return };
     // A bar reaches down by one step of the histogram.
     let step = 10_f64.powf(0.1);

@@ -158,11 +158,20 @@ async fn ends(
     let total = plan.shape.tasks();
     let (begun, mut moved, mut asked) = (Instant::now(), Instant::now(), Instant::now());
     let (mut shown, mut pause) = (Instant::now(), SHORT_GLANCE[0]);
+    // Tasks of this run that another daemon ended, as far as it is known.
+    let mut elsewhere = 0;
     loop {
         let looked = Instant::now();
         tokio::time::sleep(if plan.in_flight.is_some() { pause } else { GLANCE }).await;
         let reading = Instant::now();
-        let ended = scrape(client).await?.ended(plugin).saturating_sub(before.ended(plugin));
+        let here = scrape(client).await?.ended(plugin).saturating_sub(before.ended(plugin));
+        if plan.in_flight.is_some() && progress.done.get().is_none() && asked.elapsed() >= STILL {
+            asked = Instant::now();
+            let rows = rows::read(client, &plan.run).await?;
+            let recorded = rows.values().filter(|row| row.finished_at.is_some()).count() as u64;
+            elsewhere = elsewhere.max(recorded.saturating_sub(here));
+        }
+        let ended = here + elsewhere;
         pause = (reading.elapsed() * 2).clamp(SHORT_GLANCE[0], SHORT_GLANCE[1]);
         looks.count(looked.elapsed());
         if ended != progress.ended.get() {
