@@ -41,11 +41,16 @@ impl Client {
     /// A client of `--server`.
     pub fn new(server: &Server) -> Result<Client, Failed> {
         let address = address(&server.server)?;
+        // As every other client of this program, and not the verifier that reqwest would choose.
+        let tls =
+            url::Url::parse(&address).map_err(|e| e.to_string()).and_then(|url| agentry_outbound::system_tls(&url));
+        let tls = tls.map_err(|reason| Failed::usage(format!("{address}: {reason}")))?;
         // No proxy variables: what is asked is where the answer comes from.
         // No redirects: a request that was meant for this address is not repeated at another.
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            .tls_backend_preconfigured(tls)
             .connect_timeout(Duration::from_secs(5))
             .build();
         Ok(Client {
