@@ -229,6 +229,7 @@ pub(super) async fn admit(
     let mut max_attempts = state.parts.max_attempts;
     match state.parts.catalog.resolve(plugin) {
         Resolved::Ready(runner) => {
+            message.check_timeout(runner.timeout_ceiling())?;
             plugin_queue = Some(runner.queue().to_owned());
             max_attempts = runner.retry().max_attempts;
         }

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// The embedded database's file in the data folder.
 pub const FILE: &str = "agentry.sqlite";
+/// The folders of plugins, in the data folder.
+const ORIGINS: &str = "plugin-folders.json";
 
 /// The two seams, as settings chose them.
 pub struct Connections {
@@ -133,6 +135,7 @@ pub fn registry(
         policies: policies(settings)?,
         calls: settings.calls.clone(),
         reach,
+        origins: Some(settings.data.dir.join(ORIGINS)),
     })
 }
 
