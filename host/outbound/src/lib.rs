@@ -20,3 +20,4 @@ mod tls;
 pub mod tools;
 
 pub use secret::Secret;
+pub use tls::system as system_tls;

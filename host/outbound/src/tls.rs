@@ -36,6 +36,19 @@ pub(crate) fn client_of(url: &url::Url, ca_file: Option<&Path>) -> Result<Client
     client(roots)
 }
 
+/// For one address of an operator's own, with the system's authorities alone.
+///
+/// # Errors
+/// The address is `https` and the system has none.
+pub fn system(url: &url::Url) -> Result<ClientConfig, String> {
+    let is_https = url.scheme() == "https";
+    let roots = roots(None, is_https)?;
+    if is_https && roots.is_empty() {
+        return Err("the system has no certificate authorities; name a PEM file with them as SSL_CERT_FILE".into());
+    }
+    client(roots)
+}
+
 /// A client that trusts these.
 ///
 /// # Errors

@@ -8,9 +8,12 @@
     reason = "a test that panics is a test that failed; its parts talk"
 )]
 
-use agentry_outbound::tools::{Content, ServerSettings, Session, Supervisor, Tools, Transport, supervise};
+use agentry_outbound::tools::{
+    Content, ServerSettings, Session, Supervisor, ToolSettingsError, Tools, Transport, supervise,
+};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,13 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The parts besides the test's own, named so that no filter of a test runner is one of them.
 const SUPERVISE: &str = "part=supervise";
 const DAEMON: &str = "part=daemon";
+const ORDINARY: &str = "part=ordinary";
 
 /// The tests by name.
-const TESTS: [(&str, fn()); 4] = [
+const TESTS: [(&str, fn()); 6] = [
     ("a_daemon_that_is_killed_takes_its_servers_along", a_daemon_that_is_killed_takes_its_servers_along),
     ("a_supervised_server_is_ended_like_any_other", a_supervised_server_is_ended_like_any_other),
     ("what_a_server_leaves_ends_with_it", what_a_server_leaves_ends_with_it),
     ("what_a_server_leaves_is_let_go_when_it_ends", what_a_server_leaves_is_let_go_when_it_ends),
+    (
+        "a_server_of_another_user_has_none_of_the_daemons_rights",
+        a_server_of_another_user_has_none_of_the_daemons_rights,
+    ),
+    ("a_user_without_the_right_or_the_name_stops_the_start", a_user_without_the_right_or_the_name_stops_the_start),
 ];
 
 fn main() -> ExitCode {
@@ -34,6 +43,7 @@ fn main() -> ExitCode {
     match arguments.next().as_ref().and_then(|part| part.to_str()) {
         Some(SUPERVISE) => return supervise(arguments).into(),
         Some(DAEMON) => return daemon(),
+        Some(ORDINARY) => return ordinary(),
         _ => {}
     }
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -59,6 +69,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// One that other users may run too. That of a person may be in a home folder.
+fn python_for_all() -> String {
+    let system = "/usr/bin/python3";
+    if std::path::Path::new(system).exists() { system.to_owned() } else { python() }
+}
+
 fn python() -> String {
     let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
     String::from_utf8(output.expect("this test needs python3 in PATH").stdout).unwrap().trim().to_owned()
@@ -66,22 +82,27 @@ fn python() -> String {
 
 /// A scripted server, supervised by this program.
 fn tools(mode: &str) -> (Tools, Session) {
+    let tools = tools_of(mode, None).unwrap();
+    let session = tools.session("planner", BTreeMap::from([("it".to_owned(), vec!["*".to_owned()])]));
+    (tools, session)
+}
+
+fn tools_of(mode: &str, user: Option<&str>) -> Result<Tools, ToolSettingsError> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/server.py");
     let settings = ServerSettings {
         transport: Transport::Stdio {
-            command: python(),
+            command: if user.is_some() { python_for_all() } else { python() },
             args: ["-I", "-S", script, mode].map(str::to_owned).to_vec(),
             env: BTreeMap::new(),
             dir: None,
+            user: user.map(str::to_owned),
         },
         start: PATIENCE,
         call: PATIENCE,
         output_bytes: 64 << 10,
     };
     let supervisor = Supervisor { program: std::env::current_exe().unwrap(), arguments: vec![SUPERVISE.into()] };
-    let tools = Tools::supervised(BTreeMap::from([("it".to_owned(), settings)]), &supervisor).unwrap();
-    let session = tools.session("planner", BTreeMap::from([("it".to_owned(), vec!["*".to_owned()])]));
-    (tools, session)
+    Tools::supervised(BTreeMap::from([("it".to_owned(), settings)]), &supervisor)
 }
 
 async fn text(session: &Session, tool: &str) -> String {
@@ -197,4 +218,79 @@ fn what_a_server_leaves_is_let_go_when_it_ends() {
         text(&session, "whoami").await;
         tools.close().await;
     });
+}
+
+/// The user and the group that no file belongs to.
+const NOBODY: u32 = 65_534;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn a_server_of_another_user_has_none_of_the_daemons_rights() {
+    if !is_root() {
+        println!("skipped: it needs root");
+        return;
+    }
+    // A supplementary group that the server must not inherit.
+    nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(4)]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for name in ["nobody", "65534"] {
+            let tools = tools_of("well", Some(name)).unwrap();
+            let session = tools.session("planner", BTreeMap::from([("it".to_owned(), vec!["*".to_owned()])]));
+            let who: serde_json::Value = serde_json::from_str(&text(&session, "whoami").await).unwrap();
+            let pid = who["pid"].as_u64().unwrap();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let field = |name: &str| {
+                let found = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                found.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+            };
+            let all = |id: u32| vec![id.to_string(); 4];
+            let group = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(NOBODY)).unwrap().unwrap().gid.as_raw();
+            assert_eq!(
+                (field("Uid:"), field("Gid:")),
+                (all(NOBODY), all(group)),
+                "real, effective, saved and of files"
+            );
+            assert_eq!(field("Groups:"), Vec::<String>::new());
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+                assert_eq!(u64::from_str_radix(&field(set)[0], 16), Ok(0), "{set}");
+            }
+            assert_eq!(who["env"]["HOME"], nobodys_home());
+            assert_eq!(who["files"], serde_json::json!([]), "its folder is its own and empty");
+            let write = format!(r#"{{"path": "{}/note", "write": true}}"#, who["cwd"].as_str().unwrap());
+            assert_eq!(called(&session, "file", &write).await, "ok");
+            let own = format!("/proc/{}/environ", std::process::id());
+            assert!(std::fs::read(&own).is_ok(), "the daemon's user can read it");
+            let read = format!(r#"{{"path": "{own}"}}"#);
+            assert_eq!(called(&session, "file", &read).await, "PermissionError");
+            tools.close().await;
+            all_end(&[u32::try_from(pid).unwrap()], "a server of another user is left after close");
+        }
+    });
+}
+
+fn nobodys_home() -> String {
+    nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(NOBODY)).unwrap().unwrap().dir.display().to_string()
+}
+
+fn a_user_without_the_right_or_the_name_stops_the_start() {
+    let error = tools_of("well", Some("no-such-user")).unwrap_err().to_string();
+    assert!(error.starts_with("tools.it.user: there is no user \"no-such-user\""), "{error}");
+    if !is_root() {
+        println!("the rest is skipped: it needs root");
+        return;
+    }
+    let mut ordinary = Command::new(std::env::current_exe().unwrap());
+    let output = ordinary.arg(ORDINARY).uid(NOBODY).gid(NOBODY).output().unwrap();
+    let error = String::from_utf8(output.stdout).unwrap();
+    assert!(error.starts_with("tools.it.user: a program is started as another user only by root"), "{error:?}");
+    assert!(error.contains("or leave user out"), "{error}");
+}
+
+/// What a daemon of an ordinary user is told.
+fn ordinary() -> ExitCode {
+    println!("{}", tools_of("well", Some("0")).unwrap_err());
+    ExitCode::SUCCESS
 }

@@ -2,6 +2,7 @@
 
 use super::ApiState;
 use super::problem::Problem;
+use super::share::Share;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a client may take to send its body.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,28 +24,43 @@ const KIB: usize = 1_024;
 /// Memory for the bodies of all callers together.
 #[derive(Clone)]
 pub(super) struct Bodies {
-    kib: Arc<Semaphore>,
+    all: Part,
     most: usize,
 }
 
-impl Bodies {
-    /// Memory for [`LARGEST`] bodies of at most `most` bytes.
-    pub fn new(most: usize) -> Bodies {
-        let all = most.div_ceil(KIB).saturating_mul(LARGEST).min(Semaphore::MAX_PERMITS);
-        Bodies { kib: Arc::new(Semaphore::new(all)), most }
+/// The part of it that one token may occupy.
+#[derive(Clone)]
+pub(super) struct Part {
+    kib: Arc<Semaphore>,
+    largest: usize,
+    whose: &'static str,
+}
+
+impl Part {
+    /// Half of the memory, so that slow bodies of one token leave room for others.
+    pub fn of_token(most: usize) -> Part {
+        Part::of(most, LARGEST / 2, "this token has")
     }
 
-    /// Reserves memory for a body before it is read; all of `most` if its length is not announced.
-    async fn room(&self, announced: Option<u64>) -> Result<OwnedSemaphorePermit, Problem> {
-        let bytes = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(self.most).min(self.most);
-        let kib = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
-        match timeout(TURN, self.kib.clone().acquire_many_owned(kib)).await {
+    /// All of it, for an API without tokens.
+    pub fn whole(most: usize) -> Part {
+        Part::of(most, LARGEST, "there are")
+    }
+
+    fn of(most: usize, largest: usize, whose: &'static str) -> Part {
+        let kib = most.div_ceil(KIB).saturating_mul(largest).min(Semaphore::MAX_PERMITS);
+        Part { kib: Arc::new(Semaphore::new(kib)), largest, whose }
+    }
+
+    async fn room(&self, kib: u32, most: usize, until: Instant) -> Result<OwnedSemaphorePermit, Problem> {
+        match timeout_at(until, self.kib.clone().acquire_many_owned(kib)).await {
             Ok(Ok(room)) => Ok(room),
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => {
-                let all = self.most.saturating_mul(LARGEST) / (KIB * KIB);
+                let Part { largest, whose, .. } = self;
+                let all = most.saturating_mul(*largest) / (KIB * KIB);
                 let detail = format!(
-                    "request bodies of {all} MiB are in memory, which is the limit ({LARGEST} times api.body_mib); retry, or send smaller bodies"
+                    "{whose} request bodies of {all} MiB in memory, which is the limit ({largest} times api.body_mib); retry, or send smaller bodies"
                 );
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies", detail))
             }
@@ -52,10 +68,27 @@ impl Bodies {
     }
 }
 
+impl Bodies {
+    /// Memory for [`LARGEST`] bodies of at most `most` bytes.
+    pub fn new(most: usize) -> Bodies {
+        Bodies { all: Part::whole(most), most }
+    }
+
+    /// Reserves memory for a body before it is read; all of `most` if its length is not announced. The caller's part comes
+    /// first: who waits for it holds nothing of the memory of all.
+    async fn room(&self, part: &Part, announced: Option<u64>) -> Result<[OwnedSemaphorePermit; 2], Problem> {
+        let bytes = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(self.most).min(self.most);
+        let kib = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
+        let until = Instant::now() + TURN;
+        let own = part.room(kib, self.most, until).await?;
+        Ok([own, self.all.room(kib, self.most, until).await?])
+    }
+}
+
 /// A complete body with its reserved memory.
 pub(super) struct Whole {
     bytes: bytes::Bytes,
-    _room: OwnedSemaphorePermit,
+    _room: [OwnedSemaphorePermit; 2],
 }
 
 impl Deref for Whole {
@@ -67,7 +100,7 @@ impl Deref for Whole {
 }
 
 /// The whole body, within the limit and in time.
-pub(super) async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<Whole, Problem> {
+pub(super) async fn read(state: &ApiState, share: &Share, headers: &HeaderMap, body: Body) -> Result<Whole, Problem> {
     if let Some(value) = headers.get(header::CONTENT_TYPE) {
         let text = value.to_str().unwrap_or("?");
         let essence = text.split(';').next().unwrap_or_default().trim();
@@ -93,7 +126,7 @@ pub(super) async fn read(state: &ApiState, headers: &HeaderMap, body: Body) -> R
     if announced.is_some_and(|bytes| bytes > most as u64) {
         return Err(too_large());
     }
-    let room = state.bodies.room(announced).await?;
+    let room = state.bodies.room(share.bodies(), announced).await?;
     match timeout(PATIENCE, axum::body::to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(Whole { bytes, _room: room }),
         Ok(Err(e)) if is_length_limit(&e) => Err(too_large()),
@@ -141,21 +174,39 @@ pub(super) fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Resul
 mod tests {
     use super::*;
 
+    const MIB: usize = KIB * KIB;
+
     #[tokio::test(start_paused = true)]
     async fn bodies_wait_for_room_and_not_for_ever() {
-        let bodies = Bodies::new(1_024 * KIB);
+        let bodies = Bodies::new(MIB);
+        let whole = Part::whole(MIB);
         let mut held = Vec::new();
         for _ in 0..LARGEST {
             // One whose length is not announced may be the largest.
-            held.push(bodies.room(None).await.unwrap());
+            held.push(bodies.room(&whole, None).await.unwrap());
         }
-        assert!(bodies.room(Some(0)).await.is_ok(), "an empty one needs none");
-        let refused = format!("{:?}", bodies.room(Some(1)).await.map(drop).unwrap_err());
+        assert!(bodies.room(&whole, Some(0)).await.is_ok(), "an empty one needs none");
+        let refused = format!("{:?}", bodies.room(&whole, Some(1)).await.map(drop).unwrap_err());
         assert!(refused.contains("too_many_bodies") && refused.contains("8 MiB"), "{refused}");
-        let (one, ()) = tokio::join!(bodies.room(Some(1)), async {
+        let (one, ()) = tokio::join!(bodies.room(&whole, Some(1)), async {
             tokio::time::sleep(TURN / 2).await;
             held.pop();
         });
         assert!(one.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_of_one_token_leave_half_of_the_room_to_others() {
+        let bodies = Bodies::new(MIB);
+        let [one, other] = [Part::of_token(MIB), Part::of_token(MIB)];
+        let mut held = Vec::new();
+        for _ in 0..LARGEST / 2 {
+            held.push(bodies.room(&one, None).await.unwrap());
+        }
+        let refused = format!("{:?}", bodies.room(&one, Some(1)).await.map(drop).unwrap_err());
+        assert!(refused.contains("this token has request bodies of 4 MiB"), "{refused}");
+        for _ in 0..LARGEST / 2 {
+            held.push(bodies.room(&other, None).await.unwrap());
+        }
     }
 }

@@ -100,13 +100,13 @@ pub struct ApiState {
 impl ApiState {
     /// From what is given.
     pub fn new(parts: Parts) -> ApiState {
-        let connections = parts.connections;
+        let (connections, body_bytes) = (parts.connections, parts.body_bytes);
         let shares = match &parts.tokens {
-            Some(tokens) => (0..tokens.len()).map(|_| share::Share::of_token(connections)).collect(),
-            None => [share::Share::whole(connections)].into(),
+            Some(tokens) => (0..tokens.len()).map(|_| share::Share::of_token(connections, body_bytes)).collect(),
+            None => [share::Share::whole(connections, body_bytes)].into(),
         };
         ApiState {
-            streams: share::Share::whole(connections),
+            streams: share::Share::whole(connections, body_bytes),
             shares,
             bodies: body::Bodies::new(parts.body_bytes),
             parts,

@@ -5,13 +5,14 @@
 
 use super::body::{object, read, text};
 use super::problem::Problem;
+use super::share::Share;
 use super::tasks::LONGEST_PAGE;
 use super::{ApiState, respond};
 use crate::broker::{Publication, PublishError, Target};
 use crate::db::{DeadFilter, Redrive, RedriveAnswer};
 use crate::task::{TaskId, span};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use chrono::Utc;
@@ -55,10 +56,11 @@ struct Told {
 
 pub(super) async fn redrive(
     State(state): State<Arc<ApiState>>,
+    Extension(share): Extension<Share>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = read(&state, &headers, body).await?;
+    let body = read(&state, &share, &headers, body).await?;
     let request: Request = object("the request", text(&body)?)?;
     let (letters, next) = which(&state, &request).await?;
     let pause = request.rate_per_second.map(|rate| Duration::from_secs(1) / rate.max(1));

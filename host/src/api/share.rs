@@ -1,5 +1,6 @@
 //! Bounds on the requests and streams of one token, so that other tokens are served too.
 
+use super::body::Part;
 use super::follow;
 use super::problem::Problem;
 use axum::http::StatusCode;
@@ -13,22 +14,28 @@ pub(super) struct Share {
     most_requests: usize,
     streams: Arc<Semaphore>,
     most_streams: usize,
+    bodies: Part,
 }
 
 impl Share {
-    /// All connections and streams, for an API without tokens.
-    pub fn whole(connections: usize) -> Share {
-        Share::of(connections, follow::STREAMS)
+    /// All connections, streams and memory for bodies of at most so many bytes, for an API without tokens.
+    pub fn whole(connections: usize, body_bytes: usize) -> Share {
+        Share::of(connections, follow::STREAMS, Part::whole(body_bytes))
     }
 
-    /// Half of the connections and a quarter of the streams.
-    pub fn of_token(connections: usize) -> Share {
-        Share::of((connections / 2).max(1), follow::STREAMS / 4)
+    /// Half of the connections, a quarter of the streams, and half of the memory for bodies.
+    pub fn of_token(connections: usize, body_bytes: usize) -> Share {
+        Share::of((connections / 2).max(1), follow::STREAMS / 4, Part::of_token(body_bytes))
     }
 
-    fn of(most_requests: usize, most_streams: usize) -> Share {
+    fn of(most_requests: usize, most_streams: usize, bodies: Part) -> Share {
         let [requests, streams] = [most_requests, most_streams].map(|most| Arc::new(Semaphore::new(most)));
-        Share { requests, most_requests, streams, most_streams }
+        Share { requests, most_requests, streams, most_streams, bodies }
+    }
+
+    /// Returns its part of the memory for bodies.
+    pub fn bodies(&self) -> &Part {
+        &self.bodies
     }
 
     /// Reserves a place for one request, until its response begins.

@@ -3,13 +3,14 @@
 use super::body::{object, read, text};
 use super::problem::Problem;
 use super::render::TaskJson;
+use super::share::Share;
 use super::warnings::{self, Warning};
 use super::{ApiState, respond};
 use crate::db::{Fields, HostRow, NewTask, Submitted};
 use crate::registry::Resolved;
 use crate::task::{Options, PluginRef, TaskId, TaskMessage};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
@@ -51,10 +52,11 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
 
 pub(super) async fn one(
     State(state): State<Arc<ApiState>>,
+    Extension(share): Extension<Share>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = read(&state, &headers, body).await?;
+    let body = read(&state, &share, &headers, body).await?;
     let mut hosts = Hosts::default();
     let key = idempotency_key(&headers)?;
     let (message, queue) = parse(&state, text(&body)?, &headers, key)?;
@@ -88,10 +90,11 @@ pub(super) async fn one(
 
 pub(super) async fn batch(
     State(state): State<Arc<ApiState>>,
+    Extension(share): Extension<Share>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = read(&state, &headers, body).await?;
+    let body = read(&state, &share, &headers, body).await?;
     let request: Batch<'_> = object("the body", text(&body)?)?;
     let items = request.tasks.ok_or_else(|| Problem::bad("bad_message", "the body: missing field `tasks`"))?;
     if items.is_empty() || items.len() > BATCH {
@@ -226,6 +229,7 @@ pub(super) async fn admit(
     let mut max_attempts = state.parts.max_attempts;
     match state.parts.catalog.resolve(plugin) {
         Resolved::Ready(runner) => {
+            message.check_timeout(runner.timeout_ceiling())?;
             plugin_queue = Some(runner.queue().to_owned());
             max_attempts = runner.retry().max_attempts;
         }

@@ -45,11 +45,16 @@ impl Client {
         if token.is_some() && address.starts_with("http://") && !is_loopback(&address) {
             super::output::say(&format!("warning: AGENTRY_TOKEN is sent to {address} without encryption"));
         }
+        // As every other client of this program, and not the verifier that reqwest would choose.
+        let tls =
+            url::Url::parse(&address).map_err(|e| e.to_string()).and_then(|url| agentry_outbound::system_tls(&url));
+        let tls = tls.map_err(|reason| Failed::usage(format!("{address}: {reason}")))?;
         // No proxy variables: what is asked is where the answer comes from.
         // No redirects: a request that was meant for this address is not repeated at another.
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            .tls_backend_preconfigured(tls)
             .connect_timeout(Duration::from_secs(5))
             .build();
         Ok(Client {

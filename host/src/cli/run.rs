@@ -39,6 +39,8 @@ impl Run {
         let mut settings = settings(file, Vec::new())?;
         let wishes = crate::registry::wishes_of(&self.plugin);
         self.local.apply(&mut settings, &wishes.llm)?;
+        // Whoever runs it names its folder.
+        settings.plugins.rules.iter_mut().for_each(|rule| rule.pins = Default::default());
         if self.calls {
             settings.plugins.rules.iter_mut().for_each(|rule| rule.calls.bodies = None);
             settings.calls.bodies = Some(BODIES.map(str::to_owned).to_vec());

@@ -176,12 +176,13 @@ fn server(entry: &Entry<'_>, longest: Duration) -> Result<ServerSettings, Proble
     let known = |keys: &[&'static str]| entry.table.only(&[keys, &times].concat());
     let transport = match (entry.has("command"), entry.has("url")) {
         (true, false) => {
-            known(&["command", "env", "dir"])?;
+            known(&["command", "env", "dir", "user"])?;
             let mut words = entry.texts("command")?.into_iter();
             let Some(command) = words.next() else {
                 return Err(entry.wrong("command", "it is empty; it takes a program and its arguments"));
             };
-            Transport::Stdio { command, args: words.collect(), env: entry.secrets("env")?, dir: entry.path("dir")? }
+            let (env, dir, user) = (entry.secrets("env")?, entry.path("dir")?, entry.text("user")?);
+            Transport::Stdio { command, args: words.collect(), env, dir, user }
         }
         (false, true) => {
             known(&["url", "headers", "ca_file"])?;

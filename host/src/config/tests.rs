@@ -6,6 +6,7 @@ use std::path::Path;
 
 mod calls;
 mod outside;
+mod pins;
 
 const MACHINE: Machine = Machine { cores: 4, memory_mib: 8_192, mappings: 65_530 };
 

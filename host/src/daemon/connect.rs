@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// The embedded database's file in the data folder.
 pub const FILE: &str = "agentry.sqlite";
+/// The folders of plugins, in the data folder.
+const ORIGINS: &str = "plugin-folders.json";
 
 /// The two seams, as settings chose them.
 pub struct Connections {
@@ -134,6 +136,7 @@ pub fn registry(
         policies: policies(settings)?,
         calls: settings.calls.clone(),
         reach,
+        origins: Some(settings.data.dir.join(ORIGINS)),
     })
 }
 

@@ -22,10 +22,14 @@ fn policy(rule: &PluginRule) -> Result<PluginPolicy, DaemonError> {
         concurrency: rule.concurrency,
         budgets: rule.budgets.clone(),
         calls: rule.calls.clone(),
+        pins: rule.pins.clone(),
         ..PluginPolicy::default()
     };
     for (limit, value) in &rule.limits {
         policy.limits.set(limit, *value);
+    }
+    for (limit, value) in &rule.max {
+        policy.max.set(limit, *value);
     }
     let capabilities = serde_json::Map::from_iter(rule.capabilities.clone());
     policy.capabilities = serde_json::from_value(capabilities.into())

@@ -107,23 +107,18 @@ macro_rules! stores_by_statements {
                 .await
             }
 
-            async fn spend(
-                &self,
-                task: Option<TaskId>,
-                plugin: &str,
-                amounts: &[Amount],
-            ) -> Result<SpendAnswer, DbError> {
+            async fn spend(&self, writer: Writer, plugin: &str, amounts: &[Amount]) -> Result<SpendAnswer, DbError> {
                 let (plugin, amounts): (Arc<str>, Arc<[Amount]>) = (plugin.into(), amounts.into());
                 self.$write("count what is spent", move |c| {
                     let (plugin, amounts) = (plugin.clone(), amounts.clone());
-                    Box::pin(async move { spending::spend(c, task, &plugin, &amounts).await })
+                    Box::pin(async move { spending::spend(c, writer, &plugin, &amounts).await })
                 })
                 .await
             }
 
             async fn correct_spending(
                 &self,
-                task: Option<TaskId>,
+                writer: Writer,
                 plugin: &str,
                 day: Option<NaiveDate>,
                 kind: &'static str,
@@ -132,7 +127,7 @@ macro_rules! stores_by_statements {
                 let plugin: Arc<str> = plugin.into();
                 self.$write("put right what was spent", move |c| {
                     let plugin = plugin.clone();
-                    Box::pin(async move { spending::correct(c, task, &plugin, day, kind, difference).await })
+                    Box::pin(async move { spending::correct(c, writer, &plugin, day, kind, difference).await })
                 })
                 .await
             }

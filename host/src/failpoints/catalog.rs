@@ -90,6 +90,9 @@ impl Runner for FaultyRunner {
     fn timeout(&self) -> Duration {
         self.0.timeout()
     }
+    fn timeout_ceiling(&self) -> Option<Duration> {
+        self.0.timeout_ceiling()
+    }
     fn place(&self) -> &Path {
         self.0.place()
     }

@@ -79,7 +79,7 @@ pub struct LimitInfo {
     pub value: u64,
     /// Who said so.
     pub origin: Origin,
-    /// The operator's ceiling, `limits.max.*`; of `memory_reserve_mib` the plugin's `memory_mib`.
+    /// The operator's ceiling, `limits.max.*` of all plugins or of this one; of `memory_reserve_mib` the plugin's `memory_mib`.
     pub ceiling: u64,
 }
 

@@ -119,6 +119,10 @@ impl Runner for Installed {
         Duration::from_secs(self.limits.values.timeout_seconds)
     }
 
+    fn timeout_ceiling(&self) -> Option<Duration> {
+        Some(self.ceiling)
+    }
+
     fn place(&self) -> &std::path::Path {
         &self.path
     }

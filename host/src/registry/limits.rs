@@ -94,20 +94,40 @@ macro_rules! limits {
         /// Every key that a plugin may wish for.
         pub(super) const KEYS: &[&str] = &[$( stringify!($key), )*];
 
-        /// Key, default, policy's word, plugin's wish, ceiling.
         fn rows(
             defaults: &LimitSettings,
-            policy: &LimitWishes,
+            (policy, own): (&LimitWishes, &LimitWishes),
             wishes: &LimitWishes,
             max: &Ceilings,
-        ) -> Vec<(&'static str, u64, Option<u64>, Option<u64>, u64)> {
-            vec![$( (stringify!($key), defaults.$key, policy.$key, wishes.$key, max.$key), )*]
+        ) -> Vec<Row> {
+            vec![$( Row {
+                limit: stringify!($key),
+                default: defaults.$key,
+                policy: policy.$key,
+                wish: wishes.$key,
+                own: own.$key,
+                ceiling: max.$key,
+            }, )*]
         }
 
         fn assemble(value: impl Fn(&str) -> u64) -> LimitSettings {
             LimitSettings { $( $key: value(stringify!($key)), )* }
         }
     };
+}
+
+/// One limit in all places that say something of it.
+struct Row {
+    limit: &'static str,
+    default: u64,
+    /// `limits.*` of the operator's policy.
+    policy: Option<u64>,
+    /// `limits.*` of `plugin.toml`.
+    wish: Option<u64>,
+    /// `limits.max.*` of the operator's policy.
+    own: Option<u64>,
+    /// `limits.max.*`.
+    ceiling: u64,
 }
 
 limits! {
@@ -164,14 +184,12 @@ fn narrow(value: u64) -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// A plugin, or the operator's policy for it, asks for more than the ceiling.
-    #[error(
-        "{key} asks for {asked}, and the ceiling limits.max.{limit} is {ceiling}: ask for less, or raise the ceiling"
-    )]
+    #[error("{key} asks for {asked}, and the ceiling {limit} is {ceiling}: ask for less, or raise the ceiling")]
     AboveCeiling {
         /// Who asks, as the key is written.
         key: String,
-        /// The limit.
-        limit: &'static str,
+        /// The ceiling, as its key is written.
+        limit: String,
         /// What is asked for.
         asked: u64,
         /// What is allowed.
@@ -212,6 +230,13 @@ pub struct ResolvedLimits {
     pub values: LimitSettings,
     /// The same with origins and ceilings, by key.
     pub info: BTreeMap<String, LimitInfo>,
+}
+
+impl ResolvedLimits {
+    /// Seconds that a task may ask for at most.
+    pub(super) fn timeout_ceiling(&self) -> u64 {
+        self.info.get("timeout_seconds").map_or(self.values.timeout_seconds, |info| info.ceiling)
+    }
 }
 
 impl LimitSettings {
@@ -279,7 +304,7 @@ impl Ceilings {
 /// A default above its ceiling, or a 0; both name their keys.
 pub fn check(defaults: &LimitSettings, max: &Ceilings) -> Result<(), LimitError> {
     let none = LimitWishes::default();
-    for (limit, default, _, _, ceiling) in rows(defaults, &none, &none, max) {
+    for Row { limit, default, ceiling, .. } in rows(defaults, (&none, &none), &none, max) {
         if default == 0 {
             return Err(LimitError::Zero { key: format!("limits.default.{limit}") });
         }
@@ -300,27 +325,34 @@ pub fn check(defaults: &LimitSettings, max: &Ceilings) -> Result<(), LimitError>
     Ok(())
 }
 
-/// What holds for a plugin: its own wish, or else the operator's word for it, or else the default.
+/// What holds for a plugin: its own wish, or else the operator's word for it, or else the default, which ends at the operator's
+/// ceiling for this plugin. `own`: the operator's limits and ceilings for it.
 ///
 /// # Errors
-/// Whoever asks for more than the ceiling is refused by name, not cut.
+/// A wish or a word above a ceiling, with both named. It is not cut.
 pub fn resolve(
     defaults: &LimitSettings,
-    policy: &LimitWishes,
+    own: (&LimitWishes, &LimitWishes),
     wishes: &LimitWishes,
     max: &Ceilings,
 ) -> Result<ResolvedLimits, LimitError> {
     let mut info = BTreeMap::new();
-    for (limit, default, policy, wish, ceiling) in rows(defaults, policy, wishes, max) {
+    for Row { limit, default, policy, wish, own, ceiling: of_all } in rows(defaults, own, wishes, max) {
+        let ceiling = own.unwrap_or(of_all).min(of_all);
         let (value, origin, key) = match (wish, policy) {
             (Some(wish), _) => (wish, Origin::Plugin, format!("limits.{limit} in plugin.toml")),
             (None, Some(word)) => (word, Origin::Policy, format!("limits.{limit} of the operator's policy")),
+            (None, None) if default > ceiling && ceiling < of_all => {
+                (ceiling, Origin::Policy, format!("limits.max.{limit} of the operator's policy"))
+            }
             (None, None) => (default, Origin::Default, format!("limits.default.{limit}")),
         };
         if value == 0 {
             return Err(LimitError::Zero { key });
         }
         if value > ceiling {
+            let whose = if ceiling < of_all { " of the operator's policy" } else { "" };
+            let limit = format!("limits.max.{limit}{whose}");
             return Err(LimitError::AboveCeiling { key, limit, asked: value, ceiling });
         }
         info.insert(limit.to_owned(), LimitInfo { value, origin, ceiling });
@@ -331,60 +363,5 @@ pub fn resolve(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wish(key: &str, value: u64) -> LimitWishes {
-        let mut wishes = LimitWishes::default();
-        assert!(wishes.set(key, value));
-        wishes
-    }
-
-    fn resolved(policy: &LimitWishes, wishes: &LimitWishes) -> Result<ResolvedLimits, LimitError> {
-        resolve(&LimitSettings::default(), policy, wishes, &Ceilings::default())
-    }
-
-    #[test]
-    fn a_silent_plugin_gets_the_defaults_of_the_sandbox() {
-        let none = LimitWishes::default();
-        let limits = resolved(&none, &none).unwrap();
-        assert_eq!(limits.values.to_sandbox(), Limits::default());
-        assert!(limits.info.values().all(|i| i.origin == Origin::Default));
-        assert_eq!(limits.info.len(), KEYS.len());
-    }
-
-    #[test]
-    fn a_plugin_s_wish_comes_before_the_policy_and_that_before_the_default() {
-        let limits = resolved(&wish("memory_mib", 200), &LimitWishes::default()).unwrap();
-        assert_eq!(limits.info["memory_mib"], LimitInfo { value: 200, origin: Origin::Policy, ceiling: 512 });
-        let limits = resolved(&wish("memory_mib", 200), &wish("memory_mib", 64)).unwrap();
-        assert_eq!(limits.info["memory_mib"], LimitInfo { value: 64, origin: Origin::Plugin, ceiling: 512 });
-        assert_eq!(limits.values.to_sandbox().memory_bytes, 64 << 20);
-    }
-
-    #[test]
-    fn a_wish_above_its_ceiling_is_refused_with_both_named() {
-        let error = resolved(&LimitWishes::default(), &wish("memory_mib", 4_096)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "limits.memory_mib in plugin.toml asks for 4096, and the ceiling limits.max.memory_mib is 512: \
-             ask for less, or raise the ceiling"
-        );
-        resolved(&LimitWishes::default(), &wish("memory_mib", 512)).unwrap();
-    }
-
-    #[test]
-    fn a_default_above_its_ceiling_is_an_error_of_the_settings() {
-        check(&LimitSettings::default(), &Ceilings::default()).unwrap();
-        let max = Ceilings { memory_mib: 64, ..Ceilings::default() };
-        assert_eq!(
-            check(&LimitSettings::default(), &max).unwrap_err().to_string(),
-            "limits.default.memory_mib is 128, above limits.max.memory_mib, which is 64: lower the one or raise the other"
-        );
-        let zero = LimitSettings { handles: 0, ..LimitSettings::default() };
-        assert_eq!(
-            check(&zero, &Ceilings::default()).unwrap_err().to_string(),
-            "limits.default.handles is 0; it must be 1 or more"
-        );
-    }
-}
+#[path = "limits_tests.rs"]
+mod tests;

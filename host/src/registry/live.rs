@@ -4,6 +4,7 @@ use super::folders::Folders;
 use super::installed::Installed;
 use super::limits::{self, Ceilings, LimitError, LimitSettings};
 use super::load::{Known, Terms};
+use super::pins::Origins;
 use super::policy::Policies;
 use super::reach::Reach;
 use super::recording::CallsPolicy;
@@ -56,6 +57,8 @@ pub struct RegistryConfig {
     pub calls: CallsPolicy,
     /// What is behind the grants.
     pub reach: Reach,
+    /// File that records from which folder the newest version of each plugin came; `None`: for this process only.
+    pub origins: Option<PathBuf>,
 }
 
 /// What the sandbox needs to know besides the ceilings.
@@ -142,6 +145,7 @@ struct State {
     known: Vec<Known>,
     /// What could not be looked into, so that it is said once.
     unread: Vec<String>,
+    origins: Origins,
 }
 
 impl Registry {
@@ -160,12 +164,13 @@ impl Registry {
             return Err(RegistryError::Directory { dir: dir.clone(), error });
         }
         let wake = Arc::new(Notify::new());
+        let state = State { origins: Origins::read(config.origins.clone()), ..State::default() };
         let shared = Arc::new(Shared {
             dirs: config.dirs.clone(),
             terms: terms(config),
             current: RwLock::default(),
             generation: watch::Sender::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             folders: Folders::new(wake.clone()),
             wake,
         });
@@ -224,7 +229,7 @@ impl Catalog for Registry {
 }
 
 fn terms(config: RegistryConfig) -> Terms {
-    let RegistryConfig { dirs: _, mutable, sandbox, defaults, max, retry, policies, calls, reach } = config;
+    let RegistryConfig { dirs: _, mutable, sandbox, defaults, max, retry, policies, calls, reach, origins: _ } = config;
     Terms { sandbox, defaults, max, retry, policies, calls, reach, mutable }
 }
 
@@ -237,7 +242,7 @@ impl Shared {
     /// Look at every folder once. Answers whether one deserves another look soon.
     async fn pass(&self, first: bool) -> bool {
         let mut state = self.state.lock().await;
-        let State { known, unread } = &mut *state;
+        let State { known, unread, origins } = &mut *state;
         let Some(scan) = self.scan().await else { return false };
         for there in scan.unread.iter().filter(|u| !unread.contains(&u.cause)) {
             tracing::warn!("failed to look for plugins, what was found there before stays: {}", there.cause);
@@ -253,7 +258,7 @@ impl Shared {
             work.push((place, folder, old));
         }
         if !first {
-            self.publish(known);
+            self.publish(known, origins);
         }
         let looks =
             work.into_iter().map(|(place, folder, old)| async move { (place, self.terms.examine(folder, old).await) });
@@ -262,13 +267,14 @@ impl Shared {
             known[place] = examined;
             if !first {
                 // Nobody waits for a neighbour that takes a minute to compile.
-                self.publish(known);
+                self.publish(known, origins);
             }
         }
         if first {
             // Of two folders with the same version the first one wins, and not the one that was quicker.
-            self.publish(known);
+            self.publish(known, origins);
         }
+        origins.save().await;
         known.iter().any(|k| k.again)
     }
 
@@ -289,7 +295,7 @@ impl Shared {
         scanned.inspect_err(|error| tracing::error!("failed to look for plugins: {error}")).ok()
     }
 
-    fn publish(&self, known: &[Known]) {
+    fn publish(&self, known: &[Known], origins: &mut Origins) {
         let before = self.snapshot();
         let next = Snapshot::assemble(known, &before, &self.terms.policies);
         if next.is_same(&before) {
@@ -297,6 +303,19 @@ impl Shared {
         }
         let (loaded, broken) = next.beyond(&before);
         let (gone, mended) = before.beyond(&next);
+        for (build, before) in origins.note(next.newest()) {
+            let name = build.name();
+            // A pin has settled it.
+            if !self.terms.policies.of(name).pins.is_set() {
+                tracing::warn!(
+                    plugin = %name, version = %build.version(), digest = %build.digest(), path = %build.path().display(),
+                    before_version = %before.version, before_digest = %before.digest,
+                    before_path = %before.path.display(),
+                    "the newest version of a plugin comes from another folder than before: if it should not, set dir or \
+                     digest in [plugins.\"{name}\"]"
+                );
+            }
+        }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         self.generation.send_modify(|generation| *generation += 1);
         for build in loaded {

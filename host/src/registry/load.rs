@@ -194,7 +194,7 @@ impl Terms {
             known.tried = Some((tried, known.problem.clone()));
             return known;
         }
-        match self.load(&known.path, &component, &manifest, bytes).await {
+        match self.load(&known.path, &component, &manifest, (bytes, &tried.digest)).await {
             Ok(build) => {
                 (known.offer, known.problem) = (Offer::Ready(Arc::new(build)), None);
                 known.tried = Some((tried, None));
@@ -218,17 +218,24 @@ impl Terms {
         let located = spawn_blocking(move || locate(&asked)).await;
         let Located { place, file, manifest } = located.map_err(|e| format!("{}: {e}", path.display()))??;
         let component = file.path.clone();
-        let (bytes, _) = read(file, self.max.component_bytes()).await.map_err(|e| e.to_string())?;
-        self.load(&place, &component, &manifest, bytes).await.map_err(|refusal| match refusal {
+        let (bytes, digest) = read(file, self.max.component_bytes()).await.map_err(|e| e.to_string())?;
+        self.load(&place, &component, &manifest, (bytes, &digest)).await.map_err(|refusal| match refusal {
             Refusal::Final(cause) | Refusal::Passing(cause) => cause,
         })
     }
 
-    async fn load(&self, path: &Path, file: &Path, manifest: &Manifest, bytes: Vec<u8>) -> Result<Installed, Refusal> {
+    async fn load(
+        &self,
+        path: &Path,
+        file: &Path,
+        manifest: &Manifest,
+        (bytes, digest): (Vec<u8>, &str),
+    ) -> Result<Installed, Refusal> {
         let in_manifest = |error: LimitError| Refusal::Final(format!("{}: {error}", path.display()));
         let policy = self.policies.of(&manifest.name);
-        let mut limits =
-            limits::resolve(&self.defaults, &policy.limits, &manifest.limits, &self.max).map_err(in_manifest)?;
+        policy.pins.check(&manifest.name, path, digest).map_err(Refusal::Final)?;
+        let own = (&policy.limits, &policy.max);
+        let mut limits = limits::resolve(&self.defaults, own, &manifest.limits, &self.max).map_err(in_manifest)?;
         let memory_mib = limits.values.memory_mib;
         if let Some(asked) = manifest.memory_reserve_mib.filter(|asked| *asked > memory_mib) {
             return Err(in_manifest(LimitError::ReserveAboveMemory { asked, memory_mib }));
@@ -266,7 +273,7 @@ impl Terms {
             description: manifest.description.clone(),
             queue: manifest.queue.clone(),
             retry: manifest.retry.or(&self.retry),
-            ceiling: Duration::from_secs(self.max.timeout_seconds),
+            ceiling: Duration::from_secs(limits.timeout_ceiling()),
             concurrency: policy.concurrency,
             memory_reserve,
             limits,

@@ -19,6 +19,7 @@ pub mod limits;
 mod live;
 mod load;
 mod manifest;
+mod pins;
 pub mod policy;
 mod reach;
 mod reader;
@@ -38,6 +39,7 @@ pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
 pub use live::{Registry, RegistryConfig, RegistryError, SandboxSettings, sandbox};
 pub use load::wishes_of;
 pub use manifest::{Manifest, RetryWishes};
+pub use pins::Pins;
 pub use policy::{CapabilityPolicy, CapabilityWishes, PluginPolicy, Policies, PolicyError};
 pub use reach::Reach;
 pub use reader::ManifestError;
@@ -128,6 +130,10 @@ pub trait Runner: Send + Sync + 'static {
     fn has_effects(&self) -> bool;
     /// Wall clock of one attempt unless the task says otherwise.
     fn timeout(&self) -> Duration;
+    /// The most that a task may ask for instead; `None`: as much as its message was allowed to.
+    fn timeout_ceiling(&self) -> Option<Duration> {
+        None
+    }
     /// The folder (or the component) that it was loaded from.
     fn place(&self) -> &Path;
     /// Bytes that an attempt counts with against `worker.memory_mib` from before it begins; at most [`Runner::memory_limit`].

@@ -2,6 +2,7 @@
 
 use super::GrantInfo;
 use super::limits::LimitWishes;
+use super::pins::Pins;
 use super::recording::CallsPolicy;
 use agentry_defence::Defence;
 use agentry_outbound::pattern::{PatternError, UrlPattern};
@@ -22,6 +23,10 @@ pub struct PluginPolicy {
     pub capabilities: CapabilityPolicy,
     /// What holds instead of `limits.default.*`.
     pub limits: LimitWishes,
+    /// What they may ask for at most, beside `limits.max.*` of all plugins.
+    pub max: LimitWishes,
+    /// Where they may come from.
+    pub pins: Pins,
     /// What they may use in a day, each for itself, all hosts together: `llm_requests_per_day`, `llm_tokens_per_day`,
     /// `http_requests_per_day`, `tool_calls_per_day`.
     pub budgets: BTreeMap<String, u64>,
@@ -130,10 +135,12 @@ impl Policies {
     pub fn of(&self, name: &str) -> PluginPolicy {
         let mut merged = PluginPolicy::default();
         for (_, policy) in self.0.iter().filter(|(pattern, _)| fits(pattern, name)) {
-            let PluginPolicy { enabled, concurrency, capabilities: c, limits, budgets, calls } = policy;
+            let PluginPolicy { enabled, concurrency, capabilities: c, limits, max, pins, budgets, calls } = policy;
             merged.enabled = merged.enabled.or(*enabled);
             merged.concurrency = merged.concurrency.or(*concurrency);
             merged.limits = merged.limits.or(limits);
+            merged.max = merged.max.or(max);
+            merged.pins = merged.pins.or(pins);
             merged.calls = merged.calls.or(calls);
             for (name, most) in budgets {
                 merged.budgets.entry(name.clone()).or_insert(*most);

@@ -74,6 +74,11 @@ impl Snapshot {
         Snapshot { plugins }
     }
 
+    /// The newest build of each name that is enabled.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &Arc<Installed>> {
+        self.plugins.values().filter(|entry| !entry.disabled).filter_map(|entry| entry.ready.first())
+    }
+
     fn serves(&self, build: &Arc<Installed>) -> bool {
         let entry = self.plugins.get(&*build.name);
         entry.is_some_and(|e| e.ready.iter().any(|b| b.version == build.version && b.digest == build.digest))

@@ -226,12 +226,22 @@ impl TaskStores {
         counted.then_some(Amount { kind: spending_name(spending), amount, per_task, per_day })
     }
 
-    fn exhausted(&self, amounts: &[Amount], kind: &str, scope: SpendScope, used: u64, allowed: u64) -> String {
+    fn exhausted(
+        &self,
+        amounts: &[Amount],
+        (kind, scope): (&str, SpendScope),
+        (used, allowed): (u64, u64),
+        refunded: u64,
+    ) -> String {
         let plugin = &self.plugin;
         let asked = amounts.iter().filter(|amount| amount.kind == kind).map(|amount| amount.amount);
         let asked = asked.fold(0, u64::saturating_add);
         let (whose, remedy) = match scope {
-            SpendScope::Task => ("for this task".to_owned(), format!("raise limits.{kind}")),
+            SpendScope::Task if refunded == 0 => ("for this task".to_owned(), format!("raise limits.{kind}")),
+            SpendScope::Task => (
+                format!("for this task, and {refunded} more by runs of it that were interrupted"),
+                format!("raise limits.{kind}"),
+            ),
             SpendScope::Day => (
                 format!("for today by the plugin {plugin}"),
                 format!("the operator can raise budgets.{kind}_per_day in [plugins.\"{plugin}\"]"),
@@ -255,18 +265,21 @@ impl Budgets for TaskStores {
         if counted.is_empty() {
             return Ok(());
         }
-        let task = self.writer.map(|(task, _)| task);
-        match self.db.stores().spend(task, &self.plugin, &counted).await {
+        match self.db.stores().spend(self.writer, &self.plugin, &counted).await {
             Ok(SpendAnswer::Spent(day)) => {
                 if let Some(day) = day {
                     self.days().extend(amounts.iter().map(|(what, _)| (*what, day)));
                 }
                 Ok(())
             }
-            Ok(SpendAnswer::Exhausted { kind, scope, used, allowed }) => {
-                Err(BudgetError::Exhausted(self.exhausted(&counted, kind, scope, used, allowed)))
+            Ok(SpendAnswer::Exhausted { kind, scope, used, allowed, refunded }) => {
+                Err(BudgetError::Exhausted(self.exhausted(&counted, (kind, scope), (used, allowed), refunded)))
+            }
+            Ok(SpendAnswer::Fenced) => {
+                Err(BudgetError::Unavailable("this attempt is no longer the task's own, and may spend nothing".into()))
             }
             Err(error) => {
+                let task = self.writer.map(|(task, _)| task);
                 tracing::warn!(plugin = %self.plugin, ?task, %error, "a budget could not be asked");
                 Err(BudgetError::Unavailable(
                     "the database that counts budgets does not answer; try again later".into(),
@@ -281,10 +294,11 @@ impl Budgets for TaskStores {
         }
         let less = i64::try_from(taken.abs_diff(spent)).unwrap_or(i64::MAX);
         let difference = if spent < taken { -less } else { less };
-        let (task, day) = (self.writer.map(|(task, _)| task), self.days().get(&spending).copied());
+        let day = self.days().get(&spending).copied();
         let kind = spending_name(spending);
-        let corrected = self.db.stores().correct_spending(task, &self.plugin, day, kind, difference).await;
+        let corrected = self.db.stores().correct_spending(self.writer, &self.plugin, day, kind, difference).await;
         if let Err(error) = corrected {
+            let task = self.writer.map(|(task, _)| task);
             tracing::warn!(plugin = %self.plugin, ?task, kind, taken, spent, %error, "a budget counts what was taken, not what was spent");
         }
     }

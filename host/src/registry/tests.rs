@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 mod fixture;
 mod open;
+mod pinned;
 mod reload;
 
 use fixture::{component, component_with_import, component_with_memory};
@@ -62,6 +63,7 @@ impl Dir {
             policies: Policies::default(),
             calls: CallsPolicy::default(),
             reach: Reach::default(),
+            origins: None,
         }
     }
 

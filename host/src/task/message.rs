@@ -252,6 +252,18 @@ impl TaskMessage {
     pub fn max_attempts(&self, plugin_default: Option<u32>) -> u32 {
         self.options.max_attempts.or(plugin_default).unwrap_or(retry::DEFAULT_MAX_ATTEMPTS)
     }
+
+    /// Rejects a time-out above the ceiling of its plugin.
+    pub fn check_timeout(&self, ceiling: Option<std::time::Duration>) -> Result<(), Rejection> {
+        let allowed = ceiling.map_or(u64::MAX, |ceiling| ceiling.as_secs());
+        let Some(asked) = self.options.timeout_seconds.filter(|asked| u64::from(*asked) > allowed) else {
+            return Ok(());
+        };
+        let (name, ceiling) = (&self.plugin.name, "limits.max.timeout_seconds of the operator's policy for");
+        let detail = format!("options.timeout_seconds is {asked}; allowed are 1 to {allowed} ({ceiling} {name})");
+        let id = self.id_given.then_some(self.id);
+        Err(Rejection { id, plugin: Some(name.to_string()), ..Rejection::new("bad_options", detail) })
+    }
 }
 
 fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage, Rejection> {

@@ -184,3 +184,23 @@ fn a_refusal_is_short_and_on_one_line_whatever_it_is_about() {
     }
     refused(r#"{"plugin":"a","input":1,"\u001b":2}"#, "bad_message", r"unknown field `\u{1b}`");
 }
+
+#[test]
+fn a_time_out_above_the_ceiling_of_its_plugin_is_refused_with_both_named() {
+    let of = |options: &str| {
+        decode_body(&format!(r#"{{"id":"{ID}","plugin":"a@1","input":1,"options":{options}}}"#)).unwrap()
+    };
+    let minute = Some(std::time::Duration::from_secs(60));
+    let rejection = of(r#"{"timeout_seconds":61}"#).check_timeout(minute).unwrap_err();
+    assert_eq!(
+        rejection.detail,
+        "options.timeout_seconds is 61; allowed are 1 to 60 (limits.max.timeout_seconds of the operator's policy for a)"
+    );
+    assert_eq!((rejection.code, rejection.plugin.as_deref()), ("bad_options", Some("a")));
+    assert_eq!(rejection.id.map(|id| id.to_string()).as_deref(), Some(ID));
+    for (options, ceiling) in
+        [(r#"{"timeout_seconds":60}"#, minute), (r#"{"timeout_seconds":61}"#, None), ("{}", minute)]
+    {
+        assert_eq!(of(options).check_timeout(ceiling), Ok(()), "{options}");
+    }
+}

@@ -60,19 +60,20 @@ pub fn spawn(
             stop.clone(),
             (memory.clone(), turn.clone()),
         );
-        // Two batches may have found the same place free: then the later one waits for it.
-        let lane = match lane {
-            Some(None) => Some(shared.room.lane().await),
-            Some(lane) => lane,
-            None => None,
-        };
-        if !is_begun(&turn, &stop).await {
+        // The place was free when the task was claimed. Its hard deadline runs since then, so it must not wait here for another
+        // task to end: it goes back, and waits in the database.
+        let is_full = matches!(lane, Some(None));
+        if is_full || !is_begun(&turn, &stop).await {
             drop((place, lane, memory, turn, job));
-            let reason = "the tasks before it computed for longer than it may wait for its turn";
+            let reason = match is_full {
+                true => "the isolation lane is full",
+                false => "the tasks before it computed for longer than it may wait for its turn",
+            };
             let claim = (message.id, claimed.fence, claimed.standing.attempt);
             let _ = ends.send(End::interrupted(claim, reason)).await;
             return;
         }
+        let lane = lane.flatten();
         let run = async {
             match &lane {
                 // The child's memory is counted nowhere, so all that it may use is held here. Where that is not free now it
@@ -194,3 +195,7 @@ fn broken(message: String) -> Report {
     let failure = Failure { retryable: true, ..Failure::fatal(FailureKind::Internal, message) };
     unentered(Verdict::Failed { failure, after: None })
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

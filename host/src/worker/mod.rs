@@ -174,6 +174,23 @@ pub enum Drained {
 }
 
 impl Shared {
+    fn new(parts: Parts, config: WorkerConfig, lease: Lease, busy: Arc<AtomicU32>) -> Arc<Shared> {
+        Arc::new(Shared {
+            flights: flights::Flights::default(),
+            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone())
+                .with_turns(parts.turns.clone()),
+            window: window::Window::default(),
+            flows: receive::Flows::default(),
+            receivers: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            hurry: CancellationToken::new(),
+            database_trouble: watch::Sender::new(None),
+            lease,
+            parts,
+            config,
+        })
+    }
+
     /// A delivery's run, or its claim, begins.
     fn begun(&self, arrived: Instant, bytes: usize) {
         let waited = arrived.elapsed();
@@ -190,20 +207,7 @@ impl Worker {
         lease: Lease,
         busy: Arc<AtomicU32>,
     ) -> Result<Worker, crate::broker::BrokerError> {
-        let shared = Arc::new(Shared {
-            flights: flights::Flights::default(),
-            room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone())
-                .with_turns(parts.turns.clone()),
-            window: window::Window::default(),
-            flows: receive::Flows::default(),
-            receivers: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            hurry: CancellationToken::new(),
-            database_trouble: watch::Sender::new(None),
-            lease,
-            parts,
-            config,
-        });
+        let shared = Shared::new(parts, config, lease, busy);
         let (receivers, pipeline) = (shared.receivers.clone(), TaskTracker::new());
 
         // Every channel is bounded by what the slots let in; the numbers only smooth hand-overs.

@@ -5,6 +5,7 @@ use super::candidate::{self, Candidate, consider};
 use super::dead::{Burial, death};
 use super::unclaimed::{self, Ways};
 use crate::broker::{Delivery, FENCE, Flow, Receipt, Subscription};
+use crate::registry::Resolved;
 use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, Fence, TaskMessage};
 use futures_util::FutureExt;
@@ -199,5 +200,13 @@ fn decode(shared: &Shared, delivery: &Delivery) -> Result<TaskMessage, crate::ta
         correlation_id: message.correlation_id.as_deref(),
         traceparent: message.header("traceparent"),
     };
-    TaskMessage::decode(&envelope, &shared.config.message_limits)
+    let message = TaskMessage::decode(&envelope, &shared.config.message_limits)?;
+    // A relay publishes rows. One may be older than the ceiling, and its runs end at it.
+    if relayed(delivery).is_none()
+        && message.options.timeout_seconds.is_some()
+        && let Resolved::Ready(runner) = shared.parts.catalog.resolve(&message.plugin)
+    {
+        message.check_timeout(runner.timeout_ceiling())?;
+    }
+    Ok(message)
 }

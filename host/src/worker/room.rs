@@ -115,11 +115,6 @@ impl Room {
         self.lanes.clone().try_acquire_owned().ok()
     }
 
-    /// A place in the isolation lane, as soon as one is free.
-    pub async fn lane(&self) -> OwnedSemaphorePermit {
-        free(&self.lanes).await
-    }
-
     /// A slot for a task of this queue, as soon as one is free: first of the queue's share, so that a queue at its limit
     /// holds none of the host's.
     pub async fn slot(&self, queue: &str) -> Slot {

@@ -9,7 +9,8 @@
 //! **What a server gets.** A child has an empty environment but for `env`; not even `PATH` is inherited, so a program that
 //! looks for its interpreter (`#!/usr/bin/env node`) needs `env.PATH`. The program itself is looked up in the daemon's `PATH`
 //! and started by its absolute path, in `dir` or an empty folder of its own that goes with it. A server over HTTP gets the
-//! configured headers, on the configured address alone: no redirect is followed, no proxy asked.
+//! configured headers, on the configured address alone: no redirect is followed, no proxy asked. A child runs as the daemon's
+//! user, or as `user`, which the `user` module describes.
 //!
 //! **What is left of a child.** Nothing, when the host closes or a runtime ends: its process group is killed. When the daemon is
 //! killed outright, the child's input ends, and its supervisor ends it ([`Tools::supervised`]). What leaves the process group
@@ -34,6 +35,7 @@ mod process;
 mod settings;
 mod stdio;
 mod supervisor;
+mod user;
 mod words;
 
 pub use supervisor::{Supervisor, supervise};
@@ -82,6 +84,8 @@ pub enum Transport {
         env: BTreeMap<String, Secret>,
         /// Where it runs; `None`: an empty folder of its own.
         dir: Option<PathBuf>,
+        /// The user that it runs as, by name or number; `None`: the daemon's own. Needs a supervisor.
+        user: Option<String>,
     },
     /// Streamable HTTP.
     Http {
@@ -98,12 +102,13 @@ impl fmt::Debug for Transport {
     /// Without the address's query, which may hold a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Transport::Stdio { command, args, env, dir } => f
+            Transport::Stdio { command, args, env, dir, user } => f
                 .debug_struct("Stdio")
                 .field("command", command)
                 .field("args", args)
                 .field("env", env)
                 .field("dir", dir)
+                .field("user", user)
                 .finish(),
             Transport::Http { url, headers, ca_file } => f
                 .debug_struct("Http")

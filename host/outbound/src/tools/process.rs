@@ -7,6 +7,7 @@
 
 use super::settings::{Program, Server};
 use super::supervisor::END;
+use super::user::User;
 use super::words::{Lines, bounded, printable};
 use crate::secret::Redactor;
 use agentry_defence::Defence;
@@ -49,17 +50,24 @@ impl Process {
     pub(super) fn start(server: &Server, program: &Program, plugin: &str) -> io::Result<(Process, Pipes)> {
         let folder = program.dir.is_none().then(|| tempfile::Builder::new().prefix("agentry-tool-").tempdir());
         let folder = folder.transpose()?;
+        if let (Some(user), Some(folder)) = (&program.user, &folder) {
+            user.own(folder.path())?;
+        }
         let dir = program.dir.as_deref().or(folder.as_ref().map(|folder| folder.path()));
         let mut command = match &program.supervisor {
             None => Command::new(&program.path),
             Some(supervisor) => {
                 let mut command = Command::new(&supervisor.program);
-                command.args(&supervisor.arguments).arg(std::process::id().to_string()).arg(&program.path);
+                command.args(&supervisor.arguments).arg(std::process::id().to_string());
+                command.arg(User::argument(program.user.as_ref())).arg(&program.path);
                 command
             }
         };
         if Defence::ToolEnvironment.stands() {
             command.env_clear();
+        }
+        if let Some(user) = &program.user {
+            command.env("HOME", &user.home);
         }
         command
             .args(&program.args)

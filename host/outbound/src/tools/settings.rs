@@ -1,5 +1,6 @@
 //! What the operator wrote about a server, checked before anything starts.
 
+use super::user::User;
 use super::{ServerSettings, Supervisor, ToolSettingsError, Transport, http};
 use crate::Secret;
 use crate::secret::{self, Redactor};
@@ -49,6 +50,8 @@ pub(super) struct Program {
     pub(super) env: BTreeMap<String, Secret>,
     /// Where it runs; `None`: an empty folder of its own.
     pub(super) dir: Option<PathBuf>,
+    /// The user that it runs as; `None`: the daemon's own.
+    pub(super) user: Option<User>,
     /// Who watches it.
     pub(super) supervisor: Option<Supervisor>,
 }
@@ -79,9 +82,14 @@ impl Server {
         let redactor =
             Redactor::new(credentials(&settings.transport).into_iter().filter(|_| Defence::ToolMask.stands()));
         let reach = match settings.transport {
-            Transport::Stdio { command, args, env, dir } => {
+            Transport::Stdio { command, args, env, dir, user } => {
+                let user = user.map(|user| User::check(&user, dir.is_some())).transpose();
+                let user = user.map_err(|reason| wrong("user", reason))?;
+                if user.is_some() && supervisor.is_none() {
+                    return Err(wrong("user", "a server without a supervisor runs as this process's user".into()));
+                }
                 let program = Program::check(&command, args, env, dir).map_err(|(key, reason)| wrong(key, reason))?;
-                Reach::Stdio(Program { supervisor: supervisor.cloned(), ..program })
+                Reach::Stdio(Program { user, supervisor: supervisor.cloned(), ..program })
             }
             Transport::Http { url, headers, ca_file } => {
                 check_url(&url, !headers.is_empty()).map_err(|reason| wrong("url", reason))?;
@@ -152,7 +160,7 @@ impl Program {
         if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
             return Err(("dir", format!("{} is no folder; create it, or leave dir out", dir.display())));
         }
-        Ok(Program { path, args, env, dir, supervisor: None })
+        Ok(Program { path, args, env, dir, user: None, supervisor: None })
     }
 }
 
@@ -280,7 +288,7 @@ mod tests {
     fn what_every_program_has_in_its_environment_is_no_credential() {
         let env = BTreeMap::from([("PATH", "/usr/bin:/bin"), ("KEY", "hunter2-hunter2")]);
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value))).collect();
-        let stdio = Transport::Stdio { command: "x".into(), args: Vec::new(), env, dir: None };
+        let stdio = Transport::Stdio { command: "x".into(), args: Vec::new(), env, dir: None, user: None };
         assert_eq!(credentials(&stdio), ["hunter2-hunter2"]);
     }
 

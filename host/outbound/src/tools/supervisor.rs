@@ -3,9 +3,10 @@
 //! The daemon starts its own program again, which starts the server in its process group and then only watches: whether the
 //! server lives, and whether the daemon does. Processes that the server left, in whatever group, are adopted ([`descendants`]) and
 //! end with it. [`supervise`] is its whole life. Not defended: a server that stops or kills its supervisor, which is a process of
-//! the same user.
+//! the same user unless the operator gave the server another.
 
 use super::descendants;
+use super::user::{self, Ids};
 use rustix::process::{Signal, getpgrp, getppid, kill_process_group};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -36,8 +37,9 @@ pub struct Supervisor {
 }
 
 /// Starts a server and waits for its end, and ends what it left; when the daemon is gone, ends it, too. Arguments: the daemon's
-/// process id, the server's program, and the server's arguments. Must be the leader of a process group. Answers with the
-/// process's exit code: the server's own, or 128 and the signal that ended it.
+/// process id, `UID:GID` to run the server as or `-` for this process's own, the server's program, and the server's arguments.
+/// Must be the leader of a process group. Answers with the process's exit code: the server's own, or 128 and the signal that
+/// ended it.
 pub fn supervise(arguments: impl Iterator<Item = OsString>) -> u8 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.and_then(|runtime| runtime.block_on(watch(arguments))).unwrap_or_else(|error| {
@@ -47,14 +49,24 @@ pub fn supervise(arguments: impl Iterator<Item = OsString>) -> u8 {
 }
 
 async fn watch(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> {
-    let missing = || io::Error::other("its arguments are DAEMON PROGRAM [ARGUMENT]...");
+    let missing = || io::Error::other("its arguments are DAEMON UID:GID PROGRAM [ARGUMENT]...");
     let daemon = arguments.next().and_then(|id| id.to_str()?.parse().ok()).ok_or_else(missing)?;
-    let program = arguments.next().ok_or_else(missing)?;
+    let ids = arguments.next().and_then(|ids| user::ids(ids.to_str()?)).ok_or_else(missing)?;
+    let program = PathBuf::from(arguments.next().ok_or_else(missing)?);
     // The group is asked to go before it is killed. The server has its time for that, so this process must outlive the asking.
     let mut asked = signal(SignalKind::terminate())?;
     let mut told = signal(SignalKind::user_defined1())?;
     descendants::adopt();
-    let mut server = tokio::process::Command::new(program).args(arguments).spawn()?;
+    let mut server = tokio::process::Command::new(&program);
+    server.args(arguments);
+    let mut server = match ids {
+        None => server.spawn()?,
+        Some(ids) => spawn_as(&mut server, ids).map_err(|error| {
+            let (program, Ids { user, group }) = (program.display(), ids);
+            let dir = std::env::current_dir().unwrap_or_default();
+            io::Error::other(format!("{program} in {} as user {user} and group {group}: {error}", dir.display()))
+        })?,
+    };
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
@@ -79,6 +91,12 @@ async fn watch(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> 
             }
         }
     }
+}
+
+/// The working folder is entered again under the other ids, so that one that is closed to them is an error at once.
+fn spawn_as(server: &mut tokio::process::Command, ids: Ids) -> io::Result<tokio::process::Child> {
+    user::drop_privileges()?;
+    server.uid(ids.user).gid(ids.group).current_dir(std::env::current_dir()?).spawn()
 }
 
 fn is_parent(id: u32) -> bool {

@@ -46,6 +46,7 @@ fn scripted(mode: &str) -> ServerSettings {
             args: ["-I", "-S", script, mode].map(str::to_owned).to_vec(),
             env: BTreeMap::new(),
             dir: None,
+            user: None,
         },
         start: PATIENCE,
         call: PATIENCE,

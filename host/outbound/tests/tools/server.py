@@ -21,7 +21,7 @@ tools = {
                             "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
             "outputSchema": SUM},
     "cancelled": {}, "count": {}, "daemonize": {}, "die": {}, "echo": {"inputSchema": TEXT, "description": "Says it again.\x1b[31m"},
-    "fail": {}, "flood": {}, "fork": {}, "garbage": {}, "grow": {}, "huge": {}, "image": {}, "lie": {"outputSchema": SUM},
+    "fail": {}, "file": {}, "flood": {}, "fork": {}, "garbage": {}, "grow": {}, "huge": {}, "image": {}, "lie": {"outputSchema": SUM},
     "long_line": {}, "meet": {}, "odd": {}, "pester": {}, "refuse": {}, "remember": {"inputSchema": TEXT}, "sample": {}, "stall": {},
     "wait": {},
     "whoami": {},
@@ -99,6 +99,13 @@ def call(id, params):
         sys.stderr.flush()
         text(id, json.dumps({"pid": os.getpid(), "group": os.getpgrp(), "cwd": os.getcwd(), "files": os.listdir(),
                              "env": dict(os.environ), "argv": sys.argv}))
+    elif name == "file":
+        try:
+            with open(arguments["path"], "w" if arguments.get("write") else "rb") as file:
+                file.write("x") if arguments.get("write") else file.read(1)
+            text(id, "ok")
+        except OSError as error:
+            text(id, type(error).__name__)
     elif name == "wait":
         waiting[id] = True
         if "note" in arguments:

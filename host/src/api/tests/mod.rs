@@ -62,6 +62,7 @@ async fn what_cannot_run_is_refused_and_leaves_no_row() {
         (json!({"plugin": "word-count", "input": 1, "queue": "nowhere"}), 422, "unknown_queue"),
         (json!({"plugin": "Word", "input": 1}), 422, "bad_plugin"),
         (json!({"plugin": "word-count", "input": 1, "options": {"priority": 10}}), 422, "bad_options"),
+        (json!({"plugin": "word-count", "input": 1, "options": {"timeout_seconds": 601}}), 422, "bad_options"),
         (json!({"plugin": "word-count", "input": 1, "options": [30]}), 400, "bad_message"),
         (json!({"plugin": "word-count", "input": 1, "prompt": "x"}), 400, "bad_message"),
         (json!({"plugin": "word-count"}), 400, "bad_message"),

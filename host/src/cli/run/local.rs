@@ -184,7 +184,7 @@ fn server(text: &str) -> Result<ServerSettings, Failed> {
             let mut words = text.split_whitespace().map(str::to_owned);
             let command =
                 words.next().ok_or_else(|| Failed::usage("--tool takes NAME=COMMAND, and the command is empty"))?;
-            Transport::Stdio { command, args: words.collect(), env: path(), dir: None }
+            Transport::Stdio { command, args: words.collect(), env: path(), dir: None, user: None }
         }
     };
     Ok(ServerSettings {

@@ -29,6 +29,7 @@ model = "m"
 [tools.time]
 command = ["mcp-server-time", "--utc"]
 env = { TZ = "UTC", TOKEN = "${TOKEN}" }
+user = "mcp"
 [tools.search]
 url = "https://tools.example.com/mcp?key=${TOKEN}"
 headers = { Authorization = "Bearer ${TOKEN}" }
@@ -70,7 +71,8 @@ fn everything_outside_is_read() {
     assert_eq!(claude.key.as_ref().unwrap().expose(), "hunter3");
     assert_eq!(outside.llm.models["default"].max_output_tokens, 4_096);
 
-    let Transport::Stdio { command, args, env, .. } = &outside.tools["time"].transport else { panic!() };
+    let Transport::Stdio { command, args, env, user, .. } = &outside.tools["time"].transport else { panic!() };
+    assert_eq!(user.as_deref(), Some("mcp"));
     assert_eq!((command.as_str(), args.len(), env["TOKEN"].expose()), ("mcp-server-time", 1, "hunter2"));
     let Transport::Http { headers, .. } = &outside.tools["search"].transport else { panic!() };
     assert_eq!(headers["Authorization"].expose(), "Bearer hunter2");
@@ -113,6 +115,7 @@ fn what_is_wrong_outside_is_named_with_its_remedy_and_no_secret() {
         ("[tools.a]\nenv = { A = 'hunter2' }", "needs command (a child process) or url"),
         ("[tools.a]\ncommand = ['x']\nurl = 'https://x'", "set one"),
         ("[tools.a]\ncommand = 'x y'", "it takes a list of texts"),
+        ("[tools.a]\nurl = 'https://x'\nuser = 'mcp'", "unknown setting user"),
         ("[tools.a]\nurl = 'hunter2'", "it is no URL"),
         ("[tools.a]\ncommand = ['x']\nheaders = { A = 'hunter2' }", "unknown setting headers"),
         ("[http]\nprivate = ['10.0.0.0/40']", "is not a network such as"),

@@ -127,6 +127,11 @@ behaviours! { {
         only_what_has_a_maximum_is_counted
         of_concurrent_spenders_none_spends_what_another_has
         what_was_taken_is_put_right_and_never_below_nothing
+        what_an_interrupted_run_spent_is_returned_to_its_task_and_not_to_the_day
+        what_is_returned_to_a_task_is_at_most_its_allowance
+        what_a_run_spent_that_counts_stays_spent
+        a_task_that_killed_a_child_of_the_isolation_lane_gets_nothing_returned
+        a_claim_that_was_taken_over_spends_nothing_and_corrects_nothing
         what_was_spent_goes_with_its_task_and_after_its_time;
     submitting:
         a_submitted_task_is_pending_and_in_the_outbox
@@ -188,6 +193,8 @@ behaviours! { {
     duties:
         a_deletion_takes_tasks_until_they_have_too_many_lines
         parked_tasks_are_read_until_they_have_too_many_bytes;
+    spending:
+        what_an_earlier_build_counted_is_held_against_the_allowance;
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them
         every_malformed_row_is_refused;

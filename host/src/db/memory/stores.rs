@@ -1,11 +1,11 @@
 //! What plugins keep and spend: the simplest that does what is promised.
 
-use super::super::plan::{self, Held};
+use super::super::plan::{self, Former, Held};
 use super::MemoryDb;
-use super::tables::Tables;
+use super::tables::{Tables, TaskSpending};
 use crate::db::fault::{Fault, answered};
 use crate::db::*;
-use crate::task::{State, TaskId};
+use crate::task::{Fence, State, TaskId};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -67,26 +67,52 @@ impl Tables {
 
     fn spend(
         &mut self,
-        task: Option<TaskId>,
+        writer: Writer,
         plugin: &str,
         amounts: &[Amount],
         day: chrono::NaiveDate,
     ) -> Result<(), SpendAnswer> {
         let of_day = plan::counted_amounts(amounts, |amount| amount.per_day);
-        let of_task = plan::counted_amounts(amounts, |amount| amount.per_task.filter(|_| task.is_some()));
+        let of_task = plan::counted_amounts(amounts, |amount| amount.per_task);
         let (mut days, mut tasks) = (self.spending.clone(), self.task_spending.clone());
         for amount in &of_day {
             let used = days.entry((plugin.to_owned(), day, amount.kind)).or_default();
             *used += plan::added(amount);
-            plan::afforded(amount, SpendScope::Day, *used)?;
+            plan::afforded(amount, SpendScope::Day, *used, 0)?;
         }
-        for (amount, task) in of_task.iter().zip(task.into_iter().cycle()) {
-            let used = tasks.entry((task, amount.kind)).or_default();
-            *used += plan::added(amount);
-            plan::afforded(amount, SpendScope::Task, *used)?;
+        for (amount, (task, fence)) in of_task.iter().zip(writer.into_iter().cycle()) {
+            let fresh = TaskSpending { used: 0, fence, of_run: 0, refunded: 0 };
+            let row = tasks.entry((task, amount.kind)).or_insert(fresh);
+            if row.fence > fence {
+                return Err(SpendAnswer::Fenced);
+            }
+            if row.fence < fence {
+                let former = Former {
+                    kind: amount.kind.to_owned(),
+                    of_run: row.of_run,
+                    refunded: row.refunded,
+                    interrupted: self.was_interrupted(task, row.fence),
+                };
+                let refund = former.refund(&of_task);
+                *row = TaskSpending {
+                    used: (row.used - refund).max(0),
+                    fence,
+                    of_run: 0,
+                    refunded: row.refunded + refund,
+                };
+            }
+            row.used += plan::added(amount);
+            row.of_run += plan::added(amount);
+            plan::afforded(amount, SpendScope::Task, row.used, row.refunded)?;
         }
         (self.spending, self.task_spending) = (days, tasks);
         Ok(())
+    }
+
+    /// Whether what a run spent is returned to its task.
+    fn was_interrupted(&self, id: TaskId, fence: Fence) -> bool {
+        let ended = self.attempts.get(&(id, fence)).is_some_and(|a| matches!(&*a.ended, "interrupted" | "host_lost"));
+        ended && self.tasks.get(&id).is_some_and(|task| task.child_losses == 0)
     }
 }
 
@@ -197,32 +223,35 @@ impl Stores for MemoryDb {
         })
     }
 
-    async fn spend(&self, task: Option<TaskId>, plugin: &str, amounts: &[Amount]) -> Result<SpendAnswer, DbError> {
+    async fn spend(&self, writer: Writer, plugin: &str, amounts: &[Amount]) -> Result<SpendAnswer, DbError> {
         self.at_once(|tables, now| {
             let day = now.date_naive();
             let counted = amounts.iter().any(|amount| amount.per_day.is_some());
-            Ok(match tables.spend(task, plugin, amounts, day) {
+            Ok(match tables.spend(writer, plugin, amounts, day) {
                 Ok(()) => SpendAnswer::Spent(counted.then_some(day)),
-                Err(exhausted) => exhausted,
+                Err(refused) => refused,
             })
         })
     }
 
     async fn correct_spending(
         &self,
-        task: Option<TaskId>,
+        writer: Writer,
         plugin: &str,
         day: Option<chrono::NaiveDate>,
         kind: &'static str,
         difference: i64,
     ) -> Result<(), DbError> {
-        let corrected = |used: &mut i64| *used = (*used + plan::countable(difference)).max(0);
+        let corrected = |count: &mut i64| *count = (*count + plan::countable(difference)).max(0);
         let mut tables = self.look();
         if let Some(used) = day.and_then(|day| tables.spending.get_mut(&(plugin.to_owned(), day, kind))) {
             corrected(used);
         }
-        if let Some(used) = task.and_then(|task| tables.task_spending.get_mut(&(task, kind))) {
-            corrected(used);
+        if let Some((task, fence)) = writer
+            && let Some(row) = tables.task_spending.get_mut(&(task, kind)).filter(|row| row.fence == fence)
+        {
+            corrected(&mut row.used);
+            corrected(&mut row.of_run);
         }
         Ok(())
     }

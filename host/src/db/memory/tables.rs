@@ -35,13 +35,22 @@ pub struct Tables {
     /// Oldest first.
     pub(super) memories: Vec<Entry>,
     pub(super) spending: BTreeMap<(String, NaiveDate, &'static str), i64>,
-    pub(super) task_spending: BTreeMap<(TaskId, &'static str), i64>,
+    pub(super) task_spending: BTreeMap<(TaskId, &'static str), TaskSpending>,
     /// What somebody did to a row that had ended (I2). Nothing ever should.
     pub touched_after_the_end: BTreeSet<TaskId>,
     pub(super) refused: BTreeSet<String>,
     pub(super) last_letter: i64,
     pub(super) last_key: i64,
     pub(super) last_token: u128,
+}
+
+/// A row of `task_spending`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TaskSpending {
+    pub used: i64,
+    pub fence: Fence,
+    pub of_run: i64,
+    pub refunded: i64,
 }
 
 /// A row of `tasks`; see `migrations/`.

@@ -20,7 +20,7 @@ pub(super) use letter::{content_hash, may_be_known, redrive_id};
 pub(super) use outcome::{Outcome, body, body_bytes, call_detail, counted, has_body, unstorable};
 pub(super) use recorded::{Recorded, awaits_first_attempt};
 pub(super) use store::{
-    Held, RECALLED, added, afforded, asked, countable, counted_amounts, held_after, held_without, indexed,
+    Former, Held, RECALLED, added, afforded, asked, countable, counted_amounts, held_after, held_without, indexed,
     memory_digest, pairs, room_to_remember, sum,
 };
 pub(super) use submission::Submission;

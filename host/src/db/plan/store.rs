@@ -196,7 +196,7 @@ pub(in crate::db) fn added(amount: &Amount) -> i64 {
 }
 
 /// Whether an amount is still within its allowance, `used` being the count with it; or why not.
-pub(in crate::db) fn afforded(amount: &Amount, scope: SpendScope, used: i64) -> Result<(), SpendAnswer> {
+pub(in crate::db) fn afforded(amount: &Amount, scope: SpendScope, used: i64, refunded: i64) -> Result<(), SpendAnswer> {
     let used = (used - added(amount)).max(0).unsigned_abs();
     let most = match scope {
         SpendScope::Task => amount.per_task,
@@ -204,7 +204,30 @@ pub(in crate::db) fn afforded(amount: &Amount, scope: SpendScope, used: i64) -> 
     };
     let allowed = most.unwrap_or(u64::MAX);
     let fits = used.saturating_add(amount.amount) <= allowed.min(MOST);
-    if fits { Ok(()) } else { Err(SpendAnswer::Exhausted { kind: amount.kind, scope, used, allowed }) }
+    let refunded = refunded.max(0).unsigned_abs();
+    if fits { Ok(()) } else { Err(SpendAnswer::Exhausted { kind: amount.kind, scope, used, allowed, refunded }) }
+}
+
+/// What an earlier run of a task spent of one allowance, as its row has it.
+#[derive(Clone, Debug)]
+pub(in crate::db) struct Former {
+    pub kind: String,
+    /// What that run spent.
+    pub of_run: i64,
+    /// What was returned for runs before it.
+    pub refunded: i64,
+    /// It was interrupted, and no child of the isolation lane has died of the task.
+    pub interrupted: bool,
+}
+
+impl Former {
+    /// Returns what a task gets back for its earlier run: all of it if the run was interrupted, but in all no more than the
+    /// allowance. A task that is interrupted in every run would spend without end otherwise.
+    pub(in crate::db) fn refund(&self, amounts: &[Amount]) -> i64 {
+        let allowed = amounts.iter().filter(|amount| amount.kind == self.kind).find_map(|amount| amount.per_task);
+        let left = allowed.unwrap_or(0).min(MOST) as i64 - self.refunded;
+        if self.interrupted { self.of_run.min(left).max(0) } else { 0 }
+    }
 }
 
 /// An amount, or a difference, that a count can take.

@@ -4,7 +4,6 @@ use super::super::fault::answered;
 use super::SqliteDb;
 use super::{buckets, memories, spending};
 use crate::db::*;
-use crate::task::TaskId;
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use std::sync::Arc;

@@ -156,5 +156,9 @@ pub enum SpendAnswer {
         used: u64,
         /// How much may be.
         allowed: u64,
+        /// Amount that interrupted runs of the task used in addition, and that was returned to it.
+        refunded: u64,
     },
+    /// Rejected: a later claim of the task has spent since.
+    Fenced,
 }

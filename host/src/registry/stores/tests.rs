@@ -23,6 +23,12 @@ fn broken(folder: &tempfile::TempDir) -> Arc<dyn Db> {
 /// A task that runs under its first claim.
 async fn running(db: &dyn Db) -> TaskId {
     let id = TaskId::now_v7();
+    claimed(db, id).await;
+    id
+}
+
+/// The next claim of a task, by a host that never had a lease.
+async fn claimed(db: &dyn Db, id: TaskId) {
     let message = TaskMessage::assemble(Some(id), "agent", "1", Options::default(), &Default::default()).unwrap();
     let runnable = Runnable::Here {
         version: "0.1.0".into(),
@@ -35,7 +41,6 @@ async fn running(db: &dyn Db) -> TaskId {
     let me = Claimant { host: Uuid::new_v4(), steady: true };
     let answers = db.claim(me, &[arrival]).await.unwrap();
     assert!(matches!(answers[0], ClaimAnswer::Run(_)), "{answers:?}");
-    id
 }
 
 fn stores(db: &Arc<dyn Db>, writer: Writer) -> TaskStores {
@@ -210,6 +215,27 @@ async fn an_allowance_that_is_used_up_says_whose_it_is_and_who_can_raise_it() {
         hand.take(&[(Spending::LlmRequests, 1), (Spending::LlmTokens, 29)]).await.unwrap();
         let error = hand.take(&[(Spending::LlmRequests, 1)]).await.unwrap_err().to_string();
         assert!(error.starts_with("llm_requests: 3 of 3 used up for today"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_was_interrupted_too_often_is_told_so_and_a_lost_run_spends_nothing() {
+    let (databases, _folder) = databases().await;
+    for db in databases {
+        let limits = budgets(&[(Spending::LlmTokens, 100)], &[]);
+        let of = |writer| with(&db, writer, StoreLimits::default(), limits.clone());
+        let id = running(&*db).await;
+        of(Some((id, 1))).take(&[(Spending::LlmTokens, 100)]).await.unwrap();
+        // The host of the first run is not known, so its lease has ended.
+        claimed(&*db, id).await;
+        of(Some((id, 2))).take(&[(Spending::LlmTokens, 100)]).await.unwrap();
+        let told = "llm_tokens: 100 of 100 used up for this task, and 100 more by runs of it that were interrupted; raise \
+                    limits.llm_tokens";
+        let error = of(Some((id, 2))).take(&[(Spending::LlmTokens, 1)]).await;
+        assert_eq!(error, Err(BudgetError::Exhausted(told.into())));
+        let told = "this attempt is no longer the task's own, and may spend nothing";
+        let error = of(Some((id, 1))).take(&[(Spending::LlmTokens, 1)]).await;
+        assert_eq!(error, Err(BudgetError::Unavailable(told.into())));
     }
 }
 

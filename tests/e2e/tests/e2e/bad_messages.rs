@@ -65,6 +65,11 @@ fn cases() -> Vec<Case> {
             Outgoing::json("{}").header("agentry-plugin", "word-count").header("agentry-options", "[]"),
         ),
         with_id("an unknown key and an id", "prompt", |id| body(&format!(r#", "id": "{id}", "prompt": "x""#))),
+        with_id(
+            "a timeout beyond its plugin's ceiling",
+            "1 to 60 (limits.max.timeout_seconds of the operator's",
+            |id| body(&format!(r#", "id": "{id}", "options": {{"timeout_seconds": 61}}"#)),
+        ),
         with_id("a bad option and a message_id", "priority", |id| {
             with_options(r#"{"priority": 99}"#).with(|p| p.with_message_id(id.to_string().into()))
         }),
@@ -74,7 +79,7 @@ fn cases() -> Vec<Case> {
 #[tokio::test]
 async fn every_kind_of_unusable_message_is_dead_lettered_once_with_its_reason_and_an_unchanged_body() {
     let site = Site::new(Mode::Services).await;
-    let daemon = site.start().await;
+    let daemon = site.setup().set("plugins.word-count.limits.max.timeout_seconds", 60).start().await;
     let cases = cases();
     let good = Task::new("word-count", json!({"text": "among them"}));
     site.amqp().publish(site.prefix(), "default", cases.iter().map(|case| case.message.clone())).await;

@@ -36,6 +36,13 @@ async fn a_missing_plugin_folder_is_fatal_and_named() {
 }
 
 #[tokio::test]
+async fn a_user_of_a_tool_server_that_does_not_exist_is_fatal_and_named() {
+    let site = Site::new(Mode::Embedded).await;
+    let setup = site.setup().set("tools.a.command", vec!["/bin/cat"]).set("tools.a.user", "no-such-user");
+    setup.run_to_end().await.expect(2, &["tools.a.user", "there is no user \"no-such-user\"", "leave user out"]);
+}
+
+#[tokio::test]
 async fn an_unknown_setting_is_refused_with_the_nearest_known_one() {
     let site = Site::new(Mode::Embedded).await;
     site.setup().set("worker.slotz", 3).run_to_end().await.expect(2, &["worker.slotz", "worker.slots"]);

@@ -2,13 +2,16 @@
 
 use e2e::outside::reach::{self, chat, must};
 use e2e::outside::{Play, llm};
-use e2e::{Mode, Site};
+use e2e::patience::holds;
+use e2e::{Mode, Site, eventually};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::run;
 
 e2e::in_both_modes! {
     tokens_of_a_task_are_counted_over_all_its_attempts
+    tokens_of_interrupted_runs_are_returned_to_their_task
     requests_of_a_plugin_are_counted_over_a_day
 }
 
@@ -38,6 +41,41 @@ async fn tokens_of_a_task_are_counted_over_all_its_attempts(mode: Mode) {
     // Another task has its own.
     let other = run(&site, &daemon, reach::reach([must(chat("hello"))])).await;
     assert_eq!(other["state"], "completed", "{other}");
+    daemon.stop().await;
+}
+
+/// Two hosts are replaced while a task runs: one is killed, one drains. Without the return its third run would have nothing left.
+async fn tokens_of_interrupted_runs_are_returned_to_their_task(mode: Mode) {
+    let site = Site::new(mode).await;
+    let (gate, open) = watch::channel(false);
+    let models = llm::start(move |prompt, _| match prompt {
+        "wait" => Play::Behind(open.clone(), Box::new(dear())),
+        _ => dear(),
+    })
+    .await;
+    let setup = reach::with_llm(reach::setup(&site), &models).set("plugins.reach.limits.llm_tokens", 400);
+    let mut daemon = setup.set("lease.ttl_seconds", 5).set("shutdown.grace_seconds", 0).start().await;
+    let task = reach::reach([must(chat("hello")), must(chat("wait"))]);
+    let id = task.id;
+    site.submit(&daemon, &[task]).await;
+    for run in 1..=3 {
+        eventually(&format!("run {run} waits for the model"), async || {
+            let asked = models.requests().len();
+            holds(asked >= 2 * run, || format!("{asked} requests"))
+        })
+        .await;
+        match run {
+            1 => daemon.kill(),
+            2 => assert_eq!(daemon.terminate().await, Some(0)),
+            _ => {
+                gate.send_replace(true);
+                break;
+            }
+        }
+        daemon.start_again().await;
+    }
+    let ended = daemon.http().ended(id).await;
+    assert_eq!((&ended["state"], &ended["attempt"]), (&json!("completed"), &json!(1)), "{ended}");
     daemon.stop().await;
 }
 
