@@ -171,7 +171,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
 
     // The path, the lease that it acts under, and the duties.
     let guests = connect::Guests::start().map_err(configuration)?;
-    let lease = Lease::new(tokio::time::Instant::now());
+    let lease = Lease::of_this_machine();
     let steady = lease.clone();
     let parts = worker::Parts {
         broker: broker.clone(),

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::{Uuid, Variant, Version};
 
-/// The label key that `agentry bench` gives its tasks; the value is the id of the run.
-pub const BENCH_LABEL: &str = "agentry-bench";
+pub use crate::db::BENCH_LABEL;
 /// Tasks deleted by one request, unless the client asks for fewer, and at most.
 const BATCH: u32 = 500;
-/// Runs listed at most. Values that are not ids of runs count too. The rows behind them have no bound but the time of a list.
+/// Runs listed at most. Values that are not ids of runs count too. Every task with the label is counted, and no other is read; a list that does
+/// not end in its time is unavailable.
 const RUNS: u32 = 10_000;
 
 /// A new id of a run.

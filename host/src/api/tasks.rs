@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::render::{CallJson, TaskJson};
 use super::share::Share;
 use super::{ApiState, follow, respond, task_response};
-use crate::db::{CallCursor, CancelAnswer, Fields, TaskFilter, TaskRow};
+use crate::db::{CallCursor, CancelAnswer, Fields, TaskCursor, TaskFilter, TaskRow};
 use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId, span};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -22,6 +22,9 @@ pub(super) const LONGEST_PAGE: u32 = 500;
 const LINES: u32 = 1_000;
 /// Calls of an answer with their bodies at most: each may have twice `calls.body_kib`.
 const WITH_BODIES: u32 = 50;
+
+/// The values of `cursor`. Those of earlier builds were ids, in whose order tasks are not listed any more.
+const CURSOR: &str = "the next_cursor of another page (of an earlier build: begin again without cursor)";
 
 pub(super) fn no_such_task(id: TaskId) -> Problem {
     Problem::not_found(format!("there is no task {id}"))
@@ -67,12 +70,12 @@ pub(super) async fn wait(
 pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let (filter, fields) = filter(params)?;
     let page = state.db(move |db| async move { db.tasks(&filter, fields).await }).await?;
-    let next_cursor = page.next(|row| row.id);
+    let next_cursor = page.next(|row| TaskCursor::from(row).to_string());
     let tasks: Vec<TaskJson<'_>> = page.rows.iter().map(|row| TaskJson::new(row, fields)).collect();
     #[derive(serde::Serialize)]
     struct Page<'a> {
         tasks: Vec<TaskJson<'a>>,
-        next_cursor: Option<TaskId>,
+        next_cursor: Option<String>,
     }
     Ok(respond(StatusCode::OK, &Page { tasks, next_cursor }))
 }
@@ -100,7 +103,7 @@ fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
         kind: params.read("kind", &format!("one of {kinds}"), FailureKind::parse)?,
         since: params.read("since", span::SINCE, |text| span::since(text, Utc::now()))?,
         retry_of: params.read("retry_of", "the id of a task", |text| text.parse().ok())?,
-        before: params.read("cursor", "the next_cursor of another page", |text| text.parse().ok())?,
+        before: params.read("cursor", CURSOR, TaskCursor::parse)?,
         limit: params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE),
     };
     Ok((filter, fields.unwrap_or_default()))
@@ -235,6 +238,7 @@ mod tests {
             ("label=team", "it takes KEY=VALUE"),
             ("fields=logs", "it takes input, output or both"),
             ("cursor=x", "it takes the next_cursor of another page"),
+            ("cursor=0192d0a0-aaaa-7000-8000-00000000000a", "of an earlier build: begin again without cursor"),
             ("kind=crash", "it takes one of plugin_error, trap"),
             ("since=yesterday", "or a duration such as 1h"),
             ("retry_of=x", "it takes the id of a task"),

@@ -80,14 +80,24 @@ impl Fault {
         self.class() == Some(Class::Contention)
     }
 
+    /// Whether a lock was not given in time, or only to one of those that waited for each other.
+    pub fn is_lock_wait(&self) -> bool {
+        match self {
+            Fault::Sql(sqlx::Error::Database(error)) => matches!(error.code().as_deref(), Some("55P03" | "40P01")),
+            _ => false,
+        }
+    }
+
     /// Whether the connection is gone: whether the statement was carried out is not known.
     pub fn is_connection_lost(&self) -> bool {
         use sqlx::Error as E;
         match self {
             Fault::Sql(E::Io(_) | E::Tls(_) | E::Protocol(_) | E::BeginFailed) => true,
-            // The server ends the session: `admin_shutdown`, `crash_shutdown`, `idle_session_timeout` (appendix A of the
-            // Postgres manual).
-            Fault::Sql(E::Database(error)) => matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P05")),
+            // The server ends the session: `admin_shutdown`, `crash_shutdown`, `idle_session_timeout`,
+            // `idle_in_transaction_session_timeout` (appendix A of the Postgres manual).
+            Fault::Sql(E::Database(error)) => {
+                matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P05" | "25P03"))
+            }
             _ => false,
         }
     }
@@ -184,8 +194,8 @@ fn of_postgres(code: &str) -> Class {
         "42P01" | "3F000" => Class::Schema,
         "42501" | "3D000" => Class::Refused,
         "57014" => Class::TimedOut,
-        // Lock time-out, read-only (a standby, or a full disk under some operators).
-        "55P03" | "25006" => Class::Unavailable,
+        // Lock time-out, read-only (a standby, or a full disk under some operators), a transaction whose process was stopped.
+        "55P03" | "25006" | "25P03" => Class::Unavailable,
         // One plan for two shapes, after a migration: a new connection will do.
         "0A000" => Class::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
@@ -221,6 +231,7 @@ mod tests {
             ("57P01", Class::Unavailable),
             ("53100", Class::Unavailable),
             ("25006", Class::Unavailable),
+            ("25P03", Class::Unavailable),
             ("28P01", Class::Refused),
             ("3D000", Class::Refused),
             ("42P01", Class::Schema),

@@ -57,8 +57,11 @@ pub trait Db: Send + Sync + 'static {
 
     /// Enter this process with a lease of `ttl` from now.
     async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError>;
-    /// Renew the lease and update what the host says of itself. Answers what its owner must know.
+    /// Renew the lease and update what the host says of itself. Answers what its owner must know. It reads no tasks: nothing that grows
+    /// keeps a lease from being renewed.
     async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError>;
+    /// Running tasks of this host that are to end.
+    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError>;
     /// End a host's lease now: a clean exit, or an owner known to be dead. Unknown hosts are fine.
     async fn end_lease(&self, host: HostId) -> Result<(), DbError>;
     /// Every host with its lease, newest first; ended ones of the last day included.
@@ -108,8 +111,9 @@ pub trait Db: Send + Sync + 'static {
     async fn fail_expired(&self, limit: u32) -> Result<u64, DbError>;
     /// `running` rows whose owner is lost get an outbox row (once in `again`, a lease time), so that somebody takes them over: its
     /// lease has ended, or, if whoever asks is `steady` (see [`Claimant`]), has lapsed, or the attempt is past its hard
-    /// deadline. Answers how many.
-    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError>;
+    /// deadline. Answers how many. Unless it is `thorough`, an implementation may pass over owners that were lost more than ten minutes ago or
+    /// have no row, and attempts past their hard deadline: to find them, every running task is read.
+    async fn rescue(&self, steady: bool, again: Duration, thorough: bool, limit: u32) -> Result<u64, DbError>;
     /// Rows parked for `no_plugin` or `plugin_broken` longer than `grace`, whose plugin no host has served for as long (in a version
     /// that will do), become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
     /// `failed(unknown_plugin)`, with the known names. Answers how many.
@@ -176,7 +180,7 @@ pub trait Db: Send + Sync + 'static {
 
     /// One task. Input and output are read only if asked.
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError>;
-    /// Tasks, newest first by id, below the cursor.
+    /// Tasks in the order of [`TaskCursor`], behind the cursor.
     async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError>;
     /// Which of these are terminal by now.
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError>;

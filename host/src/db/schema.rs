@@ -27,6 +27,11 @@ pub(super) const VERSION_TABLE: &str = "schema_version";
 /// This build, as migrations name it.
 pub(super) const BUILD: &str = env!("CARGO_PKG_VERSION");
 
+/// Begin of a statement that makes an index.
+const CREATE_INDEX: &str = "CREATE INDEX ";
+/// The same of one that builds it beside running daemons.
+const CONCURRENTLY: &str = "CREATE INDEX CONCURRENTLY IF NOT EXISTS ";
+
 /// One step of the schema.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Migration {
@@ -35,32 +40,28 @@ pub(super) struct Migration {
     pub sql: &'static str,
 }
 
+/// `zeros` fill the number of a file up to four digits.
 macro_rules! migrations {
-    ($folder:literal: $($version:literal $name:literal),*; $($later:literal $title:literal),* $(,)?) => {
-        &[
-            $(Migration {
-                version: $version,
-                name: $name,
-                sql: include_str!(concat!("../../../migrations/", $folder, "/000", $version, "_", $name, ".sql")),
-            },)*
-            $(Migration {
-                version: $later,
-                name: $title,
-                sql: include_str!(concat!("../../../migrations/", $folder, "/00", $later, "_", $title, ".sql")),
-            }),*
-        ]
+    ($folder:literal: $($zeros:literal $version:literal $name:literal),* $(,)?) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../../../migrations/", $folder, "/", $zeros, $version, "_", $name, ".sql")),
+        }),*]
     };
 }
 
 /// Steps of the Postgres schema.
 pub(super) const POSTGRES: &[Migration] = migrations!(
-    "postgres": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups", 9 "capabilities"; 13 "refunds"
+    "postgres": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
+    "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities", "00" 10 "lists", "00" 11 "duties",
+    "00" 13 "refunds"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
-    "sqlite": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups", 9 "capabilities"; 13 "refunds"
+    "sqlite": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
+    "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities", "00" 10 "lists", "00" 11 "duties",
+    "00" 13 "refunds"
 );
 
 impl Migration {
@@ -72,6 +73,32 @@ impl Migration {
             .and_then(|line| line.strip_prefix("-- min-build: "))
             .map(str::trim)
             .ok_or_else(|| Fault::Defect(format!("migration {} does not begin with -- min-build", self.version)))
+    }
+
+    /// Whether it is applied in a transaction. The second line of one that is not is `-- no-transaction`: its statements build indexes
+    /// beside running daemons.
+    pub fn is_transactional(&self) -> bool {
+        self.sql.lines().nth(1).map(str::trim) != Some("-- no-transaction")
+    }
+
+    /// Its text for a transaction. Builds of indexes are not concurrent in it, and an index that exists is kept: an operator may have
+    /// built it before.
+    pub fn in_transaction(&self) -> String {
+        let plain = self.sql.replace(CONCURRENTLY, CREATE_INDEX);
+        plain.replace("CREATE INDEX IF NOT EXISTS ", CREATE_INDEX).replace(CREATE_INDEX, "CREATE INDEX IF NOT EXISTS ")
+    }
+
+    /// Its statements, one by one, for a migration without a transaction.
+    pub fn statements(&self) -> Vec<String> {
+        let code: Vec<&str> = self.sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+        code.join("\n").split(';').map(|statement| statement.trim().to_owned()).filter(|s| !s.is_empty()).collect()
+    }
+
+    /// Names of the indexes that it makes.
+    pub fn indexes(&self) -> Vec<String> {
+        let text = self.in_transaction();
+        let after = text.split("CREATE INDEX IF NOT EXISTS ").skip(1);
+        after.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
     }
 
     /// Tells whether an applied migration is the one in this build. Line ends do not count.
@@ -254,6 +281,28 @@ mod tests {
                 assert!(!older(BUILD, migration.min_build().unwrap()).unwrap());
             }
         }
+    }
+
+    #[test]
+    fn migration_without_transaction_only_builds_indexes_that_may_exist() {
+        let apart: Vec<&Migration> = POSTGRES.iter().filter(|m| !m.is_transactional()).collect();
+        assert!(!apart.is_empty());
+        for migration in apart {
+            let statements = migration.statements();
+            assert!(statements.iter().all(|s| s.starts_with(CONCURRENTLY) && !s.contains("--")), "{statements:#?}");
+            let names: Vec<_> = statements.iter().map(|s| s[CONCURRENTLY.len()..].split(' ').next().unwrap()).collect();
+            assert_eq!(migration.indexes(), names);
+            assert!(!migration.in_transaction().contains("CONCURRENTLY"), "{}", migration.in_transaction());
+        }
+        // SQLite has neither other writers nor such builds.
+        assert!(SQLITE.iter().all(Migration::is_transactional));
+    }
+
+    #[test]
+    fn migration_keeps_an_index_that_was_built_before() {
+        let text = POSTGRES[6].in_transaction();
+        assert!(text.contains("CREATE INDEX IF NOT EXISTS tasks_retries ON"), "{text}");
+        assert_eq!(POSTGRES[6].indexes(), ["tasks_retries", "dead_letters_task"]);
     }
 
     #[test]

@@ -68,8 +68,8 @@ impl Db for Faulty {
         let woken = self.0.wake_due(limit);
         seldom(("wake.before", "wake.after"), woken, |woken| *woken > 0).await
     }
-    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
-        let rescued = self.0.rescue(steady, again, limit);
+    async fn rescue(&self, steady: bool, again: Duration, thorough: bool, limit: u32) -> Result<u64, DbError> {
+        let rescued = self.0.rescue(steady, again, thorough, limit);
         seldom(("rescue.before", "rescue.after"), rescued, |rescued| *rescued > 0).await
     }
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
@@ -111,6 +111,9 @@ impl Db for Faulty {
     }
     async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError> {
         self.0.register_host(host, ttl).await
+    }
+    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
+        self.0.asked_to_end(host).await
     }
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
         self.0.end_lease(host).await

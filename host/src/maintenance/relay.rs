@@ -12,6 +12,7 @@ use super::Parts;
 use crate::broker::{Message, Publication, PublishError, Target};
 use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake};
 use crate::task::TaskId;
+use chrono::{DateTime, Utc};
 use refusals::Refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,6 +34,11 @@ const LONGEST: Duration = Duration::from_secs(5);
 const ASIDE_PER_SECOND: u32 = 4_000;
 const LONGEST_ASIDE: Duration = Duration::from_secs(600);
 
+/// How far before the first due row is looked: a row may be committed so long after its statement began.
+const MARGIN: Duration = Duration::from_secs(15);
+/// How often is looked without a bound, for a row that others held at the time, or that was committed later.
+const WHOLE: Duration = Duration::from_secs(60);
+
 /// The step after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -48,10 +54,11 @@ enum Next {
 pub async fn run(parts: Parts, closing: CancellationToken) {
     let mut refusals = Refusals::default();
     let mut aside = Aside::default();
+    let mut bound = Bound::default();
     let mut size = Halving::new(BATCH as usize);
     let mut trouble = false;
     loop {
-        let next = match round(&parts, &mut refusals, &mut aside, size.size() as u32).await {
+        let next = match round(&parts, &mut refusals, &mut aside, &mut bound, size.size() as u32).await {
             Ok(next) => {
                 trouble = false;
                 size.ended();
@@ -86,13 +93,21 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
 }
 
 /// Takes rows and publishes them.
-async fn round(parts: &Parts, refusals: &mut Refusals, aside: &mut Aside, most: u32) -> Result<Next, DbError> {
+async fn round(
+    parts: &Parts,
+    refusals: &mut Refusals,
+    aside: &mut Aside,
+    bound: &mut Bound,
+    most: u32,
+) -> Result<Next, DbError> {
     if !parts.broker.health().borrow().is_up() || parts.broker.refusal().is_some() {
         return Ok(Next::Look); // The rows stay as they are: `not_published`.
     }
     let limit = if refusals.is_probing() { PROBE.min(most) } else { most };
-    let take = OutboxTake { aside: refusals.resting(), rest: aside.rest(), ..OutboxTake::new(limit, HELD) };
+    let (resting, rest) = (refusals.resting(), aside.rest());
+    let take = OutboxTake { aside: resting, rest, from: bound.from(), ..OutboxTake::new(limit, HELD) };
     let batch = parts.db.take_outbox(&take).await?;
+    bound.found(batch.first_due);
     aside.count(batch.aside);
     if !batch.rows.is_empty() {
         let answers = publish(parts, &batch).await;
@@ -100,6 +115,28 @@ async fn round(parts: &Parts, refusals: &mut Refusals, aside: &mut Aside, most: 
     }
     refusals.forget();
     Ok(if batch.more { Next::AtOnce } else { Next::Look })
+}
+
+/// The time before which no row is looked for.
+#[derive(Default)]
+struct Bound {
+    from: Option<DateTime<Utc>>,
+    /// The last look without it.
+    whole: Option<Instant>,
+}
+
+impl Bound {
+    fn from(&mut self) -> Option<DateTime<Utc>> {
+        if self.whole.is_none_or(|whole| whole.elapsed() >= WHOLE) {
+            (self.from, self.whole) = (None, Some(Instant::now()));
+        }
+        self.from
+    }
+
+    /// The first of the rows that were found was due then.
+    fn found(&mut self, first_due: Option<DateTime<Utc>>) {
+        self.from = first_due.map(|due| due - MARGIN).max(self.from);
+    }
 }
 
 /// Counts rows of resting queues, and derives how long each rests. Each rest ends with a write of the row, so that many rows must rest

@@ -53,7 +53,9 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             tokio::time::sleep(again).await;
         }
     }
-    let lease = Lease::new(Instant::now());
+    // The clock that goes on in a suspended machine is as simulated as the other.
+    let began = Instant::now();
+    let lease = Lease::new(began, move || Duration::from_secs(1) + began.elapsed());
     let steady = lease.clone();
     let busy = Arc::new(AtomicU32::new(0));
     let keeper = Keeper { db: db.clone(), record: record(&wire, catalog.clone()), ttl: LEASE, lease: lease.clone() };

@@ -38,6 +38,7 @@ pub fn violations(world: &World) -> Vec<String> {
     queues(world, &tables, &mut found);
     runs(world, &tables, &mut found);
     letters(world, &tables, &mut found);
+    found.extend(world.wrongs());
     found.extend(tables.touched_after_the_end.iter().map(|id| format!("I2: changed after its end: {id}")));
     found
 }

@@ -43,6 +43,7 @@ pub struct World {
     tally: Mutex<Tally>,
     ledger: Mutex<Ledger>,
     trace: Mutex<Vec<String>>,
+    wrongs: Mutex<Vec<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,6 +79,7 @@ impl World {
             tally: Mutex::default(),
             ledger: Mutex::default(),
             trace: Mutex::default(),
+            wrongs: Mutex::default(),
         })
     }
 
@@ -172,6 +174,17 @@ impl World {
         if count > 0 {
             self.tell(&format!("{name} {count}"));
         }
+    }
+
+    /// A violation that no table shows at rest.
+    pub fn wrong(&self, what: String) {
+        self.tell(&what);
+        lock(&self.wrongs).push(what);
+    }
+
+    /// Such violations.
+    pub fn wrongs(&self) -> Vec<String> {
+        lock(&self.wrongs).clone()
     }
 
     /// A line of the trace.

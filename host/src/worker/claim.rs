@@ -7,9 +7,10 @@ use super::settle::{Claim, End, STATEMENT_BYTES};
 use super::unclaimed::Unclaimed;
 use super::{Leg, Shared, batch, execute};
 use crate::broker::{Delivery, Receipt};
-use crate::db::{ClaimAnswer, Claimant, Claimed};
+use crate::db::{ClaimAnswer, Claimant, Claimed, DbError};
 use crate::task::{Arrival, Runnable, TaskId, TaskMessage};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -52,15 +53,19 @@ pub async fn run(
             arrival
         };
         let arrivals: Vec<Arrival> = batch.iter().map(&mut arrival).collect();
-        // What is claimed under a lease that has run out is anybody's: renewed first, then claimed.
-        tokio::select! {
-            biased;
-            () = shared.lease.valid() => {}
-            () = shared.hurry.cancelled() => continue,
-        }
-        let me = || Claimant { host: shared.config.host, steady: shared.lease.is_steady() };
-        let db = &shared.parts.db;
-        let claim = |range| db.claim(me(), &arrivals[range]);
+        // What is claimed under a lease that has run out is anybody's: renewed first, then claimed. So is each repetition: the database
+        // may have been away for longer than the lease lasts.
+        let claim = async |range: Range<usize>| {
+            tokio::select! {
+                biased;
+                () = shared.lease.valid() => {}
+                () = shared.hurry.cancelled() => {
+                    return Err(DbError::Unavailable("the lease was not renewed before the shutdown".into()));
+                }
+            }
+            let me = Claimant { host: shared.config.host, steady: shared.lease.is_steady() };
+            shared.parts.db.claim(me, &arrivals[range]).await
+        };
         let asked = Instant::now();
         // What runs without a claim has begun already.
         let waiting = batch.iter().filter(|candidate| candidate.unclaimed.is_none());

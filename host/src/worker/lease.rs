@@ -9,20 +9,35 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Renewals also bring news (cancelled tasks), which are to be heard within a second.
+/// How often a host that runs tasks asks which of them are to end, and looks whether it has something new to report with its lease.
 const NEWS: Duration = Duration::from_millis(400);
-/// Of its length, the part after which the lease is renewed by a host that runs nothing and has nothing new to report.
+/// Of its length, the part after which the lease is renewed by a host that has nothing new to report.
 const AT_REST: u32 = 6;
 /// Longer than any process lives.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What is known of the lease, by this process's own clock.
+/// A moment by both clocks of this process. The first stands still while the machine is suspended, in which leases run out all the same;
+/// the second does not.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at: Instant,
+    since_boot: Duration,
+}
+
+/// What is known of the lease, by this process's own clocks.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
-    /// Valid until then.
-    until: Instant,
+    /// Valid until then, by whichever clock comes first.
+    until: Moment,
     /// From then on this host has been in touch with the database for a whole lease time.
     steady_from: Instant,
+}
+
+impl Moment {
+    /// Whether both clocks agree that it is later than `other`, or stand still.
+    fn is_after(self, other: Moment) -> bool {
+        self.at > other.at && self.since_boot > other.since_boot
+    }
 }
 
 /// Whether this process may still act on what it claimed, and whether it may take over what others claimed. A clone is the
@@ -30,32 +45,58 @@ struct Standing {
 #[derive(Clone, Debug)]
 pub struct Lease(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     standing: Mutex<Standing>,
     renewed: Notify,
+    since_boot: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("standing", &self.standing).finish_non_exhaustive()
+    }
+}
+
+/// Time since the machine was started, with that in which it was suspended. Only Linux has such a clock.
+fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).try_into().unwrap_or_default();
+    #[cfg(not(target_os = "linux"))]
+    let time = Duration::ZERO;
+    time
 }
 
 impl Lease {
-    /// A lease that is not valid yet.
-    pub fn new(now: Instant) -> Lease {
-        let standing = Mutex::new(Standing { until: now, steady_from: now + FAR });
-        Lease(Arc::new(Inner { standing, renewed: Notify::new() }))
+    /// A lease that is not valid yet, by the clocks of this machine.
+    pub fn of_this_machine() -> Lease {
+        Lease::new(Instant::now(), since_boot)
+    }
+
+    /// A lease that is not valid yet; `since_boot` goes on while the machine is suspended.
+    pub fn new(now: Instant, since_boot: impl Fn() -> Duration + Send + Sync + 'static) -> Lease {
+        let until = Moment { at: now, since_boot: since_boot() };
+        let standing = Mutex::new(Standing { until, steady_from: now + FAR });
+        Lease(Arc::new(Inner { standing, renewed: Notify::new(), since_boot: Box::new(since_boot) }))
+    }
+
+    fn now(&self) -> Moment {
+        Moment { at: Instant::now(), since_boot: (self.0.since_boot)() }
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.0.standing.lock().unwrap_or_else(PoisonError::into_inner) // two times, whole at every instruction
     }
 
-    /// The database has answered a renewal for `ttl` that was asked for then.
-    fn renewed(&self, asked: Instant, ttl: Duration) {
+    /// The database has answered a renewal for `ttl` that was asked for then. `lapsed`: by the database's clock, it had run out.
+    fn renewed(&self, asked: Moment, ttl: Duration, lapsed: bool) {
         {
             let mut standing = self.standing();
-            // It had run out, or is the first: how long the database was away, and for whom, nobody knows.
-            if standing.until <= asked {
+            // It had run out, or is the first: how long the database or this machine was away, and which others were, is unknown.
+            if lapsed || !standing.until.is_after(asked) {
                 standing.steady_from = Instant::now() + ttl;
             }
-            standing.until = asked + Keeper::good_for(ttl);
+            let good = Keeper::good_for(ttl);
+            standing.until = Moment { at: asked.at + good, since_boot: asked.since_boot + good };
         }
         self.0.renewed.notify_waiters();
     }
@@ -74,7 +115,7 @@ impl Lease {
 
     /// Whether it is valid now.
     pub fn is_valid(&self) -> bool {
-        self.standing().until > Instant::now()
+        self.standing().until.is_after(self.now())
     }
 
     /// Whether this host can tell the dead from the late. After an outage of the database every lease has lapsed, and whoever
@@ -105,33 +146,41 @@ impl Keeper {
 
     /// Enter this host, with its first lease.
     pub async fn register(&self) -> Result<(), DbError> {
-        let asked = Instant::now();
+        let asked = self.lease.now();
         self.db.register_host(&(self.record)(), self.ttl).await?;
-        self.lease.renewed(asked, self.ttl);
+        self.lease.renewed(asked, self.ttl, true);
         Ok(())
     }
 
-    /// Renew until told to end.
+    /// Renew until told to end, and end tasks whose end was asked for. Neither waits for the other.
     pub async fn run(self, worker: Remote, end: CancellationToken) {
+        tokio::join!(self.renew(&end), self.news(&worker, &end));
+    }
+
+    fn pause(&self) -> Duration {
+        NEWS.min(self.ttl / 3)
+    }
+
+    async fn renew(&self, end: &CancellationToken) {
         let mut trouble = false;
-        let pause = NEWS.min(self.ttl / 3);
-        let mut last: Option<(Instant, HostRecord)> = None;
+        let pause = self.pause();
+        let mut last: Option<(Moment, HostRecord)> = None;
         loop {
             tokio::select! {
                 biased;
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            let (asked, record) = (Instant::now(), (self.record)());
-            // Only a task that runs here can be cancelled here; without one, there is only the lease to keep.
-            let rests =
-                |(at, said): &(Instant, HostRecord)| *said == record && *at + self.ttl / AT_REST >= asked + pause;
-            if !trouble && !worker.runs_any() && last.as_ref().is_some_and(rests) {
+            let (asked, record) = (self.lease.now(), (self.record)());
+            let rests = |(then, said): &(Moment, HostRecord)| {
+                *said == record && asked.at + pause <= then.at + self.ttl / AT_REST && self.lease.is_valid()
+            };
+            if !trouble && last.as_ref().is_some_and(rests) {
                 continue;
             }
             match self.db.renew_lease(&record, self.ttl).await {
                 Ok(renewal) => {
-                    self.lease.renewed(asked, self.ttl);
+                    self.lease.renewed(asked, self.ttl, renewal.lapsed);
                     last = Some((asked, record));
                     if renewal.lapsed {
                         tracing::warn!(
@@ -142,7 +191,6 @@ impl Keeper {
                         tracing::info!("the lease is renewed again");
                     }
                     trouble = false;
-                    renewal.cancel.into_iter().for_each(|id| worker.stop(id));
                 }
                 Err(error) => {
                     if !trouble {
@@ -152,5 +200,73 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    async fn news(&self, worker: &Remote, end: &CancellationToken) {
+        let host = (self.record)().id;
+        loop {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                () = tokio::time::sleep(self.pause()) => {}
+            }
+            // Only a task that runs here can be cancelled here.
+            if !worker.runs_any() {
+                continue;
+            }
+            match self.db.asked_to_end(host).await {
+                Ok(asked) => asked.into_iter().for_each(|id| worker.stop(id)),
+                Err(error) => tracing::debug!(%error, "failed to look for tasks to end; retrying"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    /// A lease on a machine whose second clock is at so many seconds.
+    fn lease() -> (Lease, Arc<AtomicU64>) {
+        let clock = Arc::new(AtomicU64::new(1_000));
+        let read = clock.clone();
+        (Lease::new(Instant::now(), move || Duration::from_secs(read.load(Ordering::Relaxed))), clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_ends_while_the_machine_is_suspended() {
+        let (lease, clock) = lease();
+        assert!(!lease.is_valid());
+        lease.renewed(lease.now(), TTL, true);
+        assert!(lease.is_valid() && !lease.is_steady());
+        tokio::time::advance(TTL / 2).await;
+        clock.fetch_add(15, Ordering::Relaxed);
+        lease.renewed(lease.now(), TTL, false);
+        tokio::time::advance(TTL / 2).await;
+        clock.fetch_add(15, Ordering::Relaxed);
+        assert!(lease.is_valid() && lease.is_steady());
+        // Ten minutes of which the first clock shows nothing.
+        clock.fetch_add(600, Ordering::Relaxed);
+        assert!(!lease.is_valid(), "others may have taken over");
+        lease.renewed(lease.now(), TTL, false);
+        assert!(lease.is_valid() && !lease.is_steady(), "all machines may have been suspended, and none is lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_whose_lease_had_lapsed_in_the_database_is_not_steady() {
+        let (lease, clock) = lease();
+        lease.renewed(lease.now(), TTL, true);
+        tokio::time::advance(TTL).await;
+        clock.fetch_add(30, Ordering::Relaxed);
+        assert!(lease.is_steady());
+        lease.renewed(lease.now(), TTL, false);
+        assert!(!lease.is_steady(), "it had run out here");
+        tokio::time::advance(TTL).await;
+        clock.fetch_add(1, Ordering::Relaxed);
+        lease.renewed(lease.now(), TTL, true);
+        assert!(lease.is_valid() && !lease.is_steady());
     }
 }

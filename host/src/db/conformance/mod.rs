@@ -148,7 +148,8 @@ behaviours! { {
         an_ended_task_is_not_published
         a_batch_of_large_rows_is_cut
         rows_of_a_queue_that_rests_are_set_aside
-        a_hold_can_be_extended_by_its_holder_alone;
+        a_hold_can_be_extended_by_its_holder_alone
+        a_search_from_a_time_finds_what_was_due_since;
     duties:
         what_is_due_goes_to_its_queue
         what_has_expired_ends

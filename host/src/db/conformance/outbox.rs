@@ -156,3 +156,17 @@ pub async fn a_hold_can_be_extended_by_its_holder_alone(s: &Subject) {
     s.db.hold_outbox(batch2.token, &ids, LONG).await.unwrap();
     assert!(s.published().await.is_empty());
 }
+
+pub async fn a_search_from_a_time_finds_what_was_due_since(s: &Subject) {
+    let none = s.db.take_outbox(&OutboxTake::new(10, Duration::ZERO)).await.unwrap();
+    assert_eq!((none.rows.len(), none.first_due), (0, None));
+    let before = s.db.ping().await.unwrap() - chrono::TimeDelta::minutes(1);
+    let (first, second) = (submitted(s).await, submitted(s).await);
+    let from = OutboxTake { from: Some(before), ..OutboxTake::new(10, Duration::ZERO) };
+    let all = s.db.take_outbox(&from).await.unwrap();
+    assert_eq!(all.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [first.message.id, second.message.id]);
+    let first_due = all.first_due.expect("rows were found");
+    assert!(first_due > before && first_due <= s.db.ping().await.unwrap());
+    let again = OutboxTake { from: Some(first_due), ..from };
+    assert_eq!(s.db.take_outbox(&again).await.unwrap().rows.len(), 2, "a bound is within the search");
+}

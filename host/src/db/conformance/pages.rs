@@ -1,7 +1,7 @@
 //! Pages of large rows.
 
 use super::subject::*;
-use crate::db::{CallCursor, DeadFilter, DeadLetter, Fields, Page, TaskFilter};
+use crate::db::{CallCursor, DeadFilter, DeadLetter, Fields, Page, TaskCursor, TaskFilter};
 use crate::task::settle::{Body, Call, Ended};
 use crate::task::{Failure, Settlement};
 use std::fmt::Debug;
@@ -38,14 +38,15 @@ pub async fn a_page_of_tasks_ends_at_its_bytes(s: &Subject) {
     let host = s.host().await;
     let arrivals = SIZES.map(|_| arrival());
     // The list is newest first.
-    for (arrival, size) in arrivals.iter().rev().zip(SIZES) {
+    for (arrival, size) in arrivals.iter().zip(SIZES.into_iter().rev()) {
         s.end(host, arrival, Ended::Completed { output: format!("{:?}", text(size)).into() }).await;
     }
     let rows: Vec<_> = arrivals.iter().rev().map(|arrival| arrival.message.id).collect();
     let read = async |fields: Fields, limit: u32| {
         let page =
             async |before| s.db.tasks(&TaskFilter { before, limit, ..TaskFilter::default() }, fields).await.unwrap();
-        pages(page, |row| row.id).await
+        let ids = |page: Vec<TaskCursor>| page.iter().map(|cursor| cursor.id).collect::<Vec<_>>();
+        pages(page, |row| TaskCursor::from(row)).await.into_iter().map(ids).collect::<Vec<_>>()
     };
     fit(read(Fields::ALL, 10).await, &rows);
     fit(read(Fields { input: false, output: true }, 10).await, &rows);

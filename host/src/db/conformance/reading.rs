@@ -10,16 +10,28 @@ pub async fn tasks_are_paged_newest_first(s: &Subject) {
     let host = s.host().await;
     let batch: Vec<_> = (0..7).map(|_| arrival()).collect();
     s.db.claim(steady(host), &batch).await.unwrap();
+    // An id of an idempotency key, which is higher than those of later tasks; and older tasks with the highest and the lowest id.
+    let keyed = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, b"order-17");
+    let last = arrival_of(message(keyed, "word-count", "1", Options::default()), here());
+    let oldest = [uuid::Uuid::max(), uuid::Uuid::nil()];
+    for id in oldest {
+        s.run(host, &arrival_of(message(id, "word-count", "1", Options::default()), here())).await;
+        s.set(&format!("UPDATE tasks SET created_at = '2020-01-01T00:00:00.000000Z' WHERE id = '{id}'")).await;
+    }
+    // Of one batch, whose tasks have the same time, by id.
     let mut ids: Vec<_> = batch.iter().map(|a| a.message.id).collect();
     ids.sort();
     ids.reverse();
+    s.run(host, &last).await;
+    s.set(&format!("UPDATE tasks SET created_at = '2999-01-01T00:00:00.000000Z' WHERE id = '{keyed}'")).await;
+    let ids = [vec![keyed], ids, oldest.to_vec()].concat();
     let mut filter = TaskFilter { limit: 3, ..TaskFilter::default() };
     let mut read = Vec::new();
     loop {
         let page = s.db.tasks(&filter, Fields::default()).await.unwrap().rows;
         assert!(page.len() <= 3);
         let Some(last) = page.last() else { break };
-        filter.before = Some(last.id);
+        filter.before = Some(last.into());
         read.extend(page.into_iter().map(|row| row.id));
     }
     assert_eq!(read, ids);

@@ -81,8 +81,8 @@ pub async fn a_lapsed_lease_is_believed_only_by_who_is_steady(s: &Subject) {
     let unsure = Claimant { host: other, steady: false };
     let answer = s.db.claim(unsure, std::slice::from_ref(&late)).await.unwrap().remove(0);
     assert_eq!(answer, ClaimAnswer::Done(Decision::Keep(Kept::OwnedElsewhere)));
-    assert_eq!(s.db.rescue(false, LEASE, 100).await.unwrap(), 0);
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 1);
+    assert_eq!(s.db.rescue(false, LEASE, true, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 1);
     assert_eq!(s.run(other, &late).await.fence, 2);
 
     // A host that is known to have ended has left what it ran, whoever asks.
@@ -97,23 +97,23 @@ pub async fn a_lapsed_lease_is_believed_only_by_who_is_steady(s: &Subject) {
     let again = arrival();
     s.run(three, &again).await;
     s.set("UPDATE hosts SET lease_until = '2020-01-01T00:00:00.000000Z'").await;
-    assert_eq!(s.db.rescue(false, LEASE, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(false, LEASE, true, 100).await.unwrap(), 0);
 }
 
 pub async fn a_host_that_renews_while_it_is_wedged_is_past_its_hard_deadline(s: &Subject) {
     let (wedged, other) = (s.host().await, s.host().await);
     let arrival = arrival();
     let claimed = s.run(wedged, &arrival).await;
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 0);
     s.set("UPDATE tasks SET started_at = '2020-01-01T00:00:00.000000Z', kill_at = '2020-01-01T00:10:00.000000Z'").await;
-    assert_eq!(s.db.rescue(false, LEASE, 100).await.unwrap(), 0);
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 1);
+    assert_eq!(s.db.rescue(false, LEASE, true, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 1);
     // Its own redelivery is still its own; another host takes it over, and the wedged one is fenced.
     assert!(matches!(s.claim(wedged, &arrival).await, ClaimAnswer::Mine(_)));
     assert_eq!(s.run(other, &arrival).await.fence, 2);
     assert_eq!(s.settle(wedged, &settlement(&arrival, &claimed, completed())).await, SettleAnswer::Fenced);
     // The next claim has a deadline of its own.
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 0);
 }
 
 pub async fn a_cancelled_task_of_a_lost_owner_ends_instead_of_running(s: &Subject) {
@@ -155,22 +155,23 @@ pub async fn a_lost_owners_task_is_put_up_once_per_lease_time(s: &Subject) {
     s.run(other, &kept).await;
     s.run(id(), &unregistered).await;
     s.db.end_lease(one).await.unwrap();
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 2);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 2);
     let mut published = s.published().await;
     published.sort();
     assert_eq!(published, [lost.message.id, unregistered.message.id]);
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 0);
     assert_eq!(s.row(lost.message.id).await.state, State::Running);
     assert_eq!(s.history(lost.message.id).await, [Event::Running]);
     // A lease time later nobody has taken it over.
     s.set("UPDATE tasks SET rescued_at = '2020-01-01T00:00:00.000000Z' WHERE rescued_at IS NOT NULL").await;
-    assert_eq!(s.db.rescue(true, LEASE, 1).await.unwrap(), 1);
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 1);
+    assert_eq!(s.db.rescue(true, LEASE, true, 1).await.unwrap(), 1);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 1);
     assert_eq!(s.published().await.len(), 2);
     // Taken over, lost again: put up at once.
     s.run(other, &lost).await;
     s.db.end_lease(other).await.unwrap();
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 2);
+    // An owner that was lost just now is found by every sweep.
+    assert_eq!(s.db.rescue(true, LEASE, false, 100).await.unwrap(), 2);
 }
 
 pub async fn a_task_whose_owner_lives_is_not_put_up(s: &Subject) {
@@ -178,6 +179,6 @@ pub async fn a_task_whose_owner_lives_is_not_put_up(s: &Subject) {
     let (running, ended) = (arrival(), arrival());
     s.run(host, &running).await;
     s.end(host, &ended, Ended::Cancelled).await;
-    assert_eq!(s.db.rescue(true, LEASE, 100).await.unwrap(), 0);
+    assert_eq!(s.db.rescue(true, LEASE, true, 100).await.unwrap(), 0);
     assert!(s.published().await.is_empty());
 }

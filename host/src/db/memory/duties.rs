@@ -23,8 +23,12 @@ impl Tables {
         };
         let row = HostRow { record, started_at, renewed_at: now, lease_until: now + bounded(ttl), alive: false };
         self.hosts.insert(host.id, Host { row, ended: false });
-        let asked = |t: &&super::Task| t.owner == Some(host.id) && t.state == State::Running && t.cancel_requested;
-        Ok(Renewal { lapsed: !valid, cancel: self.tasks.values().filter(asked).map(|t| t.id).collect() })
+        Ok(Renewal { lapsed: !valid })
+    }
+
+    pub(super) fn asked_to_end(&self, host: HostId) -> Vec<TaskId> {
+        let asked = |t: &&super::Task| t.owner == Some(host) && t.state == State::Running && t.cancel_requested;
+        self.tasks.values().filter(asked).map(|t| t.id).collect()
     }
 
     pub(super) fn end_lease(&mut self, host: HostId, now: DateTime<Utc>) {
@@ -132,10 +136,12 @@ impl Tables {
     pub(super) fn take_outbox(&mut self, take: &OutboxTake, now: DateTime<Utc>) -> Result<OutboxBatch, Fault> {
         self.last_token += 1;
         let token = uuid::Uuid::from_u128(self.last_token);
-        let due = self.outbox.iter().filter(|(_, out)| out.due_at <= now);
+        let due =
+            self.outbox.iter().filter(|(_, out)| out.due_at <= now && take.from.is_none_or(|from| out.due_at >= from));
         let mut due: Vec<_> = due.map(|(id, out)| (out.due_at, *id)).collect();
         due.sort();
         due.truncate(take.limit as usize);
+        let first_due = due.first().map(|(due_at, _)| *due_at);
         let mut more = due.len() >= take.limit as usize;
         let mut rows = Vec::with_capacity(due.len());
         let (mut aside, mut bytes) = (0, 0);
@@ -161,7 +167,7 @@ impl Tables {
             rows.push((out.created_at, row));
         }
         rows.sort_by_key(|(created_at, row)| (*created_at, row.id));
-        Ok(OutboxBatch { token, rows: rows.into_iter().map(|(_, row)| row).collect(), aside, more })
+        Ok(OutboxBatch { token, rows: rows.into_iter().map(|(_, row)| row).collect(), aside, more, first_due })
     }
 
     pub(super) fn hold_outbox(&mut self, token: uuid::Uuid, ids: &[TaskId], until: DateTime<Utc>) {

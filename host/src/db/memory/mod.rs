@@ -68,6 +68,9 @@ impl Db for MemoryDb {
     async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
         self.at_once(|tables, now| tables.renew(host, ttl, now))
     }
+    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
+        self.at_once(|tables, _| Ok(tables.asked_to_end(host)))
+    }
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
         self.at_once(|tables, now| {
             tables.end_lease(host, now);
@@ -101,7 +104,7 @@ impl Db for MemoryDb {
     async fn fail_expired(&self, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| tables.fail_expired(limit, now))
     }
-    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
+    async fn rescue(&self, steady: bool, again: Duration, _thorough: bool, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| Ok(tables.rescue(steady, again, limit, now)))
     }
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {

@@ -91,7 +91,7 @@ impl Tables {
 
     pub(super) fn delete_labelled(&mut self, label: &Label, limit: u32) -> LabelledDeletion {
         let carries = |task: &super::Task| labels_of(task).get(&label.key) == Some(&label.value);
-        let newest = |task: &super::Task| std::cmp::Reverse(task.id);
+        let newest = |task: &super::Task| std::cmp::Reverse((task.created_at, task.id));
         let ended = self.pick(limit, |task| task.state.is_terminal() && carries(task), newest);
         ended.iter().for_each(|id| self.forget(*id));
         let unfinished = self.pick(limit, |task| !task.state.is_terminal() && carries(task), newest);

@@ -18,20 +18,21 @@ impl Tables {
 
     pub(super) fn rows(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, Fault> {
         let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-        let newest_first = self.tasks.values().rev();
-        let rows = newest_first.map(|task| (task, self.shown(task, fields)));
+        let mut newest_first: Vec<_> = self.tasks.values().collect();
+        newest_first.sort_by_key(|task| std::cmp::Reverse((task.created_at, task.id)));
+        let rows = newest_first.into_iter().map(|task| (task, self.shown(task, fields)));
         let mut found = Vec::new();
         for (task, row) in rows {
             let row = row?;
             let kind = task.failure.as_deref().and_then(failure).map(|failure| failure.kind);
             let fits = filter.state.is_none_or(|state| state == task.state)
-                && (is(&filter.plugin, &task.plugin) || is(&filter.plugin, &task.plugin_name))
+                && (is(&filter.plugin, &task.plugin_name))
                 && is(&filter.queue, &task.queue)
                 && filter.label.as_ref().is_none_or(|(key, value)| row.labels.get(key) == Some(value))
                 && filter.kind.is_none_or(|wanted| kind == Some(wanted))
                 && filter.since.is_none_or(|since| task.finished_at.unwrap_or(task.created_at) >= since)
                 && filter.retry_of.is_none_or(|of| task.retry_of == Some(of))
-                && filter.before.is_none_or(|before| task.id < before);
+                && filter.before.is_none_or(|at| (task.created_at, task.id) < (at.created_at, at.id));
             if fits {
                 found.push(row);
             }

@@ -30,6 +30,8 @@ use super::{ClaimAnswer, Claimed, DeadLetter};
 use crate::task::{Arrival, Decision, Runnable, TaskId, settle::Standing};
 use chrono::{DateTime, Utc};
 
+/// Tasks that a filter without an order leaves, up to which they are sorted for a list. More of them are looked for among the newest.
+pub(super) const FEW: i64 = 10_000;
 /// Bytes of a dead letter's body that are read back.
 pub(super) const BODY_SHOWN: i64 = 64 * 1024;
 /// Within this time a message that may be known is taken for the same as an equal one that has a row.
@@ -44,10 +46,10 @@ pub(super) const LINES_DELETED: i64 = 20_000;
 /// A query for tasks to delete whose lines fit into the parameter `$most`, and for the first one in any case. One task may have tens of
 /// thousands of lines, and a batch that does not end in its time-out would be repeated.
 macro_rules! fitting {
-    ($most:literal, $order:literal, $found:literal) => {
+    ($most:literal, $order:literal, $($found:expr),+) => {
         concat!(
             "WITH found AS (",
-            $found,
+            $($found),+,
             "), page AS (SELECT id, row_number() OVER w AS n, sum(lines) OVER w AS total FROM found WINDOW w AS (ORDER BY ",
             $order,
             ")) SELECT id, CAST(total AS bigint) AS total FROM page WHERE n = 1 OR total <= ",

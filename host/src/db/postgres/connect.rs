@@ -54,8 +54,9 @@ pub(super) fn lines(url: &str, options: &DbOptions) -> Result<Lines, DbError> {
 
 fn line(connect: &PgConnectOptions, options: &DbOptions, connections: u32, timeout: Duration) -> Line<Postgres> {
     let search_path = format!("\"{}\"", options.schema);
-    // Longer than any operation: it only catches a transaction whose process is stopped in the middle.
-    let idle = (timeout * 3).as_millis().to_string();
+    // It catches a transaction whose process was stopped in the middle: between two statements of one that goes on there are moments. Those that
+    // wait for its locks have as long as an operation, so that they get them when it is ended.
+    let idle = (timeout / 2).as_millis().max(1).to_string();
     let limit = timeout.as_millis().to_string();
     let place = match connect.get_socket() {
         Some(socket) => format!("{}@{}", connect.get_username(), socket.display()),

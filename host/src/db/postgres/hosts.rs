@@ -4,7 +4,7 @@ use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, bounded};
 use super::super::{HostRecord, HostRow, Renewal, rows, storable};
-use crate::task::HostId;
+use crate::task::{HostId, TaskId};
 use chrono::{DateTime, Utc};
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, query};
@@ -52,11 +52,14 @@ pub(super) async fn renew(connection: &mut PgConnection, host: &HostRecord, ttl:
         .bind(i64::from(host.slots))
         .bind(i64::from(host.busy))
         .bind(interval(ttl))
-        .fetch_one(&mut *connection)
+        .fetch_one(connection)
         .await?;
-    let asked = query(ASKED_TO_END).bind(host.id).fetch_all(connection).await?;
-    let cancel = asked.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<_, _>>()?;
-    Ok(Renewal { lapsed: row.flag("lapsed")?, cancel })
+    Ok(Renewal { lapsed: row.flag("lapsed")? })
+}
+
+pub(super) async fn asked_to_end(connection: &mut PgConnection, host: HostId) -> Result<Vec<TaskId>, Fault> {
+    let asked = query(ASKED_TO_END).bind(host).fetch_all(connection).await?;
+    asked.iter().map(|row| need(row.id("id")?, "id")).collect()
 }
 
 pub(super) async fn end(connection: &mut PgConnection, host: HostId) -> Result<(), Fault> {

@@ -1,5 +1,6 @@
 //! Postgres. One statement per transition; batches travel as arrays.
 
+mod blockers;
 mod buckets;
 mod claim;
 mod connect;
@@ -9,6 +10,7 @@ mod erase;
 mod hosts;
 mod labelled;
 mod memories;
+mod migrate;
 mod outbox;
 mod prune;
 mod read;
@@ -24,14 +26,14 @@ mod transition;
 mod version;
 mod ways;
 
-use super::flight::{Trust, fly};
 use super::*;
 use connect::Lines;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 
-/// How long migrating may take, the wait for another process that migrates included.
-const MIGRATION: Duration = Duration::from_secs(600);
+/// How long migrating may take. Waits for locks and for other processes have bounds of their own, and the build of an index takes as long
+/// as its table is large: one that were cut off would be begun again and again.
+const MIGRATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The database in Postgres. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct PostgresDb {
     schema: SchemaName,
     /// See [`Db::waiting_written`].
     waiting: Arc<Notify>,
+    /// Name of a plugin behind which [`Db::fail_unknown`] looks next.
+    unserved: Arc<Mutex<String>>,
 }
 
 impl PostgresDb {
@@ -55,7 +59,7 @@ impl PostgresDb {
         let recordings = Arc::new(Semaphore::new(options.max_connections.saturating_sub(1).max(1) as usize));
         let scans = Arc::new(Semaphore::new(connect::BESIDES as usize / 2));
         let (timeout, schema) = (options.timeout, options.schema.clone());
-        Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default() })
+        Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default(), unserved: Arc::default() })
     }
 
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
@@ -75,12 +79,7 @@ impl PostgresDb {
 #[async_trait]
 impl Db for PostgresDb {
     async fn migrate(&self) -> Result<Migrated, DbError> {
-        let schema = self.schema.clone();
-        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Tested), move |c| {
-            let schema = schema.clone();
-            Box::pin(async move { version::migrate(c, &schema).await })
-        })
-        .await
+        self.migrate_with(migrate::Patience::default()).await
     }
 
     async fn check_schema(&self) -> Result<SchemaVersion, DbError> {
@@ -107,6 +106,10 @@ impl Db for PostgresDb {
             Box::pin(async move { hosts::renew(c, &host, ttl).await })
         })
         .await
+    }
+
+    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
+        self.run_again("look for tasks to end", move |c| Box::pin(hosts::asked_to_end(c, host))).await
     }
 
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
@@ -183,12 +186,19 @@ impl Db for PostgresDb {
         self.run("end what has expired", move |c| Box::pin(duties::fail_expired(c, limit))).await
     }
 
-    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
-        self.run("rescue", move |c| Box::pin(duties::rescue(c, steady, again, limit))).await
+    async fn rescue(&self, steady: bool, again: Duration, thorough: bool, limit: u32) -> Result<u64, DbError> {
+        self.run("rescue", move |c| Box::pin(duties::rescue(c, steady, again, thorough, limit))).await
     }
 
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
-        self.run("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
+        let after = self.unserved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fail = self.run("end what nobody serves", move |c| {
+            let after = after.clone();
+            Box::pin(duties::fail_unknown(c, grace, limit, after))
+        });
+        let (failed, next) = fail.await?;
+        *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(failed)
     }
 
     async fn parked(

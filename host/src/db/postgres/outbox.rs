@@ -13,9 +13,11 @@ use uuid::Uuid;
 statements! {
     /// Hold what is due, oldest first; a hold that runs out makes its row due again. Of the found rows so many are taken as
     /// their payloads have room, of which only the lengths are read before. Rows of the queues in `$5` are made due later
-    /// instead, and their payloads are not read. A row whose task has ended, or is gone, comes without a message.
+    /// instead, and their payloads are not read. A row whose task has ended, or is gone, comes without a message. `$8` bounds the search from
+    /// below.
     TAKE = "WITH found AS (
-        SELECT task_id, due_at FROM outbox WHERE due_at <= statement_timestamp() ORDER BY due_at, task_id LIMIT $1
+        SELECT task_id, due_at FROM outbox WHERE due_at <= statement_timestamp() AND ($8::timestamptz IS NULL OR due_at >= $8)
+        ORDER BY due_at, task_id LIMIT $1
         FOR UPDATE SKIP LOCKED
     ), looked AS (
         SELECT f.task_id, f.due_at, array_position($5::text[], t.queue) AS aside,
@@ -32,7 +34,7 @@ statements! {
         FROM due WHERE o.task_id = due.task_id AND (due.n = 1 OR due.total <= $4::bigint)
         RETURNING o.task_id, o.created_at, o.deferred, due.aside IS NOT NULL AS aside
     )
-    SELECT k.task_id, k.deferred, k.aside, (SELECT count(*) FROM found) AS found, t.id, t.queue, t.fence, t.plugin, t.input,
+    SELECT k.task_id, k.deferred, k.aside, (SELECT count(*) FROM found) AS found, (SELECT min(due_at) FROM found) AS first_due, t.id, t.queue, t.fence, t.plugin, t.input,
         t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
     FROM taken k LEFT JOIN tasks t ON t.id = k.task_id AND NOT k.aside
         AND t.state NOT IN ('completed', 'failed', 'cancelled') AND t.fingerprint IS NOT NULL
@@ -58,11 +60,13 @@ pub(super) async fn take(connection: &mut PgConnection, take: &OutboxTake) -> Re
         .bind(column(&take.aside, |(queue, _)| queue.as_str()))
         .bind(column(&take.aside, |(_, reason)| reason.as_str()))
         .bind(interval(take.rest))
+        .bind(take.from)
         .fetch_all(&mut *connection)
         .await?;
     let found = taken.first().map(|row| need(row.int("found")?, "found")).transpose()?.unwrap_or_default();
     let more = found >= i64::from(take.limit) || found > taken.len() as i64;
-    let mut batch = OutboxBatch { token, rows: Vec::with_capacity(taken.len()), aside: 0, more };
+    let first_due = taken.first().map(|row| need(row.time("first_due")?, "first_due")).transpose()?;
+    let mut batch = OutboxBatch { token, rows: Vec::with_capacity(taken.len()), aside: 0, more, first_due };
     let mut stale: Vec<TaskId> = Vec::new();
     for row in &taken {
         match row.id("id")? {

@@ -28,20 +28,59 @@ macro_rules! task {
     };
 }
 
+/// Bytes of a task's row that count for a page.
+macro_rules! bytes {
+    () => {
+        "CASE WHEN $1 THEN COALESCE(octet_length(t.input), 0)::bigint ELSE 0 END
+            + CASE WHEN $2 THEN COALESCE(octet_length(t.output), 0)::bigint ELSE 0 END
+            + COALESCE(octet_length(t.failure), 0) + octet_length(t.labels) AS bytes"
+    };
+}
+
+/// The conditions of a list. An absent one is a constant when the statement is planned. Each names an index: see migration 10. `since` has
+/// a condition for each index of ends, since one over both times would be an expression that no index has.
+macro_rules! filters {
+    () => {
+        "($3::text IS NULL OR t.state = $3) AND ($4::text IS NULL OR t.plugin_name = $4)
+            AND ($5::text IS NULL OR t.queue = $5)
+            AND ($6::text IS NULL OR t.failure IS NOT NULL AND t.failure::jsonb ->> 'kind' = $6)
+            AND ($7::timestamptz IS NULL OR t.state = 'completed' AND t.finished_at >= $7
+                OR t.state IN ('failed', 'cancelled') AND t.finished_at >= $7
+                OR t.state IN ('scheduled', 'pending', 'running', 'retrying') AND t.created_at >= $7)
+            AND ($8::uuid IS NULL OR t.retry_of = $8)
+            AND ($9::timestamptz IS NULL OR (t.created_at, t.id) < ($9, $10::uuid))"
+    };
+}
+
+/// A list of tasks, from what finds them; `=>`: what stands before.
+macro_rules! listed {
+    (@with) => { "WITH " };
+    (@with $before:literal) => { $before };
+    ($($found:expr),+ $(=> $before:literal)?) => {
+        concat!(
+            listed!(@with $($before)?),
+            "found AS (", $($found),+,
+            "), page AS (SELECT id, created_at, row_number() OVER w AS n, sum(bytes) OVER w AS total FROM found
+                WINDOW w AS (ORDER BY created_at DESC, id DESC)) ",
+            task!(", (SELECT count(*) FROM found) AS found", "page p JOIN tasks t ON t.id = p.id",
+                "WHERE p.n <= $11 AND (p.n = 1 OR p.total <= $12::bigint) ORDER BY p.n")
+        )
+    };
+}
+
 statements! {
     TASK = task!("", "tasks t", "WHERE t.id = $3");
-    TASKS = concat!(
-        page!("id", "id DESC", "SELECT t.id, CASE WHEN $1 THEN COALESCE(octet_length(t.input), 0)::bigint ELSE 0 END
-            + CASE WHEN $2 THEN COALESCE(octet_length(t.output), 0)::bigint ELSE 0 END
-            + COALESCE(octet_length(t.failure), 0) + octet_length(t.labels) AS bytes
-            FROM tasks t WHERE ($3::text IS NULL OR t.state = $3) AND ($4::text IS NULL OR t.plugin_name = $4 OR t.plugin = $4)
-            AND ($5::text IS NULL OR t.queue = $5) AND ($6::text IS NULL OR t.labels::jsonb ->> $6 = $7)
-            AND ($8::uuid IS NULL OR t.id < $8) AND ($10::text IS NULL OR t.failure::jsonb ->> 'kind' = $10)
-            AND ($11::timestamptz IS NULL OR COALESCE(t.finished_at, t.created_at) >= $11)
-            AND ($12::uuid IS NULL OR t.retry_of = $12) ORDER BY t.id DESC LIMIT $9::bigint + 1"),
-        task!(", (SELECT count(*) FROM found) AS found", "page p JOIN tasks t ON t.id = p.id",
-            "WHERE p.n <= $9 AND (p.n = 1 OR p.total <= $13::bigint) ORDER BY p.id DESC")
-    );
+    TASKS = listed!("SELECT t.id, t.created_at, ", bytes!(), " FROM tasks t WHERE ", filters!(),
+        " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1");
+    /// A label that few tasks carry is found by the index of labels, and its tasks are sorted. The tasks of a common one are found among
+    /// the newest: no index has an order by time within each label. Which it is, is counted first, up to a bound.
+    TASKS_LABELLED = listed!("SELECT * FROM ((SELECT t.id, t.created_at, ", bytes!(), " FROM few f JOIN tasks t ON t.id = f.id
+            WHERE (SELECT count(*) FROM few) <= $16::bigint AND ", filters!(),
+        " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1) UNION ALL (SELECT t.id, t.created_at, ", bytes!(), " FROM tasks t
+            WHERE (SELECT count(*) FROM few) > $16::bigint AND t.labels <> '{}' AND t.labels::jsonb ->> $13 = $14 AND ", filters!(),
+        " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1)) both_ways ORDER BY created_at DESC, id DESC LIMIT $11::bigint + 1"
+        => "WITH few AS MATERIALIZED (SELECT id FROM tasks WHERE labels <> '{}' AND labels::jsonb @> ($15::text)::jsonb
+            LIMIT $16::bigint + 1), ");
     TERMINAL = "SELECT id FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled')";
     EVENTS = concat!(
         page!("seq", "seq", "SELECT seq, COALESCE(octet_length(detail), 0) AS bytes FROM task_events
@@ -115,23 +154,27 @@ pub(super) async fn tasks(
     filter: &TaskFilter,
     fields: Fields,
 ) -> Result<Page<TaskRow>, Fault> {
-    let (key, value) = filter.label.as_ref().map(|(key, value)| (key.as_str(), value.as_str())).unzip();
-    let rows = query(TASKS)
+    let statement = query(if filter.label.is_some() { TASKS_LABELLED } else { TASKS })
         .bind(fields.input)
         .bind(fields.output)
         .bind(filter.state.map(State::as_str))
         .bind(filter.plugin.as_deref().map(storable::text))
         .bind(filter.queue.as_deref().map(storable::text))
-        .bind(key.map(storable::text))
-        .bind(value.map(storable::text))
-        .bind(filter.before)
-        .bind(i64::from(filter.limit))
         .bind(filter.kind.map(FailureKind::as_str))
         .bind(filter.since)
         .bind(filter.retry_of)
-        .bind(PAGE_BYTES)
-        .fetch_all(connection)
-        .await?;
+        .bind(filter.before.map(|before| before.created_at))
+        .bind(filter.before.map(|before| before.id))
+        .bind(i64::from(filter.limit))
+        .bind(PAGE_BYTES);
+    let statement = match &filter.label {
+        None => statement,
+        Some((key, value)) => {
+            let label = storable::json(&serde_json::json!({ key: value }));
+            statement.bind(storable::text(key)).bind(storable::text(value)).bind(label).bind(plan::FEW)
+        }
+    };
+    let rows = statement.fetch_all(connection).await?;
     rows::page(&rows, rows::task)
 }
 

@@ -10,6 +10,9 @@ use crate::task::{Event, State, TaskId};
 use sqlx::{Connection, PgConnection, query};
 use std::collections::HashMap;
 
+/// Rounds in which rows may come and go before a submission gives up.
+const ROUNDS: u32 = 4;
+
 statements! {
     /// What the rows that were there already were asked.
     FINGERPRINTS = "SELECT id, fingerprint FROM tasks WHERE id = ANY($1)";
@@ -21,14 +24,26 @@ pub(super) async fn submit(connection: &mut PgConnection, batch: &[NewTask]) -> 
     let submission = Submission::of(batch);
     let mut tx = connection.begin().await?;
     let now = clock(&mut tx).await?;
-    let births: Vec<Birth<'_>> =
+    let mut births: Vec<Birth<'_>> =
         submission.firsts().iter().map(|task| Birth::of_submission(task, now)).collect::<Result<_, _>>()?;
-    let born = give_birth(&mut tx, &births).await?;
-    let known: Vec<TaskId> = births.iter().map(|b| b.id).filter(|id| !born.contains_key(id)).collect();
     let mut fingerprints: HashMap<TaskId, Option<Vec<u8>>> = HashMap::new();
-    if !known.is_empty() {
+    // A row that is there may be pruned before it is read. It is inserted in the next round then.
+    for round in 1.. {
+        let born = give_birth(&mut tx, &births).await?;
+        births.retain(|birth| !born.contains_key(&birth.id));
+        let known: Vec<TaskId> = births.iter().map(|birth| birth.id).collect();
+        if known.is_empty() {
+            break;
+        }
         for row in query(FINGERPRINTS).bind(&known).fetch_all(&mut *tx).await? {
             fingerprints.insert(need(row.id("id")?, "id")?, row.bytes("fingerprint")?);
+        }
+        births.retain(|birth| !fingerprints.contains_key(&birth.id));
+        if births.is_empty() {
+            break;
+        }
+        if round == ROUNDS {
+            return Err(Fault::Busy("rows came and went while tasks were submitted".into()));
         }
     }
     let answers = submission.answers(&fingerprints);

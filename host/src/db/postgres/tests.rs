@@ -7,9 +7,12 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, raw_sql};
 use std::str::FromStr;
 
+mod growth;
 mod locking;
+mod migrating;
 mod plans;
 mod pools;
+mod submitting;
 
 /// A database of its own on the server of `AGENTRY_TEST_POSTGRES`, dropped in the end, also after a panic.
 struct Own {
@@ -108,6 +111,7 @@ async fn every_statement_is_taken_by_the_database() {
     db.migrate().await.unwrap();
     let mut connection = db.lines.path.pool.acquire().await.unwrap();
     let files = [
+        ("blockers", blockers::ALL),
         ("buckets", buckets::ALL),
         ("claim", claim::ALL),
         ("connect", connect::ALL),
@@ -116,6 +120,8 @@ async fn every_statement_is_taken_by_the_database() {
         ("erase", erase::ALL),
         ("hosts", hosts::ALL),
         ("memories", memories::ALL),
+        ("migrate", migrate::ALL),
+        ("migrate", migrate::versions::ALL),
         ("outbox", outbox::ALL),
         ("labelled", labelled::ALL),
         ("prune", prune::ALL),

@@ -1,13 +1,23 @@
 //! Ways to run an operation: on which connection, and whether that is tried before.
 
-use super::super::DbError;
 use super::super::fault::Fault;
 use super::super::flight::{Trust, fly};
-use super::{PostgresDb, connect};
+use super::super::{DbError, Migrated};
+use super::{MIGRATION, PostgresDb, blockers::Blockers, connect, migrate};
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 
 impl PostgresDb {
+    /// Migrates on a connection of the path.
+    pub(super) async fn migrate_with(&self, patience: migrate::Patience) -> Result<Migrated, DbError> {
+        let (schema, reads) = (self.schema.clone(), self.lines.reads.pool.clone());
+        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Tested), move |c| {
+            let (schema, blockers) = (schema.clone(), Blockers::new(reads.clone()));
+            Box::pin(async move { migrate::migrate(c, &schema, &blockers, patience).await })
+        })
+        .await
+    }
+
     /// On a connection of the path that answers.
     pub(super) async fn run<T, F>(&self, what: &'static str, operation: F) -> Result<T, DbError>
     where

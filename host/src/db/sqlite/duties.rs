@@ -15,14 +15,22 @@ use std::time::Duration;
 
 statements! {
     DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= ?1 ORDER BY t.run_at LIMIT ?2");
-    EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
-        AND t.deadline <= ?1 ORDER BY t.deadline LIMIT ?2");
+    /// Here and below, the index is named: SQLite takes that of all that wait.
+    EXPIRED = locked!("WHERE t.id IN (SELECT id FROM tasks INDEXED BY tasks_expiring
+        WHERE state IN ('scheduled', 'pending', 'retrying') AND deadline IS NOT NULL AND deadline <= ?1
+        ORDER BY deadline LIMIT ?2)");
     /// Those whose end was asked for while they ran, and that wait again.
-    CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
-        LIMIT ?2");
+    CALLED_OFF = locked!("WHERE ?1 IS NOT NULL AND t.id IN (SELECT id FROM tasks INDEXED BY tasks_called_off
+        WHERE cancel_requested AND state IN ('scheduled', 'pending', 'retrying') LIMIT ?2)");
     /// What is waited for in vain, perhaps: which versions will do is not for SQL to say.
-    WAITED_FOR = "SELECT DISTINCT plugin FROM tasks WHERE state = 'pending' AND waiting_code IN ('no_plugin', 'plugin_broken')
-        AND waiting_since <= ?1";
+    /// Each is looked for behind the last one, so that one row of each is read and not all that wait.
+    WAITED_FOR = "WITH RECURSIVE asked(plugin) AS (
+        SELECT min(plugin) FROM tasks WHERE state = 'pending' AND waiting_code IN ('no_plugin', 'plugin_broken')
+        UNION ALL
+        SELECT (SELECT min(t.plugin) FROM tasks t WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken')
+            AND t.plugin > a.plugin) FROM asked a WHERE a.plugin IS NOT NULL
+    )
+    SELECT plugin FROM asked WHERE plugin IS NOT NULL";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken') AND t.waiting_since <= ?3
         AND t.plugin IN (SELECT value FROM json_each(?4)) LIMIT ?2");
     /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
@@ -63,7 +71,7 @@ pub(super) async fn fail_unknown(connection: &mut SqliteConnection, grace: Durat
     let (mut tx, now) = begin(connection).await?;
     let since = now - bounded(grace);
     let known = Known::since(&hosts::list(&mut tx).await?, since);
-    let waited_for = query(WAITED_FOR).bind(stamp(since)).fetch_all(&mut *tx).await?;
+    let waited_for = query(WAITED_FOR).fetch_all(&mut *tx).await?;
     let mut lacked: Vec<String> =
         waited_for.iter().map(|row| need(row.text("plugin")?, "plugin")).collect::<Result<_, _>>()?;
     lacked.retain(|plugin| known.lacks(plugin));

@@ -5,7 +5,7 @@ use super::super::fault::Fault;
 use super::super::plan::{self, bounded};
 use super::super::{HostRecord, HostRow, Renewal, rows, storable};
 use super::transition::{begin, now};
-use crate::task::HostId;
+use crate::task::{HostId, TaskId};
 use sqlx::{SqliteConnection, query};
 use std::time::Duration;
 
@@ -49,10 +49,13 @@ pub(super) async fn renew(
         .bind(stamp(now + bounded(ttl)))
         .execute(&mut *tx)
         .await?;
-    let asked = query(ASKED_TO_END).bind(id).fetch_all(&mut *tx).await?;
     tx.commit().await?;
-    let cancel = asked.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<_, _>>()?;
-    Ok(Renewal { lapsed: valid != Some(true), cancel })
+    Ok(Renewal { lapsed: valid != Some(true) })
+}
+
+pub(super) async fn asked_to_end(connection: &mut SqliteConnection, host: HostId) -> Result<Vec<TaskId>, Fault> {
+    let asked = query(ASKED_TO_END).bind(host.hyphenated()).fetch_all(connection).await?;
+    asked.iter().map(|row| need(row.id("id")?, "id")).collect()
 }
 
 pub(super) async fn end(connection: &mut SqliteConnection, host: HostId) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{LINES_DELETED, fitting};
-use super::super::{Label, LabelledDeletion, LabelledTasks, rows};
+use super::super::{BENCH_LABEL, Label, LabelledDeletion, LabelledTasks, rows};
 use super::transition::begin;
 use crate::task::TaskId;
 use serde_json::Value;
@@ -16,19 +16,73 @@ macro_rules! of {
     };
 }
 
+/// A label's value, of any key and of the one that the indexes of migration 10 are of.
+macro_rules! any {
+    () => {
+        "(SELECT l.value FROM json_each(t.labels) l WHERE l.key = ?1)"
+    };
+}
+macro_rules! bench {
+    () => {
+        "t.labels ->> '$.\"agentry-bench\"'"
+    };
+}
+
+/// By creation, newest first. Tasks that have ended and others are in different indexes, so that neither are read in vain.
+macro_rules! ended {
+    ($value:expr) => {
+        fitting!(
+            "?3",
+            "created_at DESC, id DESC",
+            "SELECT t.id, t.created_at, t.last_seq + t.log_seq AS lines FROM tasks AS t
+            WHERE t.labels <> '{}' AND ",
+            $value,
+            " IS NOT NULL AND t.finished_at IS NOT NULL AND ?1 IS NOT NULL AND ",
+            $value,
+            " = ?2 ORDER BY t.created_at DESC, t.id DESC LIMIT ?4"
+        )
+    };
+}
+macro_rules! unfinished {
+    ($value:expr) => {
+        concat!(
+            "SELECT t.id FROM tasks AS t WHERE t.labels <> '{}' AND ",
+            $value,
+            " IS NOT NULL AND t.finished_at IS NULL
+            AND ?1 IS NOT NULL AND ",
+            $value,
+            " = ?2 ORDER BY t.created_at DESC, t.id DESC LIMIT ?3"
+        )
+    };
+}
+macro_rules! values {
+    ($value:expr) => {
+        concat!(
+            "SELECT value, sum(ended) AS ended, sum(unfinished) AS unfinished, max(last_at) AS last_at FROM (
+            SELECT ",
+            $value,
+            " AS value, count(*) AS ended, 0 AS unfinished, max(t.finished_at) AS last_at FROM tasks AS t
+            WHERE t.labels <> '{}' AND ",
+            $value,
+            " IS NOT NULL AND t.finished_at IS NOT NULL AND ?1 IS NOT NULL GROUP BY 1
+            UNION ALL SELECT ",
+            $value,
+            ", 0, count(*), max(t.created_at) FROM tasks AS t
+            WHERE t.labels <> '{}' AND ",
+            $value,
+            " IS NOT NULL AND t.finished_at IS NULL AND ?1 IS NOT NULL GROUP BY 1
+        ) GROUP BY value ORDER BY last_at DESC LIMIT ?2"
+        )
+    };
+}
+
 statements! {
-    /// By id, newest first: labelled tasks are recent ones, so that the search does not read the whole table.
-    ENDED = fitting!("?3", "id DESC", "SELECT id, last_seq + log_seq AS lines FROM tasks AS t WHERE state IN ('completed', 'failed', 'cancelled') AND labels <> '{}'
-            AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND l.value = ?2)
-        ORDER BY id DESC LIMIT ?4");
-    UNFINISHED = "SELECT id FROM tasks AS t WHERE state IN ('scheduled', 'pending', 'running', 'retrying')
-            AND labels <> '{}'
-            AND EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?1 AND l.value = ?2)
-        ORDER BY id DESC LIMIT ?3";
-    VALUES = "SELECT CAST(l.value AS TEXT) AS value, count(t.finished_at) AS ended,
-            count(*) - count(t.finished_at) AS unfinished, max(COALESCE(t.finished_at, t.created_at)) AS last_at
-        FROM tasks AS t, json_each(t.labels) l WHERE t.labels <> '{}' AND l.key = ?1
-        GROUP BY l.value ORDER BY last_at DESC LIMIT ?2";
+    ENDED = ended!(any!());
+    BENCH_ENDED = ended!(bench!());
+    UNFINISHED = unfinished!(any!());
+    BENCH_UNFINISHED = unfinished!(bench!());
+    VALUES = values!(any!());
+    BENCH_VALUES = values!(bench!());
     EVENTS = of!("task_events", "task_id");
     ATTEMPTS = of!("task_attempts", "task_id");
     LOGS = of!("task_logs", "task_id");
@@ -44,7 +98,11 @@ pub(super) async fn values(
     key: &str,
     limit: u32,
 ) -> Result<Vec<LabelledTasks>, Fault> {
-    let found = query(VALUES).bind(key).bind(limit).fetch_all(connection).await?;
+    let found = query(if key == BENCH_LABEL { BENCH_VALUES } else { VALUES })
+        .bind(key)
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
     found.iter().map(rows::labelled).collect()
 }
 
@@ -55,7 +113,11 @@ pub(super) async fn delete(
 ) -> Result<LabelledDeletion, Fault> {
     let (key, value) = (label.key.as_str(), label.value.as_str());
     let (mut tx, _) = begin(connection).await?;
-    let rows = query(ENDED).bind(key).bind(value).bind(LINES_DELETED).bind(limit).fetch_all(&mut *tx).await?;
+    let (ended, unfinished) = match key == BENCH_LABEL {
+        true => (BENCH_ENDED, BENCH_UNFINISHED),
+        false => (ENDED, UNFINISHED),
+    };
+    let rows = query(ended).bind(key).bind(value).bind(LINES_DELETED).bind(limit).fetch_all(&mut *tx).await?;
     let ended = rows.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<Vec<TaskId>, _>>()?;
     if !ended.is_empty() {
         let ids: Value = ended.iter().map(|id| id.hyphenated().to_string()).collect();
@@ -64,7 +126,7 @@ pub(super) async fn delete(
             query(statement).bind(ids.as_str()).execute(&mut *tx).await?;
         }
     }
-    let rows = query(UNFINISHED).bind(key).bind(value).bind(limit).fetch_all(&mut *tx).await?;
+    let rows = query(unfinished).bind(key).bind(value).bind(limit).fetch_all(&mut *tx).await?;
     let unfinished = rows.iter().map(|row| need(row.id("id")?, "id")).collect::<Result<_, _>>()?;
     tx.commit().await?;
     Ok(LabelledDeletion { deleted: ended.len() as u64, unfinished })

@@ -9,6 +9,7 @@ mod embedded;
 mod erase;
 mod hosts;
 mod labelled;
+mod log;
 mod many;
 mod memories;
 mod outbox;
@@ -62,6 +63,10 @@ impl Db for SqliteDb {
             Box::pin(async move { hosts::renew(c, &host, ttl).await })
         })
         .await
+    }
+
+    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
+        self.read("look for tasks to end", move |c| Box::pin(hosts::asked_to_end(c, host))).await
     }
 
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
@@ -146,7 +151,7 @@ impl Db for SqliteDb {
         self.write("end what has expired", move |c| Box::pin(duties::fail_expired(c, limit))).await
     }
 
-    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
+    async fn rescue(&self, steady: bool, again: Duration, _thorough: bool, limit: u32) -> Result<u64, DbError> {
         let db = self.clone();
         self.write_then("rescue", move |c| {
             let mut outgoing = db.outgoing();

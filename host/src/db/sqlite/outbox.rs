@@ -26,7 +26,8 @@ statements! {
             sum(CASE WHEN aside THEN 0 ELSE bytes END) OVER w AS total
         FROM found WINDOW w AS (ORDER BY due_at, task_id)
     )
-    SELECT d.task_id, d.deferred, d.aside, (SELECT count(*) FROM found) AS found, q.queue AS aside_queue, t.id, t.queue, t.fence,
+    SELECT d.task_id, d.deferred, d.aside, (SELECT count(*) FROM found) AS found, (SELECT min(due_at) FROM found) AS first_due,
+        q.queue AS aside_queue, t.id, t.queue, t.fence,
         t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
     FROM due d LEFT JOIN tasks t ON t.id = d.task_id AND NOT d.aside
             AND t.state NOT IN ('completed', 'failed', 'cancelled') AND t.fingerprint IS NOT NULL
@@ -47,9 +48,10 @@ pub(super) async fn take(connection: &mut SqliteConnection, take: &OutboxTake) -
     let due = query(DUE).bind(stamp(now)).bind(take.limit).bind(counted(take.bytes)).bind(queues);
     let due = due.fetch_all(&mut *tx).await?;
     let Some(first) = due.first() else {
-        return Ok(OutboxBatch { token, rows: Vec::new(), aside: 0, more: false });
+        return Ok(OutboxBatch { token, rows: Vec::new(), aside: 0, more: false, first_due: None });
     };
     let found = need(first.int("found")?, "found")?;
+    let first_due = first.time("first_due")?;
     let more = found >= i64::from(take.limit) || found > due.len() as i64;
     let (mut held, mut ended, mut aside) = (Vec::new(), Vec::new(), Vec::new());
     for row in &due {
@@ -80,7 +82,7 @@ pub(super) async fn take(connection: &mut SqliteConnection, take: &OutboxTake) -
     }
     tx.commit().await?;
     let rows = held.into_iter().map(rows::outbox).collect::<Result<_, _>>()?;
-    Ok(OutboxBatch { token, rows, aside: u32::try_from(aside.len()).unwrap_or(u32::MAX), more })
+    Ok(OutboxBatch { token, rows, aside: u32::try_from(aside.len()).unwrap_or(u32::MAX), more, first_due })
 }
 
 pub(super) async fn hold(

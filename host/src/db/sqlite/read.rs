@@ -29,21 +29,61 @@ macro_rules! task {
     };
 }
 
+/// A page of a list of tasks, by a condition that leads to an index.
+macro_rules! listed {
+    ($leading:expr) => {
+        concat!(
+            "WITH found AS (SELECT t.id, t.created_at,
+                CASE WHEN ?1 THEN COALESCE(octet_length(t.input), 0) ELSE 0 END
+                + CASE WHEN ?2 THEN COALESCE(octet_length(t.output), 0) ELSE 0 END
+                + COALESCE(octet_length(t.failure), 0) + octet_length(t.labels) AS bytes
+            FROM tasks t WHERE (t.created_at, t.id) < (?8, ?14) AND ",
+            $leading,
+            " AND (?3 IS NULL OR t.state = ?3) AND (?4 IS NULL OR t.plugin_name = ?4) AND (?5 IS NULL OR t.queue = ?5)
+            AND (?6 IS NULL OR EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?6 AND l.value = ?7))
+            AND (?10 IS NULL OR t.failure ->> '$.kind' = ?10)
+            AND (?11 IS NULL OR COALESCE(t.finished_at, t.created_at) >= ?11)
+            AND (?12 IS NULL OR t.retry_of = ?12) ORDER BY t.created_at DESC, t.id DESC LIMIT ?9 + 1
+            ), page AS (SELECT id, created_at, row_number() OVER w AS n, sum(bytes) OVER w AS total FROM found
+                WINDOW w AS (ORDER BY created_at DESC, id DESC)) ",
+            task!(
+                ", (SELECT count(*) FROM found) AS found",
+                "page p JOIN tasks t ON t.id = p.id",
+                "WHERE p.n <= ?9 AND (p.n = 1 OR p.total <= ?13) ORDER BY p.n"
+            )
+        )
+    };
+}
+
+/// Tasks that ended since a time, and those that have not ended and were created since, each by its index.
+macro_rules! since {
+    ($since:literal) => {
+        concat!(
+            "SELECT id FROM tasks WHERE state = 'completed' AND finished_at >= ",
+            $since,
+            " UNION ALL SELECT id FROM tasks WHERE state IN ('failed', 'cancelled') AND finished_at >= ",
+            $since,
+            " UNION ALL SELECT id FROM tasks WHERE finished_at IS NULL AND created_at >= ",
+            $since
+        )
+    };
+}
+
 statements! {
     TASK = task!("", "tasks t", "WHERE t.id = ?3");
-    TASKS = concat!(
-        page!("id", "id DESC", "SELECT t.id, CASE WHEN ?1 THEN COALESCE(octet_length(t.input), 0) ELSE 0 END
-            + CASE WHEN ?2 THEN COALESCE(octet_length(t.output), 0) ELSE 0 END
-            + COALESCE(octet_length(t.failure), 0) + octet_length(t.labels) AS bytes
-            FROM tasks t WHERE (?3 IS NULL OR t.state = ?3) AND (?4 IS NULL OR t.plugin_name = ?4 OR t.plugin = ?4)
-            AND (?5 IS NULL OR t.queue = ?5)
-            AND (?6 IS NULL OR EXISTS (SELECT 1 FROM json_each(t.labels) l WHERE l.key = ?6 AND l.value = ?7))
-            AND (?8 IS NULL OR t.id < ?8) AND (?10 IS NULL OR t.failure ->> '$.kind' = ?10)
-            AND (?11 IS NULL OR COALESCE(t.finished_at, t.created_at) >= ?11)
-            AND (?12 IS NULL OR t.retry_of = ?12) ORDER BY t.id DESC LIMIT ?9 + 1"),
-        task!(", (SELECT count(*) FROM found) AS found", "page p JOIN tasks t ON t.id = p.id",
-            "WHERE p.n <= ?9 AND (p.n = 1 OR p.total <= ?13) ORDER BY p.id DESC")
-    );
+    /// Tasks in the order of their creation. SQLite chooses a plan before it knows the parameters: a condition that may be absent
+    /// names no index. So each of the others leads with one that is there.
+    TASKS = listed!("TRUE");
+    TASKS_OF_STATE = listed!("t.state = ?3 AND t.state IN ('scheduled', 'pending', 'retrying', 'failed', 'cancelled')");
+    TASKS_RUNNING = listed!("t.id IN (SELECT id FROM tasks WHERE state = 'running')");
+    TASKS_OF_PLUGIN = listed!("t.plugin_name = ?4");
+    TASKS_OF_QUEUE = listed!("t.queue = ?5 AND t.queue <> 'default'");
+    TASKS_LABELLED = listed!("t.labels <> '{}'");
+    TASKS_OF_KIND = listed!("t.failure IS NOT NULL AND t.failure ->> '$.kind' = ?10");
+    TASKS_OF_RETRIES = listed!("t.retry_of = ?12");
+    TASKS_SINCE = listed!(concat!("t.id IN (", since!("?11"), ")"));
+    /// Counts tasks since a time, up to a bound: only few of them are sorted.
+    SINCE = concat!("SELECT count(*) AS found FROM (", since!("?1"), " LIMIT ?2)");
     TERMINAL = "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?1))
         AND state IN ('completed', 'failed', 'cancelled')";
     EVENTS = concat!(
@@ -82,7 +122,7 @@ statements! {
     DEAD = concat!(
         page!("id", "id DESC", "SELECT id, MIN(length(body), ?5) + octet_length(detail) + octet_length(properties) AS bytes
             FROM dead_letters
-            WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR id < ?3)
+            WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR queue = ?2) AND id < COALESCE(?3, 9223372036854775807)
                 AND (?6 IS NULL OR at >= ?6) AND (NOT ?7 OR redriven_at IS NULL AND erased_at IS NULL)
             ORDER BY id DESC LIMIT ?4 + 1"),
         "SELECT d.id, d.at, d.reason, d.detail, d.queue, d.task_id, d.plugin, COALESCE(substr(d.body, 1, ?5), x'') AS body,
@@ -91,9 +131,10 @@ statements! {
         FROM page p JOIN dead_letters d ON d.id = p.id
         WHERE p.n <= ?4 AND (p.n = 1 OR p.total <= ?8) ORDER BY p.id DESC"
     );
+    /// The index is named: SQLite takes that of all tasks of these plugins.
     PARKED = "WITH page AS (
         SELECT id, row_number() OVER w AS n, sum(bytes) OVER w AS total FROM (
-            SELECT id, priority, created_at, COALESCE(octet_length(input), 0) AS bytes FROM tasks
+            SELECT id, priority, created_at, COALESCE(octet_length(input), 0) AS bytes FROM tasks INDEXED BY tasks_parked
         WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
             AND fingerprint IS NOT NULL AND (?3 OR waiting_code <> 'isolation')
             AND plugin NOT IN (SELECT value FROM json_each(?4))
@@ -119,7 +160,12 @@ pub(super) async fn tasks(
     fields: Fields,
 ) -> Result<Page<TaskRow>, Fault> {
     let (key, value) = filter.label.as_ref().map(|(key, value)| (key.as_str(), value.as_str())).unzip();
-    let rows = query(TASKS)
+    let before = match filter.before {
+        Some(before) => (stamp(before.created_at), before.id.hyphenated().to_string()),
+        // Behind every stamp, and so before the newest.
+        None => ("~".to_owned(), "~".to_owned()),
+    };
+    let rows = query(leading(connection, filter).await?)
         .bind(fields.input)
         .bind(fields.output)
         .bind(filter.state.map(State::as_str))
@@ -127,15 +173,36 @@ pub(super) async fn tasks(
         .bind(filter.queue.as_deref())
         .bind(key)
         .bind(value)
-        .bind(filter.before.map(|id| id.hyphenated()))
+        .bind(before.0)
         .bind(filter.limit)
         .bind(filter.kind.map(FailureKind::as_str))
         .bind(filter.since.map(stamp))
         .bind(filter.retry_of.map(|id| id.hyphenated()))
         .bind(PAGE_BYTES)
+        .bind(before.1)
         .fetch_all(connection)
         .await?;
     rows::page(&rows, rows::task)
+}
+
+/// The statement that leads with the filter which leaves the fewest tasks, as far as filters tell.
+async fn leading(connection: &mut SqliteConnection, filter: &TaskFilter) -> Result<&'static str, Fault> {
+    Ok(match filter {
+        TaskFilter { retry_of: Some(_), .. } => TASKS_OF_RETRIES,
+        TaskFilter { kind: Some(_), .. } => TASKS_OF_KIND,
+        TaskFilter { state: Some(State::Running), .. } => TASKS_RUNNING,
+        TaskFilter { since: Some(since), .. } if few(connection, stamp(*since)).await? => TASKS_SINCE,
+        TaskFilter { state: Some(state), .. } if *state != State::Completed => TASKS_OF_STATE,
+        TaskFilter { queue: Some(queue), .. } if queue != "default" => TASKS_OF_QUEUE,
+        TaskFilter { plugin: Some(_), .. } => TASKS_OF_PLUGIN,
+        TaskFilter { label: Some(_), .. } => TASKS_LABELLED,
+        _ => TASKS,
+    })
+}
+
+async fn few(connection: &mut SqliteConnection, since: String) -> Result<bool, Fault> {
+    let row = query(SINCE).bind(since).bind(plan::FEW + 1).fetch_one(connection).await?;
+    Ok(need(row.int("found")?, "found")? <= plan::FEW)
 }
 
 pub(super) async fn terminal(connection: &mut SqliteConnection, ids: &[TaskId]) -> Result<Vec<TaskId>, Fault> {

@@ -86,6 +86,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("memories", memories::ALL),
         ("outbox", outbox::ALL),
         ("labelled", labelled::ALL),
+        ("log", log::ALL),
         ("outgoing", outgoing::ALL),
         ("prune", prune::ALL),
         ("queue", queue::ALL),
@@ -112,6 +113,61 @@ async fn every_statement_is_taken_by_the_database() {
                 .unwrap_or_else(|e| panic!("{file}::{name}: {e}"));
         }
     }
+}
+
+#[tokio::test]
+async fn statements_find_their_rows_by_an_index() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    db.migrate().await.unwrap();
+    for (statement, index) in [
+        (read::TASKS, "tasks_newest ((created_at,id)<(?,?))"),
+        (read::TASKS_OF_STATE, "tasks_of_state (state=? AND (created_at,id)<(?,?))"),
+        (read::TASKS_RUNNING, "tasks_running"),
+        (read::TASKS_OF_PLUGIN, "tasks_of_plugin (plugin_name=? AND (created_at,id)<(?,?))"),
+        (read::TASKS_OF_QUEUE, "tasks_of_queue (queue=? AND (created_at,id)<(?,?))"),
+        (read::TASKS_LABELLED, "tasks_labelled ((created_at,id)<(?,?))"),
+        (read::TASKS_OF_KIND, "tasks_of_kind (<expr>=? AND (created_at,id)<(?,?))"),
+        (read::TASKS_OF_RETRIES, "tasks_retries (retry_of=?"),
+        (read::TASKS_SINCE, "tasks_completed (finished_at>?)"),
+        (read::TASKS_SINCE, "tasks_not_completed (finished_at>?)"),
+        (read::TASKS_SINCE, "tasks_newest (created_at>?)"),
+        (labelled::BENCH_ENDED, "tasks_of_bench (<expr>=?)"),
+        (labelled::BENCH_UNFINISHED, "tasks_of_bench_open (<expr>=?)"),
+        (labelled::BENCH_VALUES, "tasks_of_bench_open"),
+        (duties::DUE, "tasks_due (run_at<?)"),
+        (duties::EXPIRED, "tasks_expiring (deadline>? AND deadline<?)"),
+        (duties::CALLED_OFF, "tasks_called_off"),
+        (duties::WAITED_FOR, "tasks_unserved (plugin>?)"),
+        (duties::UNKNOWN, "tasks_unserved (plugin=? AND waiting_since<?)"),
+        (duties::LOST, "tasks_running"),
+        (read::PARKED, "tasks_parked (plugin_name=?)"),
+        (read::DEAD, "INTEGER PRIMARY KEY (rowid<?)"),
+        (hosts::ASKED_TO_END, "tasks_cancelling (owner=?)"),
+        (outbox::DUE, "outbox_due (due_at<?)"),
+        (prune::COMPLETED, "tasks_completed (finished_at<?)"),
+        (prune::OTHERS, "tasks_not_completed (finished_at<?)"),
+    ] {
+        let explain = raw_sql(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")));
+        let rows = explain.fetch_all(&own.raw).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");
+        let scans = |line: &&String| ["SCAN tasks", "SCAN t"].contains(&line.as_str());
+        assert!(!plan.iter().any(|line| scans(&line)), "{index}: {plan:#?}");
+    }
+}
+
+#[tokio::test]
+async fn migration_of_a_locked_file_names_the_cause_and_works_when_it_is_repeated() {
+    let own = Own::new();
+    own.with(Own::options()).ping().await.unwrap();
+    let mut other = own.raw.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    raw_sql("CREATE TABLE elsewhere (x)").execute(&mut *other).await.unwrap();
+    let hasty = own.with(DbOptions { timeout: Duration::from_millis(200), ..Own::options() });
+    let error = hasty.migrate().await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("locked by another process"), "{error}");
+    other.rollback().await.unwrap();
+    assert_eq!(hasty.migrate().await.unwrap().from, 0);
 }
 
 #[tokio::test]

@@ -31,7 +31,12 @@ pub(super) mod versions {
 }
 
 pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<Migrated, Fault> {
-    let mut tx = connection.begin_with("BEGIN EXCLUSIVE").await?;
+    let mut tx = connection.begin_with("BEGIN EXCLUSIVE").await.map_err(|error| match Fault::from(error) {
+        fault if fault.is_outage() => {
+            Fault::Busy(format!("{PLACE} is locked by another process ({}); end it and migrate again", fault.reason()))
+        }
+        fault => fault,
+    })?;
     let applied = applied(&mut tx).await?;
     let pending = schema::pending(SQLITE, &applied, BUILD)?;
     if !pending.is_empty() {

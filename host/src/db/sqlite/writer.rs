@@ -8,6 +8,7 @@
 use super::super::DbError;
 use super::super::fault::Fault;
 use super::super::flight::Line;
+use super::log::Log;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, Sqlite, SqliteConnection};
@@ -31,6 +32,7 @@ pub(super) struct Writer {
     pub(super) line: Line<Sqlite>,
     limit: Duration,
     work: Mutex<Work>,
+    log: Log,
 }
 
 #[derive(Default)]
@@ -101,7 +103,8 @@ where
 
 impl Writer {
     pub(super) fn new(line: Line<Sqlite>, limit: Duration) -> Writer {
-        Writer { line, limit, work: Mutex::default() }
+        let log = Log::beside(&line.place);
+        Writer { line, limit, work: Mutex::default(), log }
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -155,6 +158,9 @@ impl Writer {
             let committed = self.commit(&mut group).await.map_err(DbError::from);
             for job in group {
                 job.end(&committed);
+            }
+            if let Err(fault) = self.log.shorten(&self.line, self.limit).await {
+                tracing::debug!(reason = %fault.reason(), "failed to empty the write-ahead log; retrying");
             }
         }
     }

@@ -1,9 +1,11 @@
 //! What goes into the database and what comes out.
 
+mod outbox;
 mod read;
 mod stores;
 mod verbs;
 
+pub use outbox::*;
 pub use read::*;
 pub use stores::*;
 pub use verbs::*;
@@ -113,12 +115,10 @@ pub struct HostRow {
 }
 
 /// What a renewal answers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Renewal {
     /// The lease had lapsed, or the row was gone: others may have taken over what this host ran.
     pub lapsed: bool,
-    /// Running tasks of this host that somebody wants ended.
-    pub cancel: Vec<TaskId>,
 }
 
 /// Who claims.
@@ -312,76 +312,6 @@ pub struct ParkedTask {
     pub message: TaskMessage,
     /// Its queue.
     pub queue: String,
-}
-
-/// Which outbox rows to take.
-#[derive(Clone, Debug)]
-pub struct OutboxTake {
-    /// Rows at most.
-    pub limit: u32,
-    /// Bytes of payload at most; one row is taken in any case.
-    pub bytes: u64,
-    /// How long they are held.
-    pub ttl: Duration,
-    /// Logical queues for which the broker accepts no messages now, and why. Their rows are not read: they are due again
-    /// after `rest`.
-    pub aside: Vec<(String, OutboxReason)>,
-    /// See `aside`.
-    pub rest: Duration,
-}
-
-impl OutboxTake {
-    /// Rows of all queues, at most [`BATCH_BYTES`].
-    pub fn new(limit: u32, ttl: Duration) -> OutboxTake {
-        OutboxTake { limit, bytes: BATCH_BYTES, ttl, aside: Vec::new(), rest: Duration::ZERO }
-    }
-}
-
-/// Outbox rows held under a token.
-#[derive(Clone, Debug)]
-pub struct OutboxBatch {
-    /// The token.
-    pub token: uuid::Uuid,
-    /// What is to be published.
-    pub rows: Vec<OutboxRow>,
-    /// Rows that were set aside.
-    pub aside: u32,
-    /// A limit was reached: more rows may be due.
-    pub more: bool,
-}
-
-/// One message to be published.
-#[derive(Clone, Debug)]
-pub struct OutboxRow {
-    /// The task.
-    pub id: TaskId,
-    /// Its queue.
-    pub queue: String,
-    /// The last claim's number; 0: it was never claimed.
-    pub fence: Fence,
-    /// What is asked; `encode` gives the body.
-    pub message: TaskMessage,
-    /// Times it was deferred before.
-    pub deferred: u32,
-}
-
-/// Why an outbox row could not be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutboxReason {
-    /// The broker is away.
-    NotPublished,
-    /// The broker has no queue for it.
-    Unroutable,
-}
-
-impl OutboxReason {
-    /// The stable text form, as `waiting_for` shows it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            OutboxReason::NotPublished => "not_published",
-            OutboxReason::Unroutable => "unroutable",
-        }
-    }
 }
 
 /// How long terminal rows are kept.

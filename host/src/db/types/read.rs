@@ -1,7 +1,10 @@
 //! What is read: the rows behind lists, records and histories.
 
+use super::super::storable;
 use crate::task::settle::Usage;
 use crate::task::{Event, Failure, FailureKind, Fence, HostId, State, TaskId, Waiting};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -56,10 +59,49 @@ pub struct TaskFilter {
     pub since: Option<DateTime<Utc>>,
     /// Only retries of this task.
     pub retry_of: Option<TaskId>,
-    /// Below this id (ids made here grow with time).
-    pub before: Option<TaskId>,
+    /// Only those behind this position.
+    pub before: Option<TaskCursor>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// Position in a list of tasks, which is ordered by creation, newest first, and by id where times are equal. Ids alone are no order of
+/// time: an idempotency key and a redrive make ids of version 5, which are higher than every id of version 7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TaskCursor {
+    /// Creation time of the task at this position.
+    pub created_at: DateTime<Utc>,
+    /// Its id.
+    pub id: TaskId,
+}
+
+/// First byte of a cursor. An id, which was the cursor of earlier builds, has another length.
+const TASK_CURSOR: u8 = 1;
+
+impl From<&TaskRow> for TaskCursor {
+    fn from(row: &TaskRow) -> TaskCursor {
+        TaskCursor { created_at: row.created_at, id: row.id }
+    }
+}
+
+impl std::fmt::Display for TaskCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.created_at.timestamp_micros().to_be_bytes();
+        let bytes = [&[TASK_CURSOR], &micros[..], self.id.as_bytes()].concat();
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl TaskCursor {
+    /// Reads what `Display` writes. Returns `None` for any other text, such as an id.
+    pub fn parse(text: &str) -> Option<TaskCursor> {
+        let bytes: [u8; 25] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let (micros, id) = (bytes[1..9].try_into().ok()?, bytes[9..].try_into().ok()?);
+        let created_at = DateTime::from_timestamp_micros(i64::from_be_bytes(micros))?;
+        let cursor = TaskCursor { created_at, id: TaskId::from_bytes(id) };
+        // A year that the database cannot store would be a fault of the statement.
+        (bytes[0] == TASK_CURSOR && storable::is_storable(created_at)).then_some(cursor)
+    }
 }
 
 /// A task as read.
@@ -251,5 +293,28 @@ impl CallCursor {
         let number = |text: &str| text.parse().ok().filter(|number: &i64| *number >= 0);
         let (fence, seq) = text.split_once('.')?;
         Some(CallCursor { fence: number(fence)?, seq: number(seq)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursor_of_tasks_reads_what_it_writes_and_nothing_else() {
+        for id in [TaskId::nil(), TaskId::max(), TaskId::now_v7()] {
+            for created_at in ["0001-01-01T00:00:00Z", "2030-01-02T03:04:05.678901Z", "9999-12-31T23:59:59.999999Z"] {
+                let cursor = TaskCursor { created_at: created_at.parse().unwrap(), id };
+                let text = cursor.to_string();
+                assert_eq!(TaskCursor::parse(&text), Some(cursor));
+                assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)), "{text}");
+                assert_eq!(TaskCursor::parse(&text[1..]), None);
+            }
+        }
+        let id = TaskId::now_v7();
+        let far = BASE64_URL_SAFE_NO_PAD.encode([&[TASK_CURSOR], &i64::MAX.to_be_bytes()[..], id.as_bytes()].concat());
+        for text in [&id.to_string(), &id.simple().to_string(), "", "x", &far, &"A".repeat(34)] {
+            assert_eq!(TaskCursor::parse(text), None, "{text}");
+        }
     }
 }

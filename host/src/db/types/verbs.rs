@@ -47,6 +47,9 @@ pub enum EraseAnswer {
     Erased(DateTime<Utc>),
 }
 
+/// The label key that `agentry bench` gives its tasks; the value is the id of the run. The databases have indexes of it.
+pub const BENCH_LABEL: &str = "agentry-bench";
+
 /// Selects tasks by a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {

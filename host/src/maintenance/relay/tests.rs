@@ -230,3 +230,21 @@ async fn nothing_is_taken_while_the_broker_is_blocked() {
     closing.cancel();
     relay.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_are_looked_for_from_the_first_that_was_due_and_without_bound_each_minute() {
+    let (mut bound, due) = (Bound::default(), Utc::now());
+    let behind = |due: DateTime<Utc>| Some(due - MARGIN);
+    assert_eq!(bound.from(), None);
+    bound.found(None);
+    assert_eq!(bound.from(), None);
+    bound.found(Some(due));
+    assert_eq!(bound.from(), behind(due));
+    bound.found(None);
+    bound.found(Some(due - TimeDelta::seconds(5)));
+    assert_eq!(bound.from(), behind(due));
+    sleep(WHOLE).await;
+    assert_eq!(bound.from(), None, "rows that others held are found now");
+    bound.found(Some(due - TimeDelta::hours(1)));
+    assert_eq!(bound.from(), behind(due - TimeDelta::hours(1)));
+}

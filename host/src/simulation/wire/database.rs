@@ -1,7 +1,7 @@
 //! The way to the database: calls are late, refused, done later than their time-out, or done and not heard of.
 
 use super::super::swarm::Without;
-use super::Wire;
+use super::{Life, Wire};
 use crate::db::memory::MemoryDb;
 use crate::db::*;
 use crate::task::claim::Kept;
@@ -102,6 +102,13 @@ pub struct WireDb(pub Arc<Wire>);
 impl Db for WireDb {
     async fn claim(&self, me: Claimant, batch: &[Arrival]) -> Result<Vec<ClaimAnswer>, DbError> {
         let wire = self.0.clone();
+        // It is sent at this moment: a lease that has lapsed here has lapsed for every other host.
+        let now = wire.world.now();
+        if wire.life() == Life::Runs
+            && wire.world.db.look().hosts.get(&me.host).is_none_or(|host| host.row.lease_until <= now)
+        {
+            wire.world.wrong(format!("I6: claimed under a lapsed lease by {}", me.host));
+        }
         batch.iter().for_each(|arrival| wire.step("s2 claim", &arrival.message.id));
         wire.die_at("s2 crash");
         let batch = batch.to_vec();
@@ -203,6 +210,9 @@ impl Db for WireDb {
         let host = host.clone();
         self.0.call(async move |db| db.renew_lease(&host, ttl).await).await
     }
+    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
+        self.0.call(async move |db| db.asked_to_end(host).await).await
+    }
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
         self.0.call(async move |db| db.end_lease(host).await).await
     }
@@ -221,9 +231,12 @@ impl Db for WireDb {
         let world = self.0.world.clone();
         self.0.call(async move |db| db.fail_expired(limit).await.inspect(|n| world.steps("expired", *n))).await
     }
-    async fn rescue(&self, steady: bool, again: Duration, limit: u32) -> Result<u64, DbError> {
+    async fn rescue(&self, steady: bool, again: Duration, thorough: bool, limit: u32) -> Result<u64, DbError> {
         let world = self.0.world.clone();
-        self.0.call(async move |db| db.rescue(steady, again, limit).await.inspect(|n| world.steps("rescued", *n))).await
+        let rescue = async move |db: MemoryDb| {
+            db.rescue(steady, again, thorough, limit).await.inspect(|n| world.steps("rescued", *n))
+        };
+        self.0.call(rescue).await
     }
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         let world = self.0.world.clone();

@@ -117,15 +117,23 @@ async fn tasks_are_listed_by_pages_that_follow_a_cursor(mode: Mode) {
         let rows = page["tasks"].as_array().expect("tasks");
         assert!(rows.len() <= 5, "{page}");
         assert!(rows.iter().all(|row| row["output"].is_null()), "without output unless asked: {page}");
-        seen.extend(rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()));
+        let text = |row: &Value, name: &str| row[name].as_str().expect("a text").to_owned();
+        seen.extend(rows.iter().map(|row| (text(row, "created_at"), text(row, "id"))));
         match page["next_cursor"].as_str() {
             Some(cursor) => path = format!("/v1/tasks?plugin=probe&limit=5&cursor={cursor}"),
             None => break,
         }
     }
-    let mut newest_first = task::ids(&tasks).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut newest_first = seen.clone();
     newest_first.sort_by(|one, next| next.cmp(one));
-    assert_eq!(seen, newest_first, "every task once, newest first");
+    let mut ids = seen.iter().map(|(_, id)| id.clone()).collect::<Vec<_>>();
+    ids.sort();
+    let mut all = task::ids(&tasks).iter().map(ToString::to_string).collect::<Vec<_>>();
+    all.sort();
+    assert_eq!(ids, all, "every task once");
+    assert_eq!(seen, newest_first, "newest first, whatever the ids");
+    let old = daemon.http().get(&format!("/v1/tasks?cursor={}", all[0])).await;
+    assert_eq!((old.status, old.json()["code"].as_str()), (400, Some("bad_query")), "a cursor of an earlier build");
     assert!((400..500).contains(&daemon.http().get("/v1/tasks?limit=501").await.status));
     assert!((400..500).contains(&daemon.http().get("/v1/tasks?state=finished").await.status));
     daemon.stop().await;

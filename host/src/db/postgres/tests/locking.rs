@@ -147,7 +147,7 @@ async fn a_rescue_locks_outbox_rows_by_id() {
     c.own.execute("CREATE TABLE kept AS SELECT * FROM tasks").await.unwrap();
     c.own.execute("TRUNCATE tasks").await.unwrap();
     c.own.execute("INSERT INTO tasks SELECT * FROM kept ORDER BY id DESC").await.unwrap();
-    let rescued = c.locks_by_id("rescue", |db| async move { db.rescue(true, LONG, ROWS as u32).await }).await;
+    let rescued = c.locks_by_id("rescue", |db| async move { db.rescue(true, LONG, true, ROWS as u32).await }).await;
     assert_eq!(rescued, ROWS as u64);
 }
 

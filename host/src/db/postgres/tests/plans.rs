@@ -52,11 +52,12 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
     let keep = || hosts::interval(Duration::from_secs(60));
     let explain = |text: &str| sqlx::query(AssertSqlSafe(format!("EXPLAIN {text}")));
     let none = || None::<String>;
+    let never = || None::<chrono::DateTime<chrono::Utc>>;
     let waiting = explain(read::TASKS).bind(false).bind(false).bind("pending").bind(none()).bind(none()).bind(none());
-    let waiting = waiting.bind(none()).bind(None::<TaskId>).bind(501i64).bind(none());
-    let waiting = waiting.bind(None::<chrono::DateTime<chrono::Utc>>).bind(None::<TaskId>).bind(PAGE_BYTES);
+    let waiting = waiting.bind(never()).bind(None::<TaskId>).bind(never()).bind(None::<TaskId>);
+    let waiting = waiting.bind(501i64).bind(PAGE_BYTES);
     let taking = explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()).bind(1i64);
-    let taking = taking.bind(Vec::<String>::new()).bind(Vec::<String>::new()).bind(keep());
+    let taking = taking.bind(Vec::<String>::new()).bind(Vec::<String>::new()).bind(keep()).bind(never());
     for (query, bound) in [
         (explain(prune::COMPLETED).bind(keep()).bind(500i64).bind(1i64), "finished_at <"),
         (explain(prune::OTHERS).bind(keep()).bind(500i64).bind(1i64), "finished_at <"),

@@ -91,6 +91,26 @@ async fn silent_connection_of_the_lease_is_replaced() {
 }
 
 #[tokio::test]
+async fn writers_of_a_store_outwait_a_host_that_was_stopped() {
+    let own = Own::new().await;
+    let options = DbOptions { timeout: Duration::from_secs(2), ..DbOptions::default() };
+    let (stopped, db) = (own.with(options.clone()), own.with(options));
+    own.with(Own::options()).migrate().await.unwrap();
+    // It has locked the plugin's row, and does nothing more.
+    let mut tx = stopped.lines.stores.pool.begin().await.unwrap();
+    buckets::enter(&mut tx, "p", None).await.unwrap();
+    let place = Place { plugin: "p".into(), name: "b".into() };
+    let pairs = vec![("k".to_owned(), b"v".to_vec())];
+    db.stores()
+        .bucket_set(&place, pairs, &StoreLimits::default(), None)
+        .await
+        .expect("its transaction is ended")
+        .unwrap();
+    let woken = raw_sql("SELECT 1").execute(&mut *tx).await.unwrap_err();
+    assert!(crate::db::fault::Fault::from(woken).is_connection_lost(), "and it connects anew");
+}
+
+#[tokio::test]
 async fn recordings_that_hang_leave_a_connection_for_claims() {
     let (own, db, host) = with_two_connections().await;
     let mut blocker = own.raw.begin().await.unwrap();
