@@ -191,6 +191,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         queue_slots: settings.queues.iter().filter_map(|(name, q)| Some((name.clone(), q.slots?))).collect(),
         ack_when_claimed: settings
             .queues
+    let letters = tokio::sync::watch::Sender::new(());
             .iter()
             .filter(|(_, queue)| queue.ack == Ack::Claimed)
             .map(|(name, _)| name.clone())
@@ -211,6 +212,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         lease: lease.clone(),
     };
     connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
+        letters: letters.clone(),
     let worker = Worker::start(parts, config, lease, busy).await.map_err(configuration)?;
     let _ = remote.set(worker.remote());
     let lease_end = CancellationToken::new();
@@ -231,15 +233,23 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         },
         &closing,
     );
-    let besides =
-        readiness::Besides { tools: tools.clone(), broker: broker.clone(), unpublished: unpublished.subscribe() };
+    let besides = readiness::Besides {
+        tools: tools.clone(),
+        broker: broker.clone(),
+        unpublished: unpublished.subscribe(),
+        letters: unpublished_letters.subscribe(),
+    };
     let watching =
+    let unpublished_letters = tokio::sync::watch::Sender::default();
         tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), besides, move || {
             // A person and a script wait for this line; it is written once, whatever the log level.
             telemetry::say(&format!("ready {url}"));
             tracing::info!(took = ?born.elapsed(), "ready");
         }));
 
+            letters,
+            queues: settings.broker.queues.clone(),
+            unpublished_letters: unpublished_letters.clone(),
     let signal = requests.next().await;
     tracing::info!(signal, grace = ?settings.shutdown.grace, "draining; a second signal ends at once");
     readiness.closing();

@@ -6,6 +6,7 @@ use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
 use futures_util::FutureExt;
 use futures_util::future::select_all;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -74,6 +75,8 @@ pub struct Besides {
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
 pub async fn watch(
     readiness: Readiness,
+    /// Why dead letters are not published, by queue.
+    pub letters: watch::Receiver<BTreeMap<String, String>>,
     mut broker: watch::Receiver<Health>,
     mut worker: Watched,
     mut besides: Besides,
@@ -135,7 +138,9 @@ impl Besides {
         let publishing = self.broker.refusal().or(unpublished).map(|why| {
             reason("publishing", format!("tasks wait in the outbox (waiting_for not_published or unroutable): {why}"))
         });
-        told.chain(publishing).collect()
+        let letters = self.letters.borrow_and_update().clone().into_values();
+        let letters = letters.map(|why| reason("publishing", format!("dead letters wait in the database: {why}")));
+        told.chain(publishing).chain(letters).collect()
     }
 }
 

@@ -77,9 +77,10 @@ pub trait Db: Send + Sync + 'static {
     /// for its first attempt: the row, its `running` event, how it ended, attempt and logs, in one transaction. Answers in the
     /// same order. Called again after a lost answer it returns [`RecordAnswer::Exists`], and the claim finds the end.
     async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError>;
-    /// Record an unusable message: once per message, also when it is delivered again before it was acknowledged. With an id
-    /// that has no row, it is a `failed(rejected)` task too.
-    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError>;
+    /// Record unusable messages in one transaction, each once, also if it is delivered again before it was acknowledged. With
+    /// an id that has no row, it is a `failed(rejected)` task too. Each is due to be published: see [`Db::take_letters`].
+    /// Answers in the same order. A letter that the database refuses fails alone.
+    async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError>;
 
     // ── submission ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,6 +133,13 @@ pub trait Db: Send + Sync + 'static {
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError>;
     /// Give rows back with the reason why they could not be published; they are due again after `delay`.
     async fn defer_outbox(
+    /// Dead letters of a queue that are due to be published, oldest first: at most `limit`, and no more than [`BATCH_BYTES`] but
+    /// for the first. They are due again after `hold`, so that those of a host that dies meanwhile are published by another.
+    async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError>;
+    /// These dead letters are at the broker.
+    async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError>;
+    /// These were taken, and are due after `delay`, unless they have been published meanwhile.
+    async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError>;
         &self,
         token: uuid::Uuid,
         ids: &[TaskId],
@@ -185,6 +193,15 @@ pub trait Db: Send + Sync + 'static {
     /// A task's logs after `seq` (of the task, over all attempts), oldest first.
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError>;
     /// The calls of a task's ended attempts after a cursor, in the order in which they began. Bodies are read only if asked.
+
+/// Records one unusable message.
+#[cfg(test)]
+pub async fn record_dead(db: &dyn Db, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
+    match db.record_dead(std::slice::from_ref(letter)).await?.remove(0) {
+        DeadAnswer::Recorded(recorded) => Ok(recorded),
+        DeadAnswer::Refused(reason) => Err(DbError::Defect(reason)),
+    }
+}
     async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError>;
     /// A task's ended attempts, oldest first.
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;

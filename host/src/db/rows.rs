@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Locked};
 use super::{
     AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LabelledTasks, LogRow, MemoryRow,
-    OutboxRow, Page, ParkedTask, Redrive, TableSize, TaskRow,
+    OutboxRow, Page, ParkedTask, Redrive, TableSize, TaskRow, UnpublishedLetter,
 };
 use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
@@ -205,6 +205,17 @@ pub(super) fn event(row: &impl Cells) -> Result<EventRow, Fault> {
     Ok(EventRow {
         seq: need(row.int("seq")?, "seq")?,
         at: need(row.time("at")?, "at")?,
+/// A letter that is to be published.
+pub(super) fn unpublished(row: &impl Cells) -> Result<UnpublishedLetter, Fault> {
+    Ok(UnpublishedLetter {
+        id: need(row.int("id")?, "id")?,
+        reason: need(row.text("reason")?, "reason")?,
+        detail: need(row.text("detail")?, "detail")?,
+        body: need(row.bytes("body")?, "body")?,
+        properties: value(row.text("properties")?),
+    })
+}
+
         event: parsed(row.text("event")?, "event", Event::parse)?,
         attempt: row.int("attempt")?.map(|_| row.count("attempt")).transpose()?,
         fence: row.int("fence")?,

@@ -36,24 +36,26 @@ pub(super) struct Migration {
 }
 
 macro_rules! migrations {
-    ($folder:literal: $($version:literal $name:literal),* $(,)?) => {
+    ($folder:literal: $($zeros:literal $version:literal $name:literal),* $(,)?) => {
         &[$(Migration {
             version: $version,
             name: $name,
-            sql: include_str!(concat!("../../../migrations/", $folder, "/000", $version, "_", $name, ".sql")),
+            sql: include_str!(concat!("../../../migrations/", $folder, "/", $zeros, $version, "_", $name, ".sql")),
         }),*]
     };
 }
 
 /// Steps of the Postgres schema.
 pub(super) const POSTGRES: &[Migration] = migrations!(
-    "postgres": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups", 9 "capabilities"
+    "postgres": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
+    "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities",
+    "00" 12 "unpublished_letters"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
-    "sqlite": 1 "tasks", 2 "history", 3 "outbox", 4 "hosts", 5 "dead_letters", 6 "lost_hosts", 7 "operators",
-    8 "lookups", 9 "capabilities"
+    "sqlite": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
+    "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities",
+    "00" 12 "unpublished_letters"
 );
 
 impl Migration {
@@ -240,8 +242,8 @@ mod tests {
     #[test]
     fn every_migration_names_the_oldest_daemon_and_both_databases_have_the_same_subjects() {
         assert_eq!(POSTGRES.len(), SQLITE.len());
-        for (index, (postgres, sqlite)) in POSTGRES.iter().zip(SQLITE).enumerate() {
-            assert_eq!(postgres.version, index as i64 + 1);
+        assert!(POSTGRES.is_sorted_by(|a, b| a.version < b.version));
+        for (postgres, sqlite) in POSTGRES.iter().zip(SQLITE) {
             assert_eq!((postgres.version, postgres.name), (sqlite.version, sqlite.name));
             for migration in [postgres, sqlite] {
                 assert!(!older(BUILD, migration.min_build().unwrap()).unwrap());

@@ -4,15 +4,14 @@
 //! A queue for which the broker accepts nothing rests: its rows are set aside unread, and a few are tried again after a
 //! pause that grows to [`LONGEST`]. Rows of other queues are published meanwhile.
 
-mod refusals;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::Parts;
+use super::refusals::{LONGEST, Refusals};
 use crate::broker::{Message, Publication, PublishError, Target};
 use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake};
 use crate::task::TaskId;
-use refusals::Refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,8 +26,6 @@ const PROBE: u32 = 50;
 const HELD: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody in this process said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
-/// The longest pause before a queue is tried again.
-const LONGEST: Duration = Duration::from_secs(5);
 /// Rows of resting queues that are written per second if there are many, and the longest rest of one.
 const ASIDE_PER_SECOND: u32 = 4_000;
 const LONGEST_ASIDE: Duration = Duration::from_secs(600);
@@ -46,7 +43,7 @@ enum Next {
 
 /// Publish until told to end.
 pub async fn run(parts: Parts, closing: CancellationToken) {
-    let mut refusals = Refusals::default();
+    let mut refusals = Refusals::of("tasks");
     let mut aside = Aside::default();
     let mut size = Halving::new(BATCH as usize);
     let mut trouble = false;

@@ -75,6 +75,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         turns,
         chance: Arc::new(move || chance.chance.fraction()),
     };
+    let letters = watch::Sender::new(());
     let config = WorkerConfig {
         host: wire.host,
         queues: vec!["default".into()],
@@ -90,6 +91,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         spool: None,
         settled: watch::Sender::new(0),
     };
+        letters: letters.clone(),
     let Ok(worker) = Worker::start(parts, config, lease, busy).await else { return };
     let (closing, lease_end) = (CancellationToken::new(), CancellationToken::new());
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
@@ -100,6 +102,9 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             outbox: Arc::default(),
             unpublished: watch::Sender::new(None),
             steady: Arc::new(move || steady.is_steady()),
+            letters: letters.clone(),
+            queues: vec!["default".into()],
+            unpublished_letters: watch::Sender::default(),
         },
         MaintenanceConfig { lease: LEASE, unknown_grace: Duration::from_secs(60), retention: RETENTION },
         &closing,

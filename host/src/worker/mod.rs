@@ -110,6 +110,8 @@ impl WorkerConfig {
     /// Guests of a queue that may run at once.
     fn slots_of(&self, queue: &str) -> u32 {
         self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots)
+    /// Marked as changed when dead letters were recorded, for those who publish them.
+    pub letters: watch::Sender<()>,
     }
 
     /// Deliveries of a queue that may be unacknowledged at once, as long as few run: as many in hand as run. A memory bound

@@ -158,7 +158,10 @@ behaviours! { {
         a_letter_with_an_id_has_one_row_whoever_comes_first
         a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict
         a_letter_is_made_storable_and_its_body_is_cut_for_reading
-        letters_are_paged_and_filtered;
+        letters_are_paged_and_filtered
+        a_batch_of_letters_is_answered_in_its_order_and_each_has_one_row
+        a_letter_that_the_database_refuses_fails_alone
+        a_letter_is_due_until_it_is_published;
     reading:
         tasks_are_paged_newest_first
         tasks_are_filtered

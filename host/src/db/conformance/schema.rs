@@ -4,7 +4,7 @@ use super::subject::*;
 use crate::db::{DbError, Migrated, OutboxTake};
 
 /// The number of the last migration.
-const LATEST: i64 = crate::db::schema::POSTGRES.len() as i64;
+const LATEST: i64 = crate::db::schema::POSTGRES[crate::db::schema::POSTGRES.len() - 1].version;
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, DbError>) -> String {
     match result {

@@ -117,6 +117,8 @@ pub struct Letter {
     pub redriven_as: Option<TaskId>,
     pub redriven_at: Option<DateTime<Utc>>,
     pub erased_at: Option<DateTime<Utc>>,
+    /// To be published, not before; `None`: published.
+    pub publish_at: Option<DateTime<Utc>>,
 }
 
 impl Task {
