@@ -118,13 +118,7 @@ pub trait Db: Send + Sync + 'static {
     /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
     /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.
     /// At most `limit`, and no more than [`BATCH_BYTES`] but for the first.
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError>;
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError>;
     /// Claim outbox rows, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError>;
     /// Hold rows for `ttl` from now; only those still held under the token.
@@ -133,6 +127,12 @@ pub trait Db: Send + Sync + 'static {
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError>;
     /// Give rows back with the reason why they could not be published; they are due again after `delay`.
     async fn defer_outbox(
+        &self,
+        token: uuid::Uuid,
+        ids: &[TaskId],
+        reason: OutboxReason,
+        delay: Duration,
+    ) -> Result<(), DbError>;
     /// Dead letters of a queue that are due to be published, oldest first: at most `limit`, and no more than [`BATCH_BYTES`] but
     /// for the first. They are due again after `hold`, so that those of a host that dies meanwhile are published by another.
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError>;
@@ -140,12 +140,6 @@ pub trait Db: Send + Sync + 'static {
     async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError>;
     /// These were taken, and are due after `delay`, unless they have been published meanwhile.
     async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError>;
-        &self,
-        token: uuid::Uuid,
-        ids: &[TaskId],
-        reason: OutboxReason,
-        delay: Duration,
-    ) -> Result<(), DbError>;
     /// Delete terminal tasks and dead letters older than they are kept, in one small batch: at most `limit`, and fewer if
     /// they have many lines of history and logs. Answers how many; 0: nothing is left.
     async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError>;
@@ -193,6 +187,12 @@ pub trait Db: Send + Sync + 'static {
     /// A task's logs after `seq` (of the task, over all attempts), oldest first.
     async fn logs(&self, id: TaskId, after: i64, limit: u32) -> Result<Page<LogRow>, DbError>;
     /// The calls of a task's ended attempts after a cursor, in the order in which they began. Bodies are read only if asked.
+    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError>;
+    /// A task's ended attempts, oldest first.
+    async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
+    /// Dead letters, newest first, below the cursor.
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError>;
+}
 
 /// Records one unusable message.
 #[cfg(test)]
@@ -201,10 +201,4 @@ pub async fn record_dead(db: &dyn Db, letter: &DeadLetter) -> Result<DeadRecorde
         DeadAnswer::Recorded(recorded) => Ok(recorded),
         DeadAnswer::Refused(reason) => Err(DbError::Defect(reason)),
     }
-}
-    async fn calls(&self, id: TaskId, after: CallCursor, limit: u32, bodies: bool) -> Result<Page<CallRow>, DbError>;
-    /// A task's ended attempts, oldest first.
-    async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
-    /// Dead letters, newest first, below the cursor.
-    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError>;
 }

@@ -10,7 +10,7 @@ pub(super) mod tests;
 use super::Parts;
 use super::refusals::{LONGEST, Refusals};
 use crate::broker::{Message, Publication, PublishError, Target};
-use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake};
+use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Unread};
 use crate::task::TaskId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Rows of resting queues that are written per second if there are many, and the longest rest of one.
 const ASIDE_PER_SECOND: u32 = 4_000;
 const LONGEST_ASIDE: Duration = Duration::from_secs(600);
+
+/// The pause after which a task is tried again whose row this build cannot read. A host with a newer build may publish it.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// The step after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,13 @@ async fn round(parts: &Parts, refusals: &mut Refusals, aside: &mut Aside, most: 
     let take = OutboxTake { aside: refusals.resting(), rest: aside.rest(), ..OutboxTake::new(limit, HELD) };
     let batch = parts.db.take_outbox(&take).await?;
     aside.count(batch.aside);
+    if !batch.unread.is_empty() {
+        for Unread { id, reason } in &batch.unread {
+            tracing::error!(task = %id, reason, retry_after = ?UNREAD, "a task cannot be published");
+        }
+        let ids: Vec<TaskId> = batch.unread.iter().map(|unread| unread.id).collect();
+        parts.db.defer_outbox(batch.token, &ids, OutboxReason::NotPublished, UNREAD).await?;
+    }
     if !batch.rows.is_empty() {
         let answers = publish(parts, &batch).await;
         settle(parts, &batch, answers, refusals).await?;

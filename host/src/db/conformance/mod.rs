@@ -190,7 +190,12 @@ behaviours! { {
 } {
     duties:
         a_deletion_takes_tasks_until_they_have_too_many_lines
-        parked_tasks_are_read_until_they_have_too_many_bytes;
+        parked_tasks_are_read_until_they_have_too_many_bytes
+        a_row_that_cannot_be_read_stops_no_duty;
+    outbox:
+        a_row_that_cannot_be_read_is_held_apart_from_its_neighbours;
+    settling:
+        an_attempt_that_cannot_be_recorded_at_all_stops_no_other;
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them
         every_malformed_row_is_refused;

@@ -156,3 +156,15 @@ pub async fn a_hold_can_be_extended_by_its_holder_alone(s: &Subject) {
     s.db.hold_outbox(batch2.token, &ids, LONG).await.unwrap();
     assert!(s.published().await.is_empty());
 }
+
+pub async fn a_row_that_cannot_be_read_is_held_apart_from_its_neighbours(s: &Subject) {
+    let (first, spoilt, last) = (submitted(s).await, submitted(s).await, submitted(s).await);
+    s.set(&format!(r#"UPDATE tasks SET options = '{{"of_a_newer_build": 1}}' WHERE id = '{}'"#, spoilt.message.id))
+        .await;
+    let batch = s.db.take_outbox(&OutboxTake::new(10, LONG)).await.unwrap();
+    assert_eq!(batch.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [first.message.id, last.message.id]);
+    assert_eq!(batch.unread.len(), 1);
+    assert!(batch.unread[0].id == spoilt.message.id && batch.unread[0].reason.contains("of_a_newer_build"));
+    s.db.defer_outbox(batch.token, &[spoilt.message.id], OutboxReason::NotPublished, LONG).await.unwrap();
+    assert!(s.db.take_outbox(&OutboxTake::new(10, LONG)).await.unwrap().unread.is_empty(), "it rests");
+}

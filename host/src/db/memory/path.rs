@@ -46,10 +46,7 @@ impl Tables {
         match self.try_settle(host, settlement, now) {
             Err(fault) if fault.is_about_data() => {
                 let instead = unstorable(settlement, &fault.reason());
-                Ok(match self.try_settle(host, &instead, now)? {
-                    SettleAnswer::Fenced => SettleAnswer::Fenced,
-                    _ => SettleAnswer::Refused,
-                })
+                plan::refused(self.try_settle(host, &instead, now).map(|answer| vec![answer]))
             }
             other => other,
         }

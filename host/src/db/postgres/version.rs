@@ -11,6 +11,7 @@ statements! {
     LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('agentry migrates ' || $1, 0))";
     /// A migration may take longer than an operation; the caller bounds it.
     PATIENCE = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '300000', true)";
+    ENCODING = "SELECT current_database()::text AS name, current_setting('server_encoding') AS encoding";
     SCHEMA_EXISTS = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
     TABLES = "SELECT c.relname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
@@ -31,7 +32,23 @@ pub(super) mod versions {
     }
 }
 
+/// Refuse a database that does not store every text: a task or a message with another character would be rejected, and
+/// `SQL_ASCII` stores bytes without a meaning.
+async fn expect_utf8(connection: &mut PgConnection) -> Result<(), Fault> {
+    let row = query(ENCODING).fetch_one(connection).await?;
+    let (name, encoding) = (need(row.text("name")?, "name")?, need(row.text("encoding")?, "encoding")?);
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(Fault::Schema(format!(
+        "the database {name} has the encoding {encoding}, and agentry needs UTF8: create another one with `CREATE DATABASE \
+         NAME ENCODING 'UTF8' TEMPLATE template0`, with LOCALE 'C.UTF-8' if the server's locale has another encoding, and \
+         name it in database.url"
+    )))
+}
+
 pub(super) async fn migrate(connection: &mut PgConnection, schema: &SchemaName) -> Result<Migrated, Fault> {
+    expect_utf8(connection).await?;
     let mut tx = connection.begin().await?;
     query(PATIENCE).execute(&mut *tx).await?;
     query(LOCK).bind(schema.as_str()).execute(&mut *tx).await?;
@@ -63,6 +80,7 @@ pub(super) async fn migrate(connection: &mut PgConnection, schema: &SchemaName) 
 }
 
 pub(super) async fn check(connection: &mut PgConnection, schema: &SchemaName) -> Result<SchemaVersion, Fault> {
+    expect_utf8(connection).await?;
     let applied = applied(connection, schema).await?;
     let version = schema::check(POSTGRES, &applied, BUILD)?;
     schema::expect_tables(&place(schema), &tables(connection, schema).await?)?;

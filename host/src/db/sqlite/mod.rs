@@ -188,13 +188,7 @@ impl Db for SqliteDb {
         self.write("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
         let (plugins, except): (Arc<[String]>, Arc<[String]>) = (plugins.into(), except.into());
         self.read("read what is parked", move |c| {
             let (plugins, except) = (plugins.clone(), except.clone());

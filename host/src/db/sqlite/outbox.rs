@@ -47,7 +47,7 @@ pub(super) async fn take(connection: &mut SqliteConnection, take: &OutboxTake) -
     let due = query(DUE).bind(stamp(now)).bind(take.limit).bind(counted(take.bytes)).bind(queues);
     let due = due.fetch_all(&mut *tx).await?;
     let Some(first) = due.first() else {
-        return Ok(OutboxBatch { token, rows: Vec::new(), aside: 0, more: false });
+        return Ok(OutboxBatch { token, rows: Vec::new(), unread: Vec::new(), aside: 0, more: false });
     };
     let found = need(first.int("found")?, "found")?;
     let more = found >= i64::from(take.limit) || found > due.len() as i64;
@@ -79,8 +79,14 @@ pub(super) async fn take(connection: &mut SqliteConnection, take: &OutboxTake) -
         }
     }
     tx.commit().await?;
-    let rows = held.into_iter().map(rows::outbox).collect::<Result<_, _>>()?;
-    Ok(OutboxBatch { token, rows, aside: u32::try_from(aside.len()).unwrap_or(u32::MAX), more })
+    let (mut rows, mut unread) = (Vec::with_capacity(held.len()), Vec::new());
+    for row in held {
+        match rows::outbox(row) {
+            Ok(row) => rows.push(row),
+            Err(fault) => unread.push(rows::unread(need(row.id("task_id")?, "task_id")?, fault)?),
+        }
+    }
+    Ok(OutboxBatch { token, rows, unread, aside: u32::try_from(aside.len()).unwrap_or(u32::MAX), more })
 }
 
 pub(super) async fn hold(

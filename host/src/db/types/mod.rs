@@ -158,7 +158,7 @@ pub struct Claimed {
 }
 
 /// What became of a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettleAnswer {
     /// Recorded, now or by an earlier call whose answer was lost.
     Settled,
@@ -166,6 +166,8 @@ pub enum SettleAnswer {
     Fenced,
     /// The database refuses this row, and only this; it was recorded as `failed(internal)` instead.
     Refused,
+    /// The database refuses that as well, for this reason: nothing is written. The task is taken over after its hard deadline.
+    Unwritten(String),
 }
 
 /// The first attempt of a task that was not claimed before it ran: its birth, its run and its end, to be written at once.
@@ -236,6 +238,24 @@ pub struct ParkedTask {
     pub queue: String,
 }
 
+/// Parked tasks as read.
+#[derive(Clone, Debug, Default)]
+pub struct Parked {
+    /// Those that may be run.
+    pub tasks: Vec<ParkedTask>,
+    /// Those whose rows this build cannot read.
+    pub unread: Vec<Unread>,
+}
+
+/// A task whose row this build cannot read: a newer one wrote it, or the disk has spoilt it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The task.
+    pub id: TaskId,
+    /// What does not read.
+    pub reason: String,
+}
+
 /// Which outbox rows to take.
 #[derive(Clone, Debug)]
 pub struct OutboxTake {
@@ -266,6 +286,8 @@ pub struct OutboxBatch {
     pub token: uuid::Uuid,
     /// What is to be published.
     pub rows: Vec<OutboxRow>,
+    /// Rows that are held as well, and that this build cannot read.
+    pub unread: Vec<Unread>,
     /// Rows that were set aside.
     pub aside: u32,
     /// A limit was reached: more rows may be due.

@@ -241,13 +241,7 @@ impl Db for WireDb {
         let world = self.0.world.clone();
         self.0.call(async move |db| db.fail_unknown(grace, limit).await.inspect(|n| world.steps("unknown", *n))).await
     }
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
         let (plugins, except) = (plugins.to_vec(), except.to_vec());
         self.0.call(async move |db| db.parked(&plugins, &except, lane, limit).await).await
     }
