@@ -1,6 +1,6 @@
 //! Whether the daemon takes tasks, and if not, why: derived from live facts, never from what was configured.
 
-use crate::api::readiness::{Readiness as State, Reason};
+use crate::api::readiness::{LOADING, Readiness as State, Reason};
 use crate::broker::{Broker, Health};
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
@@ -22,10 +22,15 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Not yet.
-    pub fn starting() -> Readiness {
-        let state = State { ready: false, reasons: vec![reason("starting", "the daemon is starting")] };
+    /// Not yet: plugins are being compiled.
+    pub fn loading() -> Readiness {
+        let state = State { ready: false, reasons: vec![reason(LOADING, "plugins are being compiled")] };
         Readiness { state: Arc::new(watch::Sender::new(state)), closing: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Plugins are loaded.
+    pub fn loaded(&self) {
+        self.not("starting", "the daemon is starting");
     }
 
     /// For those who answer.
@@ -70,13 +75,13 @@ pub struct Besides {
     pub broker: Arc<dyn Broker>,
     /// Why tasks of the outbox are not published.
     pub unpublished: watch::Receiver<Option<String>>,
+    /// Why dead letters are not published, by queue.
+    pub letters: watch::Receiver<BTreeMap<String, String>>,
 }
 
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
 pub async fn watch(
     readiness: Readiness,
-    /// Why dead letters are not published, by queue.
-    pub letters: watch::Receiver<BTreeMap<String, String>>,
     mut broker: watch::Receiver<Health>,
     mut worker: Watched,
     mut besides: Besides,

@@ -86,7 +86,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         message_limits: MessageLimits::default(),
         claim_after: world.swarm.claim_after,
         max_snoozes: 10,
-        grace: Duration::from_secs(2),
+        grace: worker::Grace::of(Duration::from_secs(6)),
         ack_when_claimed: BTreeSet::new(),
         spool: None,
         settled: watch::Sender::new(0),

@@ -20,6 +20,7 @@ mod claim;
 mod dead;
 mod execute;
 mod flights;
+mod grace;
 pub mod lease;
 mod owed;
 mod parked;
@@ -32,6 +33,7 @@ mod unclaimed;
 mod window;
 
 pub use window::WindowConfig;
+pub use grace::Grace;
 
 use crate::broker::{Broker, Source};
 use crate::db::Db;
@@ -95,8 +97,8 @@ pub struct WorkerConfig {
     pub claim_after: Duration,
     /// Snoozes of a task before it fails.
     pub max_snoozes: u32,
-    /// How long running guests may go on after a shutdown began.
-    pub grace: Duration,
+    /// The time of a shutdown.
+    pub grace: Grace,
     /// Queues whose deliveries are acknowledged once their tasks are claimed: `[queues.NAME] ack = "claimed"`. The row has the
     /// payload then, and the lease tells of a crash.
     pub ack_when_claimed: BTreeSet<String>,
@@ -260,30 +262,31 @@ impl Worker {
         Remote(self.shared.clone())
     }
 
-    /// Take nothing new, let what runs go on for the grace period, interrupt the rest, record and acknowledge all of it.
+    /// Take nothing new, let what runs go on, interrupt the rest in time, record and acknowledge all of it. Returns before
+    /// the grace period ends.
     pub async fn drain(self) -> Drained {
         let shared = self.shared;
         shared.closing.cancel();
-        let grace = Instant::now() + shared.config.grace;
+        let Grace { guests, records, whole } = shared.config.grace;
+        let began = Instant::now();
         let done = async {
             // A receiver that has a dead letter in hand waits for the database like everybody else.
             shared.receivers.wait().await;
             self.pipeline.wait().await;
         };
         tokio::pin!(done);
-        if tokio::time::timeout_at(grace, &mut done).await.is_ok() {
+        if tokio::time::timeout_at(began + guests, &mut done).await.is_ok() {
             return Drained::Cleanly;
         }
         let stopped = shared.flights.stop_all(StopReason::Shutdown);
-        tracing::info!(interrupted = stopped, "the grace period is over: interrupting what still runs");
+        tracing::info!(interrupted = stopped, "interrupting what still runs");
         // What the database does not take in this time is in the spool, for the next process in this data folder; and the broker
         // delivers it again to whoever comes.
-        let flush = shared.config.grace.max(Duration::from_secs(5));
-        if tokio::time::timeout(flush, &mut done).await.is_ok() {
+        if tokio::time::timeout_at(began + records, &mut done).await.is_ok() {
             return Drained::Cleanly;
         }
         shared.hurry.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(2), &mut done).await;
+        let _ = tokio::time::timeout((whole - records) / 4, &mut done).await;
         Drained::Dirtily { unsettled: shared.flights.len() }
     }
 }
