@@ -205,14 +205,15 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             .collect(),
         spool: Some(folder.path().join("spool")),
         window: WindowConfig::of(settings.worker.computing.min(settings.worker.slots)),
+        waits: settings.broker.url.is_some().then_some(settings.broker.consumer_timeout / 2),
         lanes: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         message_limits: settings.message_limits(),
         claim_after: settings.worker.claim_after,
         max_snoozes: settings.retry.max_snoozes,
         grace: Grace::of(settings.shutdown.grace),
         settled,
-    };
         letters: letters.clone(),
+    };
     let keeper = Keeper {
         db: db.clone(),
         record: record(host, name, &settings, catalog.clone(), busy.clone()),
@@ -235,17 +236,17 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let lease_end = CancellationToken::new();
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
     let unpublished = tokio::sync::watch::Sender::new(None);
-    let duties = maintenance::start(
     let unpublished_letters = tokio::sync::watch::Sender::default();
+    let duties = maintenance::start(
         &maintenance::Parts {
             db: db.clone(),
             broker: broker.clone(),
             outbox: wake,
             unpublished: unpublished.clone(),
-            steady: Arc::new(move || steady.is_steady()),
             letters,
             queues: settings.broker.queues.clone(),
             unpublished_letters: unpublished_letters.clone(),
+            steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig {
             lease: settings.lease.ttl,

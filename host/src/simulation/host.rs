@@ -82,6 +82,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         slots: world.swarm.slots,
         queue_slots: BTreeMap::new(),
         window: world.swarm.window,
+        waits: None,
         lanes: 1,
         message_limits: MessageLimits::default(),
         claim_after: world.swarm.claim_after,
@@ -90,8 +91,8 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         ack_when_claimed: BTreeSet::new(),
         spool: None,
         settled: watch::Sender::new(0),
-    };
         letters: letters.clone(),
+    };
     let Ok(worker) = Worker::start(parts, config, lease, busy).await else { return };
     let (closing, lease_end) = (CancellationToken::new(), CancellationToken::new());
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
@@ -101,10 +102,10 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             broker: broker.clone(),
             outbox: Arc::default(),
             unpublished: watch::Sender::new(None),
-            steady: Arc::new(move || steady.is_steady()),
             letters: letters.clone(),
             queues: vec!["default".into()],
             unpublished_letters: watch::Sender::default(),
+            steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig { lease: LEASE, unknown_grace: Duration::from_secs(60), retention: RETENTION },
         &closing,

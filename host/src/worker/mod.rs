@@ -26,14 +26,15 @@ mod owed;
 mod parked;
 mod receive;
 mod record;
+mod reserve;
 mod room;
 mod settle;
 pub mod spool;
 mod unclaimed;
 mod window;
 
-pub use window::WindowConfig;
 pub use grace::Grace;
+pub use window::WindowConfig;
 
 use crate::broker::{Broker, Source};
 use crate::db::Db;
@@ -89,6 +90,9 @@ pub struct WorkerConfig {
     pub queue_slots: BTreeMap<String, u32>,
     /// How many deliveries are in hand.
     pub window: WindowConfig,
+    /// The longest time in hand of a delivery that has not begun; `None`: it has no bound. The broker takes back what is
+    /// unacknowledged for longer than its `consumer_timeout`: half of that is for waiting, the other half for running.
+    pub waits: Option<Duration>,
     /// Tasks that may run in the isolation lane at once, each in a process of its own.
     pub lanes: u32,
     /// What a message is checked against.
@@ -106,21 +110,30 @@ pub struct WorkerConfig {
     pub spool: Option<PathBuf>,
     /// Ticked after every settled batch, for those who wait for a task's end.
     pub settled: watch::Sender<u64>,
+    /// Marked as changed when dead letters were recorded, for those who publish them.
+    pub letters: watch::Sender<()>,
 }
 
 impl WorkerConfig {
     /// Guests of a queue that may run at once.
     fn slots_of(&self, queue: &str) -> u32 {
         self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots)
-    /// Marked as changed when dead letters were recorded, for those who publish them.
-    pub letters: watch::Sender<()>,
     }
 
-    /// Deliveries of a queue that may be unacknowledged at once, as long as few run: as many in hand as run. A memory bound
-    /// too, since an AMQP client's buffer has none. [`window`] adds to it.
+    /// Deliveries of a queue that are in hand whatever happens. Those of all queues together can run at once, as long as there
+    /// are no more queues than that: one that waited for the others of this host would be unacknowledged for long, and
+    /// another host could run it.
     pub fn prefetch(&self, queue: &str) -> u16 {
+        let can_run = u32::from(self.window.least / 2).min(self.slots);
+        let share = can_run / u32::try_from(self.queues.len().max(1)).unwrap_or(u32::MAX);
+        u16::try_from(share.min(self.slots_of(queue)).max(1)).unwrap_or(u16::MAX)
+    }
+
+    /// Deliveries of a queue that are in hand as well while none waits for long: with the others as many as run, and as many
+    /// again. A memory bound too, since an AMQP client's buffer has none. [`window`] adds to it.
+    pub fn reserve(&self, queue: &str) -> u16 {
         let slots = u16::try_from(self.slots_of(queue).saturating_mul(2)).unwrap_or(u16::MAX);
-        slots.clamp(2, self.window.least.max(2))
+        slots.clamp(2, self.window.least.max(2)).saturating_sub(self.prefetch(queue)).max(1)
     }
 }
 
@@ -198,7 +211,7 @@ impl Worker {
             flights: flights::Flights::default(),
             room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone())
                 .with_turns(parts.turns.clone()),
-            window: window::Window::default(),
+            window: window::Window::of(&config.queues),
             flows: receive::Flows::default(),
             receivers: TaskTracker::new(),
             closing: CancellationToken::new(),
