@@ -1,8 +1,8 @@
 //! The daemon's whole life on one screen, and the one place that names concrete brokers and databases.
 //!
 //! Settings, the data folder, the port and the plugins are settled first: what is wrong there cannot mend itself, and ends
-//! the process at once. A broker or database that does not answer is waited for, loudly: the API is up, and `/readyz`
-//! says what is missing.
+//! the process at once. The API is up before plugins are compiled, which may take minutes. A broker or database that does not
+//! answer is waited for, loudly. `/readyz` says what is missing.
 
 mod again;
 mod build;
@@ -29,14 +29,17 @@ use crate::config::{Ack, Settings};
 use crate::db::{DbError, HostRecord};
 use crate::maintenance::{self, MaintenanceConfig};
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, MemoryBudget, Registry, Turns};
+use crate::registry::{Catalog, Late, MemoryBudget, Registry, Turns};
 use crate::shutdown::Requests;
 use crate::telemetry;
 use crate::worker::lease::{Keeper, Lease};
-use crate::worker::{self, Drained, Remote, WindowConfig, Worker, WorkerConfig};
+use crate::worker::{self, Drained, Grace, Remote, WindowConfig, Worker, WorkerConfig};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Time that is kept at the end of a shutdown for threads that cannot be stopped.
+pub const LAST: Duration = Duration::from_millis(500);
 
 /// Why the daemon did not start, or how it ended if not well.
 #[derive(Debug, thiserror::Error)]
@@ -115,21 +118,11 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let tools = reach.tools.clone();
     let compiled = folder.path().join("compiled");
     let plugins = connect::registry(&settings, Some(compiled), settings.worker.slots, false, reach)?;
-    let registry = tokio::select! {
-        started = Registry::start(plugins) => started.map_err(failed)?,
-        signal = requests.next() => {
-            tracing::info!(signal, "asked to end while plugins were compiled");
-            return Ok(());
-        }
-    };
-    tracing::info!(took = ?born.elapsed(), "plugins loaded");
-    let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
-    #[cfg(feature = "failpoints")]
-    let catalog = crate::failpoints::catalog(catalog);
 
     // The front door, from now on: it says what is missing.
     let closing = CancellationToken::new();
-    let readiness = readiness::Readiness::starting();
+    let readiness = readiness::Readiness::loading();
+    let late = Arc::new(Late::default());
     let wake = Arc::new(tokio::sync::Notify::new());
     let settled = tokio::sync::watch::Sender::new(0);
     let remote: Arc<OnceLock<Remote>> = Arc::default();
@@ -139,7 +132,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let metrics = Arc::new(Metrics::new(settings.worker.slots, busy.clone(), memory.clone(), turns.clone()));
     let state = api::ApiState::new(api::Parts {
         db: db.clone(),
-        catalog: catalog.clone(),
+        catalog: late.clone(),
         broker: broker.clone(),
         metrics: metrics.clone(),
         readiness: readiness.subscribe(),
@@ -157,6 +150,20 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         Arc::new(move |id| remote.get().into_iter().for_each(|worker| worker.stop(id)))
     });
     let door = tokio::spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
+
+    let registry = tokio::select! {
+        started = Registry::start(plugins) => started.map_err(failed)?,
+        signal = requests.next() => {
+            tracing::info!(signal, "asked to end while plugins were compiled");
+            return Ok(());
+        }
+    };
+    tracing::info!(took = ?born.elapsed(), "plugins loaded");
+    let catalog: Arc<dyn Catalog> = Arc::new(registry.clone());
+    #[cfg(feature = "failpoints")]
+    let catalog = crate::failpoints::catalog(catalog);
+    late.load(catalog.clone());
+    readiness.loaded();
 
     // Broker and database, for as long as it takes.
     let prepare = connect::prepare(&settings, &*db, &*broker, &folder, &readiness);
@@ -184,6 +191,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         metrics,
         chance: Arc::new(rand::random::<f64>),
     };
+    let letters = tokio::sync::watch::Sender::new(());
     let config = WorkerConfig {
         host,
         queues: settings.broker.queues.clone(),
@@ -197,12 +205,14 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             .collect(),
         spool: Some(folder.path().join("spool")),
         window: WindowConfig::of(settings.worker.computing.min(settings.worker.slots)),
+        waits: settings.broker.url.is_some().then_some(settings.broker.consumer_timeout / 2),
         lanes: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         message_limits: settings.message_limits(),
         claim_after: settings.worker.claim_after,
         max_snoozes: settings.retry.max_snoozes,
-        grace: settings.shutdown.grace,
+        grace: Grace::of(settings.shutdown.grace),
         settled,
+        letters: letters.clone(),
     };
     let keeper = Keeper {
         db: db.clone(),
@@ -210,18 +220,32 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         ttl: settings.lease.ttl,
         lease: lease.clone(),
     };
-    connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
-    let worker = Worker::start(parts, config, lease, busy).await.map_err(configuration)?;
+    let grace = config.grace;
+    let starting = async {
+        connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
+        Worker::start(parts, config, lease, busy).await.map_err(configuration)
+    };
+    let worker = tokio::select! {
+        started = starting => started?,
+        signal = requests.next() => {
+            tracing::info!(signal, "asked to end before anything began");
+            return Ok(());
+        }
+    };
     let _ = remote.set(worker.remote());
     let lease_end = CancellationToken::new();
     let keeping = tokio::spawn(keeper.run(worker.remote(), lease_end.clone()));
     let unpublished = tokio::sync::watch::Sender::new(None);
+    let unpublished_letters = tokio::sync::watch::Sender::default();
     let duties = maintenance::start(
         &maintenance::Parts {
             db: db.clone(),
             broker: broker.clone(),
             outbox: wake,
             unpublished: unpublished.clone(),
+            letters,
+            queues: settings.broker.queues.clone(),
+            unpublished_letters: unpublished_letters.clone(),
             steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig {
@@ -231,8 +255,12 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         },
         &closing,
     );
-    let besides =
-        readiness::Besides { tools: tools.clone(), broker: broker.clone(), unpublished: unpublished.subscribe() };
+    let besides = readiness::Besides {
+        tools: tools.clone(),
+        broker: broker.clone(),
+        unpublished: unpublished.subscribe(),
+        letters: unpublished_letters.subscribe(),
+    };
     let watching =
         tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), besides, move || {
             // A person and a script wait for this line; it is written once, whatever the log level.
@@ -241,23 +269,29 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         }));
 
     let signal = requests.next().await;
-    tracing::info!(signal, grace = ?settings.shutdown.grace, "draining; a second signal ends at once");
+    let end = Instant::now() + grace.whole - LAST;
+    tracing::info!(signal, grace = ?grace.whole, "draining; a second signal ends at once");
     readiness.closing();
     let ending = async {
         let drained = worker.drain().await;
         watching.abort();
         closing.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(5), duties.wait()).await;
-        broker.close().await;
-        if let Some(tools) = tools {
-            tools.close().await;
+        let closed = async {
+            duties.wait().await;
+            broker.close().await;
+            if let Some(tools) = tools {
+                tools.close().await;
+            }
+            lease_end.cancel();
+            let _ = keeping.await;
+            if let Err(error) = db.end_lease(host).await {
+                tracing::warn!(%error, "failed to end the lease; it expires by itself");
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(2), door).await;
+        };
+        if tokio::time::timeout_at(end.into(), closed).await.is_err() {
+            tracing::warn!("shutdown.grace_seconds is over: connections are closed without a farewell");
         }
-        lease_end.cancel();
-        let _ = keeping.await;
-        if let Err(error) = db.end_lease(host).await {
-            tracing::warn!(%error, "failed to end the lease; it expires by itself");
-        }
-        let _ = tokio::time::timeout(Duration::from_secs(2), door).await;
         drained
     };
     let drained = tokio::select! {

@@ -57,6 +57,10 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, 
     let (caller, token) = caller(tokens, request.headers());
     let is_open = OPEN.contains(&request.uri().path());
     permitted(caller, request.method(), is_open, request.headers().contains_key(header::AUTHORIZATION))?;
+    if !is_open && state.parts.readiness.borrow().is_loading() {
+        let detail = "the daemon is starting: plugins are being compiled; retry when /readyz is 200";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", detail));
+    }
     let share = if is_open { None } else { state.shares.get(token) };
     let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
     Ok((caller, taken))

@@ -8,6 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::Arc;
 
+/// Reason while plugins are being compiled.
+pub const LOADING: &str = "plugins";
+
 /// Whether tasks are taken in, and if not, why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Readiness {
@@ -17,10 +20,17 @@ pub struct Readiness {
     pub reasons: Vec<Reason>,
 }
 
+impl Readiness {
+    /// Whether plugins are still being compiled: which there are is not known yet.
+    pub(super) fn is_loading(&self) -> bool {
+        self.reasons.iter().any(|reason| reason.code == LOADING)
+    }
+}
+
 /// One thing that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reason {
-    /// A stable word: `starting`, `database`, `broker`, `not_consuming`, `shutting_down` …
+    /// A stable word: `plugins`, `starting`, `database`, `broker`, `consumer`, `closing` …
     pub code: String,
     /// What it is and since when, for a person.
     pub message: String,

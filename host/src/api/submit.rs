@@ -60,7 +60,7 @@ pub(super) async fn one(
     let mut hosts = Hosts::default();
     let key = idempotency_key(&headers)?;
     let (message, queue) = parse(&state, text(&body)?, &headers, key)?;
-    let warning = warnings::of(&state, &message.plugin);
+    let warning = warnings::of(&state, &mut hosts, &message.plugin).await?;
     let task = admit(&state, &mut hosts, message, queue).await?;
     let id = task.message.id;
     let answer = submit(&state, vec![task]).await?;
@@ -114,8 +114,10 @@ pub(super) async fn batch(
             let detail = format!("the id {} stands there twice", message.id);
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
         }
-        let plugin = &message.plugin;
-        warned.entry(plugin.to_string()).or_insert_with(|| warnings::of(&state, plugin));
+        if !warned.contains_key(&message.plugin.to_string()) {
+            let warning = warnings::of(&state, &mut hosts, &message.plugin).await.map_err(|p| p.at(at))?;
+            warned.insert(message.plugin.to_string(), warning);
+        }
         tasks.push(admit(&state, &mut hosts, message, queue).await.map_err(|p| p.at(at))?);
     }
     let ids: Vec<_> = tasks.iter().map(|task| task.message.id).collect();
@@ -207,7 +209,7 @@ fn is_traceparent(text: &str) -> bool {
 pub(super) struct Hosts(Option<Vec<HostRow>>);
 
 impl Hosts {
-    async fn live(&mut self, state: &ApiState) -> Result<&[HostRow], Problem> {
+    pub(super) async fn live(&mut self, state: &ApiState) -> Result<&[HostRow], Problem> {
         if self.0.is_none() {
             let mut hosts = state.db(|db| async move { db.hosts().await }).await?;
             hosts.retain(|host| host.alive);
@@ -269,14 +271,25 @@ pub(super) async fn admit(
 
 /// Whether one of these hosts has the plugin, be it broken: then the task waits for its repair.
 fn served_elsewhere(hosts: &[HostRow], plugin: &PluginRef) -> bool {
-    hosts.iter().any(|host| {
-        let ready = host.record.plugins.iter().filter_map(|p| p.split_once('@')).any(|(name, version)| {
-            *name == *plugin.name
-                && semver::Version::parse(version).is_ok_and(|version| plugin.requirement.matches(&version))
-        });
-        let broken = host.record.broken_plugins.iter().filter_map(|p| p.split_once(':'));
-        ready || broken.map(|(name, _)| name).any(|name| *name.split('@').next().unwrap_or(name) == *plugin.name)
+    is_ready(hosts, plugin) || broken(hosts, plugin).is_some()
+}
+
+/// Whether one of these hosts serves the plugin.
+pub(super) fn is_ready(hosts: &[HostRow], plugin: &PluginRef) -> bool {
+    let served = hosts.iter().flat_map(|host| &host.record.plugins).filter_map(|p| p.split_once('@'));
+    served.into_iter().any(|(name, version)| {
+        *name == *plugin.name
+            && semver::Version::parse(version).is_ok_and(|version| plugin.requirement.matches(&version))
     })
+}
+
+/// The first of these hosts on which the plugin failed to load, and the cause.
+pub(super) fn broken<'h>(hosts: &'h [HostRow], plugin: &PluginRef) -> Option<(&'h str, &'h str)> {
+    let broken = hosts.iter().flat_map(|host| host.record.broken_plugins.iter().map(|text| (&*host.record.name, text)));
+    broken
+        .filter_map(|(host, text)| text.split_once(':').map(|(name, cause)| (host, name, cause.trim())))
+        .find(|(_, name, _)| *name.split('@').next().unwrap_or(name) == *plugin.name)
+        .map(|(host, _, cause)| (host, cause))
 }
 
 fn unknown_plugin(plugin: &PluginRef, mut known: Vec<String>, hosts: &[HostRow]) -> Problem {

@@ -90,6 +90,32 @@ impl Message {
         self.headers.get(name).and_then(Value::as_str)
     }
 
+    /// The message whose properties and headers a dead letter's row keeps: the inverse of [`Message::properties`].
+    pub fn with_properties(body: impl Into<Bytes>, properties: Value) -> Message {
+        let mut other = match properties {
+            Value::Object(all) => all,
+            _ => Map::new(),
+        };
+        let headers = match other.remove("headers") {
+            Some(Value::Object(headers)) => headers,
+            _ => Map::new(),
+        };
+        let mut text = |name: &str| match other.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        Message {
+            body: body.into(),
+            content_type: text("content_type"),
+            content_encoding: text("content_encoding"),
+            message_id: text("message_id"),
+            correlation_id: text("correlation_id"),
+            reply_to: text("reply_to"),
+            other,
+            headers,
+        }
+    }
+
     /// Properties and headers for a dead letter's row.
     pub fn properties(&self) -> Value {
         let mut all = self.other.clone();
@@ -222,6 +248,18 @@ pub enum Target {
     Dead(String),
     /// To any queue by name, through the default exchange (replies).
     Queue(String),
+}
+
+/// Header that says why a message is a dead letter, in a stable word.
+const REASON: &str = "agentry-reason";
+/// Header that says why, in words.
+const DETAIL: &str = "agentry-detail";
+
+/// A message as its dead-letter queue gets it.
+pub fn buried(mut message: Message, reason: String, detail: String) -> Message {
+    message.headers.insert(REASON.into(), Value::String(reason));
+    message.headers.insert(DETAIL.into(), Value::String(detail));
+    message
 }
 
 /// A message to be published.

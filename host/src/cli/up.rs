@@ -108,7 +108,7 @@ impl Up {
             .build()
             .map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?;
         let ended = runtime.block_on(daemon::run(settings, again));
-        runtime.shutdown_timeout(Duration::from_secs(2));
+        runtime.shutdown_timeout(daemon::LAST);
         ended.map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })
     }
 }

@@ -1,11 +1,12 @@
 //! Whether the daemon takes tasks, and if not, why: derived from live facts, never from what was configured.
 
-use crate::api::readiness::{Readiness as State, Reason};
+use crate::api::readiness::{LOADING, Readiness as State, Reason};
 use crate::broker::{Broker, Health};
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
 use futures_util::FutureExt;
 use futures_util::future::select_all;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -21,10 +22,15 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Not yet.
-    pub fn starting() -> Readiness {
-        let state = State { ready: false, reasons: vec![reason("starting", "the daemon is starting")] };
+    /// Not yet: plugins are being compiled.
+    pub fn loading() -> Readiness {
+        let state = State { ready: false, reasons: vec![reason(LOADING, "plugins are being compiled")] };
         Readiness { state: Arc::new(watch::Sender::new(state)), closing: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Plugins are loaded.
+    pub fn loaded(&self) {
+        self.not("starting", "the daemon is starting");
     }
 
     /// For those who answer.
@@ -69,6 +75,8 @@ pub struct Besides {
     pub broker: Arc<dyn Broker>,
     /// Why tasks of the outbox are not published.
     pub unpublished: watch::Receiver<Option<String>>,
+    /// Why dead letters are not published, by queue.
+    pub letters: watch::Receiver<BTreeMap<String, String>>,
 }
 
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
@@ -135,7 +143,9 @@ impl Besides {
         let publishing = self.broker.refusal().or(unpublished).map(|why| {
             reason("publishing", format!("tasks wait in the outbox (waiting_for not_published or unroutable): {why}"))
         });
-        told.chain(publishing).collect()
+        let letters = self.letters.borrow_and_update().clone().into_values();
+        let letters = letters.map(|why| reason("publishing", format!("dead letters wait in the database: {why}")));
+        told.chain(publishing).chain(letters).collect()
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) enum Fault {
     Connect(Arc<str>, sqlx::Error),
     /// The data cannot be stored, seen before the database saw it.
     Data(String),
+    /// A stored row that this build cannot read, or do anything with.
+    Row(String),
     /// What came back is not what must come back.
     Defect(String),
     /// The schema does not fit.
@@ -46,7 +48,7 @@ impl From<sqlx::Error> for Fault {
 
 impl From<crate::task::IllegalTransition> for Fault {
     fn from(error: crate::task::IllegalTransition) -> Fault {
-        Fault::Defect(error.to_string())
+        Fault::Row(error.to_string())
     }
 }
 
@@ -72,7 +74,18 @@ enum Class {
 impl Fault {
     /// Whether the row's own data is the cause.
     pub fn is_about_data(&self) -> bool {
-        matches!(self, Fault::Data(_)) || self.class() == Some(Class::Data)
+        matches!(self, Fault::Data(_) | Fault::Row(_)) || self.class() == Some(Class::Data)
+    }
+
+    /// The same, as it came from reading one stored row: a cell without a meaning is a fault of that row alone.
+    pub fn of_row(self) -> Fault {
+        match self {
+            Fault::Defect(text) => Fault::Row(text),
+            Fault::Sql(error @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))) => {
+                Fault::Row(error.to_string())
+            }
+            other => other,
+        }
     }
 
     /// Whether the same call may work at once.
@@ -114,6 +127,7 @@ impl Fault {
         match self {
             Fault::Sql(error) => reason_of(error),
             Fault::Connect(place, error) => format!("no connection to {place}: {}", reason_of(error)),
+            Fault::Row(text) => format!("this build cannot use the stored row: {text}"),
             Fault::Data(text) | Fault::Defect(text) | Fault::Schema(text) | Fault::Busy(text) => text.clone(),
             Fault::Refusal(refusal) => format!("{refusal:?}"),
         }
@@ -160,7 +174,9 @@ impl From<Fault> for DbError {
             ) => DbError::Unavailable(reason),
             Fault::Busy(_) => DbError::Unavailable(reason),
             Fault::Schema(_) => DbError::Schema(reason),
-            Fault::Sql(_) | Fault::Data(_) | Fault::Defect(_) | Fault::Refusal(_) => DbError::Defect(reason),
+            Fault::Sql(_) | Fault::Data(_) | Fault::Row(_) | Fault::Defect(_) | Fault::Refusal(_) => {
+                DbError::Defect(reason)
+            }
         }
     }
 }
@@ -196,6 +212,8 @@ fn of_postgres(code: &str) -> Class {
         "57014" => Class::TimedOut,
         // Lock time-out, read-only (a standby, or a full disk under some operators), a transaction whose process was stopped.
         "55P03" | "25006" | "25P03" => Class::Unavailable,
+        // A row that the disk has spoilt.
+        "XX001" => Class::Data,
         // One plan for two shapes, after a migration: a new connection will do.
         "0A000" => Class::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
@@ -226,6 +244,7 @@ mod tests {
         for (code, class) in [
             ("22021", Class::Data),
             ("23514", Class::Data),
+            ("XX001", Class::Data),
             ("40P01", Class::Contention),
             ("57014", Class::TimedOut),
             ("57P01", Class::Unavailable),

@@ -80,9 +80,10 @@ pub trait Db: Send + Sync + 'static {
     /// for its first attempt: the row, its `running` event, how it ended, attempt and logs, in one transaction. Answers in the
     /// same order. Called again after a lost answer it returns [`RecordAnswer::Exists`], and the claim finds the end.
     async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError>;
-    /// Record an unusable message: once per message, also when it is delivered again before it was acknowledged. With an id
-    /// that has no row, it is a `failed(rejected)` task too.
-    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError>;
+    /// Record unusable messages in one transaction, each once, also if it is delivered again before it was acknowledged. With
+    /// an id that has no row, it is a `failed(rejected)` task too. Each is due to be published: see [`Db::take_letters`].
+    /// Answers in the same order. A letter that the database refuses fails alone.
+    async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError>;
 
     // ── submission ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,13 +122,7 @@ pub trait Db: Send + Sync + 'static {
     /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
     /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.
     /// At most `limit`, and no more than [`BATCH_BYTES`] but for the first.
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError>;
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError>;
     /// Claim outbox rows, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError>;
     /// Hold rows for `ttl` from now; only those still held under the token.
@@ -142,6 +137,13 @@ pub trait Db: Send + Sync + 'static {
         reason: OutboxReason,
         delay: Duration,
     ) -> Result<(), DbError>;
+    /// Dead letters of a queue that are due to be published, oldest first: at most `limit`, and no more than [`BATCH_BYTES`] but
+    /// for the first. They are due again after `hold`, so that those of a host that dies meanwhile are published by another.
+    async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError>;
+    /// These dead letters are at the broker.
+    async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError>;
+    /// These were taken, and are due after `delay`, unless they have been published meanwhile.
+    async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError>;
     /// Delete terminal tasks and dead letters older than they are kept, in one small batch: at most `limit`, and fewer if
     /// they have many lines of history and logs. Answers how many; 0: nothing is left.
     async fn prune(&self, keep: &Retention, limit: u32) -> Result<u64, DbError>;
@@ -194,4 +196,13 @@ pub trait Db: Send + Sync + 'static {
     async fn attempts(&self, id: TaskId) -> Result<Vec<AttemptRow>, DbError>;
     /// Dead letters, newest first, below the cursor.
     async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError>;
+}
+
+/// Records one unusable message.
+#[cfg(test)]
+pub async fn record_dead(db: &dyn Db, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
+    match db.record_dead(std::slice::from_ref(letter)).await?.remove(0) {
+        DeadAnswer::Recorded(recorded) => Ok(recorded),
+        DeadAnswer::Refused(reason) => Err(DbError::Defect(reason)),
+    }
 }

@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Former, Locked};
 use super::{
     AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LabelledTasks, LogRow, MemoryRow,
-    OutboxRow, Page, ParkedTask, Redrive, TableSize, TaskRow,
+    OutboxRow, Page, Parked, ParkedTask, Redrive, TableSize, TaskRow, UnpublishedLetter, Unread,
 };
 use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
@@ -29,8 +29,25 @@ pub(super) fn labelled(row: &impl Cells) -> Result<LabelledTasks, Fault> {
     })
 }
 
+/// The rows that this build can read. The others are left as they are: a newer build may know them.
+pub(super) fn readable<R, T>(rows: &[R], read: impl Fn(&R) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    let mut read_rows = Vec::with_capacity(rows.len());
+    for row in rows {
+        match read(row) {
+            Ok(row) => read_rows.push(row),
+            Err(fault @ Fault::Row(_)) => tracing::debug!(reason = fault.reason(), "a task is left alone"),
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(read_rows)
+}
+
 /// Columns: those of `LOCKED`. Whether the owner is alive is read afterwards.
 pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
+    try_locked(row).map_err(Fault::of_row)
+}
+
+fn try_locked(row: &impl Cells) -> Result<Locked, Fault> {
     let state = state(row)?;
     let code = wait_code(row)?;
     Ok(Locked {
@@ -65,6 +82,10 @@ pub(super) fn locked(row: &impl Cells) -> Result<Locked, Fault> {
 
 /// The message that a row was made from; its fingerprint is the stored one.
 pub(super) fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
+    try_message(row).map_err(Fault::of_row)
+}
+
+fn try_message(row: &impl Cells) -> Result<TaskMessage, Fault> {
     let fingerprint = need(row.bytes("fingerprint")?, "fingerprint")?;
     Ok(TaskMessage {
         id: need(row.id("id")?, "id")?,
@@ -81,8 +102,23 @@ pub(super) fn message(row: &impl Cells) -> Result<TaskMessage, Fault> {
     })
 }
 
-pub(super) fn parked(row: &impl Cells) -> Result<ParkedTask, Fault> {
-    Ok(ParkedTask { message: message(row)?, queue: need(row.text("queue")?, "queue")? })
+pub(super) fn parked<R: Cells>(rows: &[R]) -> Result<Parked, Fault> {
+    let mut parked = Parked::default();
+    for row in rows {
+        match message(row) {
+            Ok(message) => parked.tasks.push(ParkedTask { message, queue: need(row.text("queue")?, "queue")? }),
+            Err(fault) => parked.unread.push(unread(need(row.id("id")?, "id")?, fault)?),
+        }
+    }
+    Ok(parked)
+}
+
+/// A task whose row cannot be read; any other fault is returned.
+pub(super) fn unread(id: TaskId, fault: Fault) -> Result<Unread, Fault> {
+    match fault {
+        Fault::Row(_) => Ok(Unread { id, reason: fault.reason() }),
+        other => Err(other),
+    }
 }
 
 pub(super) fn outbox(row: &impl Cells) -> Result<OutboxRow, Fault> {
@@ -164,6 +200,17 @@ pub(super) fn redrive(row: &impl Cells, id: TaskId) -> Result<Redrive, Fault> {
         letter: need(row.int("id")?, "id")?,
         id,
         queue: need(row.text("queue")?, "queue")?,
+        body: need(row.bytes("body")?, "body")?,
+        properties: value(row.text("properties")?),
+    })
+}
+
+/// A letter that is to be published.
+pub(super) fn unpublished(row: &impl Cells) -> Result<UnpublishedLetter, Fault> {
+    Ok(UnpublishedLetter {
+        id: need(row.int("id")?, "id")?,
+        reason: need(row.text("reason")?, "reason")?,
+        detail: need(row.text("detail")?, "detail")?,
         body: need(row.bytes("body")?, "body")?,
         properties: value(row.text("properties")?),
     })

@@ -56,8 +56,9 @@ impl Db for Faulty {
         });
         between(("s5.record", "s6.recorded"), subject, self.0.record(host, batch)).await
     }
-    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
-        between(("dead.record", "dead.recorded"), letter.reason.clone(), self.0.record_dead(letter)).await
+    async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError> {
+        let subject = names(letters, |letter, text| text.push_str(&letter.reason));
+        between(("dead.record", "dead.recorded"), subject, self.0.record_dead(letters)).await
     }
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
         let subject = names(batch, |task, text| id_of(&task.message.id, text));
@@ -100,6 +101,15 @@ impl Db for Faulty {
         between(("lease.renew", "lease.renewed"), String::new(), self.0.renew_lease(host, ttl)).await
     }
 
+    async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
+        self.0.take_letters(queue, limit, hold).await
+    }
+    async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError> {
+        self.0.letters_published(ids).await
+    }
+    async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError> {
+        self.0.defer_letters(ids, delay).await
+    }
     async fn migrate(&self) -> Result<Migrated, DbError> {
         self.0.migrate().await
     }
@@ -130,13 +140,7 @@ impl Db for Faulty {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.0.fail_unknown(grace, limit).await
     }
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
         self.0.parked(plugins, except, lane, limit).await
     }
     async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {

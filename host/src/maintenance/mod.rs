@@ -1,6 +1,7 @@
 //! What must happen even if nobody asks. Each duty is a definition that a reader can check against the database:
 //!
 //! - [`relay`]: a row stands in `outbox` if and only if its task is to be handed to the broker.
+//! - [`letters`]: a dead letter has a `publish_at` if and only if it is to be handed to its dead-letter queue.
 //! - [`scheduler`]: no task is `scheduled` or `retrying` past its `run_at`, and none waits past its deadline.
 //! - [`rescuer`]: no task is `running` under a dead owner for longer than a lease and a sweep.
 //! - [`undertaker`]: no task waits for a plugin that nobody serves for longer than the grace period.
@@ -8,7 +9,9 @@
 //!
 //! Any number of hosts may run them at once: every statement takes its rows with `FOR UPDATE SKIP LOCKED`.
 
+pub mod letters;
 pub mod pruner;
+mod refusals;
 pub mod relay;
 pub mod rescuer;
 pub mod scheduler;
@@ -16,6 +19,7 @@ pub mod undertaker;
 
 use crate::broker::Broker;
 use crate::db::{Db, DbError, Retention};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -36,6 +40,12 @@ pub struct Parts {
     pub outbox: Arc<Notify>,
     /// Receives why tasks of the outbox are not published, for a person; `None`: they are.
     pub unpublished: watch::Sender<Option<String>>,
+    /// Changed when this process has recorded dead letters.
+    pub letters: watch::Sender<()>,
+    /// Queues whose dead letters this host publishes: those that it consumes.
+    pub queues: Vec<String>,
+    /// Receives why dead letters are not published, by queue.
+    pub unpublished_letters: watch::Sender<BTreeMap<String, String>>,
     /// Whether this host can tell hosts that died from hosts that are late (see `Claimant` in [`crate::db`]).
     pub steady: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -55,6 +65,9 @@ pub struct MaintenanceConfig {
 pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationToken) -> TaskTracker {
     let tracker = TaskTracker::new();
     tracker.spawn(relay::run(parts.clone(), closing.clone()));
+    for queue in &parts.queues {
+        tracker.spawn(letters::run(parts.clone(), queue.clone(), closing.clone()));
+    }
     tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
     tracker.spawn(rescuer::run(parts.clone(), config.lease, closing.clone()));
     tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));

@@ -4,16 +4,15 @@
 //! A queue for which the broker accepts nothing rests: its rows are set aside unread, and a few are tried again after a
 //! pause that grows to [`LONGEST`]. Rows of other queues are published meanwhile.
 
-mod refusals;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::Parts;
+use super::refusals::{LONGEST, Refusals};
 use crate::broker::{Message, Publication, PublishError, Target};
-use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake};
+use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Unread};
 use crate::task::TaskId;
 use chrono::{DateTime, Utc};
-use refusals::Refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,8 +27,6 @@ const PROBE: u32 = 50;
 const HELD: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody in this process said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
-/// The longest pause before a queue is tried again.
-const LONGEST: Duration = Duration::from_secs(5);
 /// Rows of resting queues that are written per second if there are many, and the longest rest of one.
 const ASIDE_PER_SECOND: u32 = 4_000;
 const LONGEST_ASIDE: Duration = Duration::from_secs(600);
@@ -38,6 +35,8 @@ const LONGEST_ASIDE: Duration = Duration::from_secs(600);
 const MARGIN: Duration = Duration::from_secs(15);
 /// How often is looked without a bound, for a row that others held at the time, or that was committed later.
 const WHOLE: Duration = Duration::from_secs(60);
+/// The pause after which a task is tried again whose row this build cannot read. A host with a newer build may publish it.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// The step after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ enum Next {
 
 /// Publish until told to end.
 pub async fn run(parts: Parts, closing: CancellationToken) {
-    let mut refusals = Refusals::default();
+    let mut refusals = Refusals::of("tasks");
     let mut aside = Aside::default();
     let mut bound = Bound::default();
     let mut size = Halving::new(BATCH as usize);
@@ -109,6 +108,13 @@ async fn round(
     let batch = parts.db.take_outbox(&take).await?;
     bound.found(batch.first_due);
     aside.count(batch.aside);
+    if !batch.unread.is_empty() {
+        for Unread { id, reason } in &batch.unread {
+            tracing::error!(task = %id, reason, retry_after = ?UNREAD, "a task cannot be published");
+        }
+        let ids: Vec<TaskId> = batch.unread.iter().map(|unread| unread.id).collect();
+        parts.db.defer_outbox(batch.token, &ids, OutboxReason::NotPublished, UNREAD).await?;
+    }
     if !batch.rows.is_empty() {
         let answers = publish(parts, &batch).await;
         settle(parts, &batch, answers, refusals).await?;

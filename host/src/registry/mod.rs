@@ -15,6 +15,7 @@
 mod folders;
 mod info;
 mod installed;
+mod late;
 pub mod limits;
 mod live;
 mod load;
@@ -35,6 +36,7 @@ mod tests;
 pub use agentry_sandbox::{Compiler, MemoryBudget, Reservation, Turn, Turns, compile, open_pagemap};
 pub use info::{GrantInfo, LimitInfo, Origin, PluginInfo, PluginState, VersionInfo};
 pub use installed::Installed;
+pub use late::Late;
 pub use limits::{Ceilings, LimitError, LimitSettings, LimitWishes};
 pub use live::{Registry, RegistryConfig, RegistryError, SandboxSettings, sandbox};
 pub use load::wishes_of;

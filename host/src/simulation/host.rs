@@ -77,20 +77,23 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         turns,
         chance: Arc::new(move || chance.chance.fraction()),
     };
+    let letters = watch::Sender::new(());
     let config = WorkerConfig {
         host: wire.host,
         queues: vec!["default".into()],
         slots: world.swarm.slots,
         queue_slots: BTreeMap::new(),
         window: world.swarm.window,
+        waits: None,
         lanes: 1,
         message_limits: MessageLimits::default(),
         claim_after: world.swarm.claim_after,
         max_snoozes: 10,
-        grace: Duration::from_secs(2),
+        grace: worker::Grace::of(Duration::from_secs(6)),
         ack_when_claimed: BTreeSet::new(),
         spool: None,
         settled: watch::Sender::new(0),
+        letters: letters.clone(),
     };
     let Ok(worker) = Worker::start(parts, config, lease, busy).await else { return };
     let (closing, lease_end) = (CancellationToken::new(), CancellationToken::new());
@@ -101,6 +104,9 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             broker: broker.clone(),
             outbox: Arc::default(),
             unpublished: watch::Sender::new(None),
+            letters: letters.clone(),
+            queues: vec!["default".into()],
+            unpublished_letters: watch::Sender::default(),
             steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig { lease: LEASE, unknown_grace: Duration::from_secs(60), retention: RETENTION },

@@ -32,22 +32,11 @@ pub fn parts<T>(batch: Vec<T>, most: usize, weight: impl Fn(&T) -> usize) -> Vec
     parts
 }
 
-/// Call the database until it answers, with growing pauses. `None`: a shutdown could not wait any longer.
+/// Call the database for a batch of `len` until it answers, with growing pauses; the answers are in the order of the batch. `None`: a
+/// shutdown could not wait any longer. A range that does not end in time is halved: as it is it would time out again and again.
 ///
-/// Nothing is lost meanwhile: deliveries stay unacknowledged, ends stay in memory. Readiness tells why.
-pub async fn until_answered<T, F>(shared: &Shared, what: &'static str, call: impl Fn() -> F) -> Option<T>
-where
-    F: Future<Output = Result<T, DbError>>,
-{
-    let one = |_| {
-        let answer = call();
-        async move { Ok(vec![answer.await?]) }
-    };
-    all_answered(shared, what, 1, one).await?.pop()
-}
-
-/// The same for a batch of `len`, whose answers are returned in its order. A range that does not end in time is halved: as it
-/// is it would time out again and again.
+/// Only what concerns all rows is waited for: an entry that the database refuses has an answer that says so. Nothing is lost
+/// meanwhile: deliveries stay unacknowledged, ends stay in memory. Readiness tells why.
 pub async fn all_answered<A, F>(
     shared: &Shared,
     what: &'static str,

@@ -1,20 +1,16 @@
-//! Dead letters: an unusable message is recorded, published to the dead-letter queue, and only then acknowledged.
+//! Dead letters: unusable messages are recorded in batches, and then acknowledged. A duty publishes them to their dead-letter
+//! queue ([`crate::maintenance::letters`]): one that accepts nothing is not to hold up what is delivered behind them.
 
 use super::acknowledge::Done;
+use super::settle::STATEMENT_BYTES;
 use super::{Shared, batch};
-use crate::broker::{Delivery, Publication, Target};
-use crate::db::DeadLetter;
+use crate::broker::{Delivery, Publication, Target, buried};
+use crate::db::{DeadAnswer, DeadLetter};
 use crate::task::{Rejection, TaskId};
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// Header that says why, in a stable word.
-pub const REASON: &str = "agentry-reason";
-/// Header that says why, in words.
-pub const DETAIL: &str = "agentry-detail";
 
 /// A message to be dead-lettered.
 pub struct Burial {
@@ -48,6 +44,20 @@ impl Burial {
         let detail = format!("the broker returned it: {}", death(&delivery));
         Burial { delivery, reason: "returned".into(), detail, task_id: id, plugin: None }
     }
+
+    fn letter(&self) -> DeadLetter {
+        let message = &self.delivery.message;
+        DeadLetter {
+            reason: self.reason.clone(),
+            detail: self.detail.clone(),
+            queue: self.delivery.source.queue().to_string(),
+            task_id: self.task_id,
+            plugin: self.plugin.clone(),
+            body: Arc::from(&message.body[..]),
+            properties: message.properties(),
+            redelivered: self.delivery.redelivered,
+        }
+    }
 }
 
 /// Why the broker gave up on a message, in its own word: `delivery_limit`, `expired`, `maxlen`, `rejected`
@@ -58,64 +68,75 @@ pub fn death(delivery: &Delivery) -> &str {
     last.or_else(|| headers.get("x-first-death-reason")?.as_str()).unwrap_or("unknown")
 }
 
-/// Bury until nobody sends any more.
+/// Record until all senders are gone.
 pub async fn run(shared: Arc<Shared>, mut burials: mpsc::Receiver<Burial>, acks: mpsc::Sender<Done>) {
     while let Some(batch) = batch::next(&mut burials).await {
-        for burial in batch {
-            if let Some(done) = bury(&shared, burial).await {
-                let _ = acks.send(done).await;
+        for part in batch::parts(batch, STATEMENT_BYTES, |burial| burial.delivery.message.body.len()) {
+            record(&shared, part, &acks).await;
+        }
+    }
+}
+
+async fn record(shared: &Arc<Shared>, burials: Vec<Burial>, acks: &mpsc::Sender<Done>) {
+    let letters: Vec<DeadLetter> = burials.iter().map(Burial::letter).collect();
+    // An answer that never came may have been a commit: a letter that is tried again is to be recognised like a redelivery.
+    let tried: Vec<AtomicBool> = letters.iter().map(|_| AtomicBool::new(false)).collect();
+    let call = |range: std::ops::Range<usize>| {
+        let again = |(letter, tried): (&DeadLetter, &AtomicBool)| {
+            let redelivered = letter.redelivered | tried.swap(true, Ordering::Relaxed);
+            DeadLetter { redelivered, ..letter.clone() }
+        };
+        let letters: Vec<DeadLetter> = letters[range.clone()].iter().zip(&tried[range]).map(again).collect();
+        async move { shared.parts.db.record_dead(&letters).await }
+    };
+    let Some(answers) = batch::all_answered(shared, "record dead letters", letters.len(), call).await else {
+        return; // A shutdown could not wait: the broker delivers them again, and those that have a row are recognised.
+    };
+    shared.config.settled.send_modify(|n| *n += 1);
+    shared.config.letters.send_replace(());
+    for (burial, answer) in burials.into_iter().zip(answers) {
+        let Burial { delivery, reason, detail, task_id, plugin } = burial;
+        let queue = delivery.source.queue().to_string();
+        match answer {
+            DeadAnswer::Recorded(recorded) => {
+                if !recorded.repeated {
+                    tracing::warn!(queue, reason, detail, task = task_id.map(tracing::field::display), "dead letter");
+                }
+                let _ = acks.send(Done::now(task_id, vec![delivery.receipt])).await;
+            }
+            DeadAnswer::Refused(why) => {
+                tracing::error!(
+                    queue,
+                    reason,
+                    detail,
+                    why,
+                    "the database rejects a dead letter; it is published without a row"
+                );
+                let burial = Burial { delivery, reason, detail, task_id, plugin };
+                tokio::spawn(publish(shared.clone(), burial, acks.clone()));
             }
         }
     }
 }
 
-/// `None`: a shutdown could not wait; the broker delivers it again, and its row is recognised.
-async fn bury(shared: &Shared, burial: Burial) -> Option<Done> {
-    let Burial { delivery, reason, detail, task_id, plugin } = burial;
-    let queue = delivery.source.queue().to_string();
-    let letter = DeadLetter {
-        reason: reason.clone(),
-        detail: detail.clone(),
-        queue: queue.clone(),
-        task_id,
-        plugin,
-        body: Arc::from(&delivery.message.body[..]),
-        properties: delivery.message.properties(),
-        redelivered: delivery.redelivered,
-    };
-    // An answer that never came may have been a commit: what is tried again is to be recognised like a redelivery.
-    let tried = AtomicBool::new(false);
-    let record = || {
-        let redelivered = letter.redelivered | tried.swap(true, Ordering::Relaxed);
-        let (db, letter) = (&shared.parts.db, DeadLetter { redelivered, ..letter.clone() });
-        async move { db.record_dead(&letter).await }
-    };
-    let recorded = batch::until_answered(shared, "record a dead letter", record).await?;
-    if !recorded.repeated {
-        tracing::warn!(queue, reason, detail, task = task_id.map(tracing::field::display), "dead letter");
-    }
-    let mut message = delivery.message;
-    message.headers.insert(REASON.into(), Value::String(reason));
-    message.headers.insert(DETAIL.into(), Value::String(detail));
-    publish(shared, Publication { target: Target::Dead(queue), message }).await?;
-    shared.config.settled.send_modify(|n| *n += 1);
-    Some(Done::now(task_id, vec![delivery.receipt]))
-}
-
-/// Until the broker has confirmed it.
-async fn publish(shared: &Shared, publication: Publication) -> Option<()> {
+/// Publish a letter that has no row, and acknowledge it then. A shutdown does not wait: the broker delivers it again.
+async fn publish(shared: Arc<Shared>, burial: Burial, acks: mpsc::Sender<Done>) {
+    let Burial { delivery, reason, detail, task_id, .. } = burial;
+    let target = Target::Dead(delivery.source.queue().to_string());
+    let publication = Publication { target, message: buried(delivery.message, reason, detail) };
     let mut pause = Duration::from_millis(100);
     loop {
         match shared.parts.broker.publish(vec![publication.clone()]).await.pop() {
-            Some(Ok(())) => return Some(()),
-            Some(Err(error)) => tracing::warn!(%error, "a dead letter could not be published yet"),
+            Some(Ok(())) => break,
+            Some(Err(error)) => tracing::warn!(%error, "a dead letter without a row is not published; retrying"),
             None => tracing::error!("a publication was not answered"),
         }
         tokio::select! {
             biased;
+            () = shared.closing.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
-            () = shared.hurry.cancelled() => return None,
         }
         pause = (pause * 2).min(Duration::from_secs(5));
     }
+    let _ = acks.send(Done::now(task_id, vec![delivery.receipt])).await;
 }

@@ -20,17 +20,20 @@ mod claim;
 mod dead;
 mod execute;
 mod flights;
+mod grace;
 pub mod lease;
 mod owed;
 mod parked;
 mod receive;
 mod record;
+mod reserve;
 mod room;
 mod settle;
 pub mod spool;
 mod unclaimed;
 mod window;
 
+pub use grace::Grace;
 pub use window::WindowConfig;
 
 use crate::broker::{Broker, Source};
@@ -87,6 +90,9 @@ pub struct WorkerConfig {
     pub queue_slots: BTreeMap<String, u32>,
     /// How many deliveries are in hand.
     pub window: WindowConfig,
+    /// The longest time in hand of a delivery that has not begun; `None`: it has no bound. The broker takes back what is
+    /// unacknowledged for longer than its `consumer_timeout`: half of that is for waiting, the other half for running.
+    pub waits: Option<Duration>,
     /// Tasks that may run in the isolation lane at once, each in a process of its own.
     pub lanes: u32,
     /// What a message is checked against.
@@ -95,8 +101,8 @@ pub struct WorkerConfig {
     pub claim_after: Duration,
     /// Snoozes of a task before it fails.
     pub max_snoozes: u32,
-    /// How long running guests may go on after a shutdown began.
-    pub grace: Duration,
+    /// The time of a shutdown.
+    pub grace: Grace,
     /// Queues whose deliveries are acknowledged once their tasks are claimed: `[queues.NAME] ack = "claimed"`. The row has the
     /// payload then, and the lease tells of a crash.
     pub ack_when_claimed: BTreeSet<String>,
@@ -104,6 +110,8 @@ pub struct WorkerConfig {
     pub spool: Option<PathBuf>,
     /// Ticked after every settled batch, for those who wait for a task's end.
     pub settled: watch::Sender<u64>,
+    /// Marked as changed when dead letters were recorded, for those who publish them.
+    pub letters: watch::Sender<()>,
 }
 
 impl WorkerConfig {
@@ -112,11 +120,19 @@ impl WorkerConfig {
         self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots)
     }
 
-    /// Deliveries of a queue that may be unacknowledged at once, as long as few run: as many in hand as run. A memory bound
-    /// too, since an AMQP client's buffer has none. [`window`] adds to it.
+    /// Deliveries of a queue that are in hand whatever happens. Those of all queues together can run at once, as long as there
+    /// are no more queues than that: one that waited for the others of this host would be unacknowledged for long, and
+    /// another host could run it.
     pub fn prefetch(&self, queue: &str) -> u16 {
+        let share = u32::from(self.window.share(self.slots, self.queues.len()));
+        u16::try_from(share.min(self.slots_of(queue)).max(1)).unwrap_or(u16::MAX)
+    }
+
+    /// Deliveries of a queue that are in hand as well while none waits for long: with the others as many as run, and as many
+    /// again. A memory bound too, since an AMQP client's buffer has none. [`window`] adds to it.
+    pub fn reserve(&self, queue: &str) -> u16 {
         let slots = u16::try_from(self.slots_of(queue).saturating_mul(2)).unwrap_or(u16::MAX);
-        slots.clamp(2, self.window.least.max(2))
+        slots.clamp(2, self.window.least.max(2)).saturating_sub(self.prefetch(queue)).max(1)
     }
 }
 
@@ -179,7 +195,7 @@ impl Shared {
             flights: flights::Flights::default(),
             room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone())
                 .with_turns(parts.turns.clone()),
-            window: window::Window::default(),
+            window: window::Window::of(&config.queues),
             flows: receive::Flows::default(),
             receivers: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -262,30 +278,31 @@ impl Worker {
         Remote(self.shared.clone())
     }
 
-    /// Take nothing new, let what runs go on for the grace period, interrupt the rest, record and acknowledge all of it.
+    /// Take nothing new, let what runs go on, interrupt the rest in time, record and acknowledge all of it. Returns before
+    /// the grace period ends.
     pub async fn drain(self) -> Drained {
         let shared = self.shared;
         shared.closing.cancel();
-        let grace = Instant::now() + shared.config.grace;
+        let Grace { guests, records, whole } = shared.config.grace;
+        let began = Instant::now();
         let done = async {
             // A receiver that has a dead letter in hand waits for the database like everybody else.
             shared.receivers.wait().await;
             self.pipeline.wait().await;
         };
         tokio::pin!(done);
-        if tokio::time::timeout_at(grace, &mut done).await.is_ok() {
+        if tokio::time::timeout_at(began + guests, &mut done).await.is_ok() {
             return Drained::Cleanly;
         }
         let stopped = shared.flights.stop_all(StopReason::Shutdown);
-        tracing::info!(interrupted = stopped, "the grace period is over: interrupting what still runs");
+        tracing::info!(interrupted = stopped, "interrupting what still runs");
         // What the database does not take in this time is in the spool, for the next process in this data folder; and the broker
         // delivers it again to whoever comes.
-        let flush = shared.config.grace.max(Duration::from_secs(5));
-        if tokio::time::timeout(flush, &mut done).await.is_ok() {
+        if tokio::time::timeout_at(began + records, &mut done).await.is_ok() {
             return Drained::Cleanly;
         }
         shared.hurry.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(2), &mut done).await;
+        let _ = tokio::time::timeout((whole - records) / 4, &mut done).await;
         Drained::Dirtily { unsettled: shared.flights.len() }
     }
 }

@@ -5,10 +5,10 @@
 
 use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
-use crate::db::{DbError, Halving};
+use crate::db::{DbError, Halving, Unread};
 use crate::registry::Resolved;
 use crate::task::{Runnable, TaskId, WaitCode};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -40,10 +40,11 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut changes = shared.parts.catalog.changes();
     let mut watching = true;
     let mut on_their_way = HashMap::new();
+    let mut unread = HashSet::new();
     let mut size = Halving::new(batch::MOST);
     loop {
         on_their_way.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
-        let pause = match offer(&shared, &claims, size.size(), &mut on_their_way).await {
+        let pause = match offer(&shared, &claims, size.size(), &mut on_their_way, &mut unread).await {
             Ok(offered) => {
                 size.ended();
                 match offered {
@@ -75,6 +76,7 @@ async fn offer(
     claims: &mpsc::Sender<Candidate>,
     most: usize,
     on_their_way: &mut HashMap<TaskId, Instant>,
+    unread: &mut HashSet<TaskId>,
 ) -> Result<Offered, DbError> {
     if with_room(shared).is_empty() {
         return Ok(Offered::None);
@@ -86,16 +88,22 @@ async fn offer(
     };
     let mut slot = Some(first);
     let plugins = with_room(shared); // a plugin may have reached its limit meanwhile
-    let wanted = (shared.room.free() as usize + 1).max(LEAST).saturating_add(on_their_way.len()).min(most);
+    let wanted = (shared.room.free() as usize + 1).max(LEAST) + on_their_way.len() + unread.len();
+    let wanted = wanted.min(most);
     let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
     let lane = shared.room.free_lanes() > 0;
     let mut offered = Offered::None;
     // What asks for a version that is not here, however urgently, is not to stand before what can run.
     let mut not_here: Vec<String> = Vec::new();
     loop {
-        let tasks = shared.parts.db.parked(&plugins, &not_here, lane, wanted).await?;
+        let parked = shared.parts.db.parked(&plugins, &not_here, lane, wanted).await?;
+        for Unread { id, reason } in parked.unread {
+            if unread.insert(id) {
+                tracing::error!(task = %id, reason, "a parked task is left to another build");
+            }
+        }
         let known = not_here.len();
-        for task in tasks {
+        for task in parked.tasks {
             if on_their_way.contains_key(&task.message.id) {
                 if offered == Offered::None {
                     offered = Offered::Known;

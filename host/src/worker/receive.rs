@@ -3,6 +3,7 @@
 use super::Shared;
 use super::candidate::{self, Candidate, consider};
 use super::dead::{Burial, death};
+use super::reserve::LONG;
 use super::unclaimed::{self, Ways};
 use crate::broker::{Delivery, FENCE, Flow, Receipt, Subscription};
 use crate::registry::Resolved;
@@ -11,6 +12,7 @@ use crate::task::{Failure, FailureKind, Fence, TaskMessage};
 use futures_util::FutureExt;
 use serde_json::json;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +33,16 @@ pub async fn tasks(
                 continue;
             }
         };
-        let Some(candidate) = admit(&shared, Arc::new(message), &delivery, &end).await else {
-            give_back(&shared, vec![delivery.receipt]).await;
-            break;
+        let candidate = match admit(&shared, Arc::new(message), &delivery, &end).await {
+            Admitted::Here(candidate) => candidate,
+            Admitted::Late => {
+                give_back(&shared, vec![delivery.receipt]).await;
+                continue;
+            }
+            Admitted::Ended => {
+                give_back(&shared, vec![delivery.receipt]).await;
+                break;
+            }
         };
         if let Some(candidate) = unclaimed::begin(&shared, &ways, candidate, delivery) {
             let _ = ways.claims.send(candidate).await;
@@ -62,39 +71,67 @@ pub async fn returned(
             }
         };
         let candidate = match death(&delivery) {
-            "delivery_limit" => admit(&shared, message, &delivery, &shared.closing).await,
+            "delivery_limit" => match admit(&shared, message, &delivery, &shared.closing).await {
+                Admitted::Here(candidate) => candidate,
+                Admitted::Late => {
+                    give_back(&shared, vec![delivery.receipt]).await;
+                    continue;
+                }
+                Admitted::Ended => {
+                    give_back(&shared, vec![delivery.receipt]).await;
+                    break;
+                }
+            },
             _ if !message.id_given => {
                 let _ = dead.send(Burial::returned(delivery, None)).await;
                 continue;
             }
-            why => Some(candidate::hopeless(message, delivery.source.queue().clone(), given_up(why))),
-        };
-        let Some(candidate) = candidate else {
-            give_back(&shared, vec![delivery.receipt]).await;
-            break;
+            why => candidate::hopeless(message, delivery.source.queue().clone(), given_up(why)),
         };
         let _ = claims.send(candidate.with(delivery)).await;
     }
     leave(&shared, subscription).await;
 }
 
+/// Result of [`admit`].
+enum Admitted {
+    /// It is to be claimed here, or parked.
+    Here(Candidate),
+    /// It has waited as long as it may, and goes back.
+    Late,
+    /// The subscription is to end.
+    Ended,
+}
+
 /// A slot and memory first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
-/// `None`: it is to end.
-async fn admit(
-    shared: &Shared,
-    message: Arc<TaskMessage>,
-    delivery: &Delivery,
-    end: &CancellationToken,
-) -> Option<Candidate> {
+async fn admit(shared: &Shared, message: Arc<TaskMessage>, delivery: &Delivery, end: &CancellationToken) -> Admitted {
     let queue = delivery.source.queue().clone();
     let admission = async {
         let slot = shared.room.slot(&queue).await;
-        consider(shared, message, queue, relayed(delivery), slot).await
+        consider(shared, message, queue.clone(), relayed(delivery), slot).await
     };
-    tokio::select! {
-        biased;
-        candidate = admission => Some(candidate),
-        () = end.cancelled() => None,
+    tokio::pin!(admission);
+    // Timers cost more than a slot that is free.
+    if let Some(candidate) = admission.as_mut().now_or_never() {
+        return Admitted::Here(candidate);
+    }
+    let mut delayed = None;
+    loop {
+        tokio::select! {
+            biased;
+            candidate = &mut admission => return Admitted::Here(candidate),
+            () = end.cancelled() => return Admitted::Ended,
+            () = past(delivery, shared.config.waits) => return Admitted::Late,
+            () = past(delivery, Some(LONG)), if delayed.is_none() => delayed = Some(shared.window.delayed(&queue)),
+        }
+    }
+}
+
+/// Returns when a delivery has been in hand for so long; `None`: never.
+async fn past(delivery: &Delivery, time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(delivery.arrived + time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -100,6 +100,12 @@ impl Room {
         self.busy.load(Ordering::Relaxed)
     }
 
+    /// Whether a guest could begin now: a slot and a turn are free, and no run waits for memory.
+    pub fn can_begin(&self) -> bool {
+        let guests = self.turns.guests();
+        self.free() > 0 && guests.computing + guests.ahead < self.turns.bound() && self.memory.waiting() == 0
+    }
+
     /// Woken when a place of a limited plugin became free.
     pub fn freed(&self) -> &Notify {
         &self.freed

@@ -136,6 +136,10 @@ async fn record_piece(
                 count(Event::Failed, Some(FailureKind::Internal));
                 tracing::error!(task = %id, "the database refuses this result; recorded as failed(internal)");
             }
+            SettleAnswer::Unwritten(reason) => tracing::error!(
+                task = %id, fence, reason,
+                "the database refuses this result, and that it failed; the task is taken over after its hard deadline"
+            ),
         }
         if !receipts.is_empty() {
             let _ = acks.send(Done::now(Some(id), receipts)).await;

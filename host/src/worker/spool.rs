@@ -98,6 +98,9 @@ pub async fn replay(db: &dyn Db, folder: PathBuf) -> Result<usize, DbError> {
             match answer {
                 SettleAnswer::Settled => tracing::info!(%task, %event, "recorded from the spool of an earlier process"),
                 SettleAnswer::Fenced => tracing::warn!(%task, %event, "fenced: a spooled result came too late"),
+                SettleAnswer::Unwritten(reason) => {
+                    tracing::error!(%task, %event, reason, "the database refuses a spooled result, and that it failed");
+                }
                 SettleAnswer::Refused => tracing::error!(%task, %event, "the database refuses a spooled result"),
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! What is in hand and has not begun could begin on another host, so there should be little of it; yet a host that takes as
 //! many as it can run waits a round trip to broker and database for every one of them. So each queue has a small subscription
-//! that is always there, and further ones of [`WindowConfig::step`] deliveries each:
+//! that is always there: those of all queues together hold no more than can run at once. Beside it there is a
+//! [`reserve`](super::reserve) while no delivery waits for long, and further ones of [`WindowConfig::step`] deliveries each:
 //!
 //! - as many as it takes to hold what runs: a delivery stays unacknowledged until its task has ended;
 //! - and up to [`WindowConfig::ahead`] more while deliveries begin at once: as many as begin in [`REACH`]. They go as soon as
@@ -13,9 +14,11 @@
 //! hold what is ahead: an AMQP client's buffer has no bound of its own.
 
 use super::dead::Burial;
+use super::reserve::Reserve;
 use super::unclaimed::Ways;
 use super::{Shared, receive};
 use crate::broker::{BrokerError, Source};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,7 +41,7 @@ const IDLE: u32 = 20;
 /// How large the window may be.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowConfig {
-    /// Deliveries of the subscription that is always there.
+    /// Deliveries of the subscription that is always there, and of its reserve: twice as many as compute at once.
     pub least: u16,
     /// Deliveries of each further one.
     pub step: u16,
@@ -52,6 +55,13 @@ impl WindowConfig {
         let least = u16::try_from(computing.saturating_mul(2)).unwrap_or(u16::MAX).clamp(2, 1_024);
         WindowConfig { least, step: 256, ahead: 4 }
     }
+
+    /// Deliveries that are always in hand of each queue: those of all together can run at once, on a host with so many slots.
+    pub fn share(&self, slots: u32, queues: usize) -> u16 {
+        let can_run = u32::from(self.least / 2).min(slots);
+        let share = can_run / u32::try_from(queues.max(1)).unwrap_or(u32::MAX);
+        u16::try_from(share.max(1)).unwrap_or(u16::MAX)
+    }
 }
 
 /// What has begun lately, on all queues.
@@ -63,9 +73,37 @@ pub struct Window {
     /// The largest message, in bytes.
     bytes: AtomicU64,
     stirred: Notify,
+    /// Deliveries that wait for long, by queue.
+    delayed: HashMap<String, Arc<AtomicU32>>,
+}
+
+/// A delivery that waits for long. Dropped: it does not wait any more.
+pub struct Delayed(Arc<AtomicU32>);
+
+impl Drop for Delayed {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Window {
+    /// The window of a host that consumes these queues.
+    pub fn of(queues: &[String]) -> Window {
+        Window { delayed: queues.iter().map(|queue| (queue.clone(), Arc::default())).collect(), ..Window::default() }
+    }
+
+    /// A delivery of this queue has waited for long, and still does.
+    pub fn delayed(&self, queue: &str) -> Option<Delayed> {
+        let count = self.delayed.get(queue)?;
+        count.fetch_add(1, Ordering::Relaxed);
+        self.stirred.notify_one();
+        Some(Delayed(count.clone()))
+    }
+
+    fn is_delayed(&self, queue: &str) -> bool {
+        self.delayed.get(queue).is_some_and(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
     /// A delivery of so many bytes that waited so long has begun.
     pub fn begun(&self, waited: Duration, bytes: usize) {
         self.bytes.fetch_max(bytes as u64, Ordering::Relaxed);
@@ -151,10 +189,30 @@ fn further(config: &WindowConfig, slots: u32, busy: u32, ahead: u32) -> usize {
 /// Keep the further subscriptions of all queues until the worker closes.
 pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
     let mut pace = Pace::default();
-    let mut queues: Vec<(Arc<str>, Vec<CancellationToken>)> =
-        shared.config.queues.iter().map(|queue| (queue.as_str().into(), Vec::new())).collect();
+    let mut queues: Vec<Queue> = shared.config.queues.iter().map(|name| Queue::of(name)).collect();
     loop {
-        let quiet = pace.is_quiet() && queues.iter().all(|(_, further)| further.is_empty());
+        let room = shared.room.can_begin();
+        for queue in &mut queues {
+            let (least, step) = (shared.config.reserve(&queue.name), shared.config.window.step);
+            let here = usize::from(queue.reserve.next(shared.window.is_delayed(&queue.name), room));
+            let slots = shared.config.slots_of(&queue.name);
+            let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.ahead);
+            let Queue { name, held, further, .. } = queue;
+            for (subscriptions, wanted, prefetch) in [(held, here, least), (further, wanted, step)] {
+                while subscriptions.len() > wanted {
+                    subscriptions.pop().into_iter().for_each(|end| end.cancel());
+                }
+                while subscriptions.len() < wanted {
+                    let end = shared.closing.child_token();
+                    if let Err(error) = subscribe(&shared, name, prefetch, &ways, &dead, &end).await {
+                        tracing::debug!(%error, queue = %name, "no further subscription");
+                        break;
+                    }
+                    subscriptions.push(end);
+                }
+            }
+        }
+        let quiet = pace.is_quiet() && queues.iter().all(Queue::is_quiet);
         tokio::select! {
             biased;
             () = shared.closing.cancelled() => return,
@@ -162,33 +220,37 @@ pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
             () = tokio::time::sleep(PERIOD), if !quiet => {}
         }
         pace.next(shared.window.look(), &shared.config.window);
-        for (queue, subscriptions) in &mut queues {
-            let slots = shared.config.slots_of(queue);
-            let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.ahead);
-            while subscriptions.len() > wanted {
-                subscriptions.pop().into_iter().for_each(|end| end.cancel());
-            }
-            while subscriptions.len() < wanted {
-                let end = shared.closing.child_token();
-                if let Err(error) = subscribe(&shared, queue, &ways, &dead, &end).await {
-                    tracing::debug!(%error, %queue, "no further subscription");
-                    break;
-                }
-                subscriptions.push(end);
-            }
-        }
+    }
+}
+
+/// Subscriptions of a queue beside the one that is always there.
+struct Queue {
+    name: Arc<str>,
+    reserve: Reserve,
+    /// That of the reserve, while it is there.
+    held: Vec<CancellationToken>,
+    further: Vec<CancellationToken>,
+}
+
+impl Queue {
+    fn of(name: &str) -> Queue {
+        Queue { name: name.into(), reserve: Reserve::default(), held: Vec::new(), further: Vec::new() }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.reserve.is_quiet() && self.held.len() == 1 && self.further.is_empty()
     }
 }
 
 async fn subscribe(
     shared: &Arc<Shared>,
     queue: &Arc<str>,
+    prefetch: u16,
     ways: &Ways,
     dead: &mpsc::Sender<Burial>,
     end: &CancellationToken,
 ) -> Result<(), BrokerError> {
-    let step = shared.config.window.step;
-    let subscription = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), step).await?;
+    let subscription = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), prefetch).await?;
     shared.flows.add(subscription.flow.clone(), &shared.database_trouble);
     let receive = receive::tasks(shared.clone(), subscription, ways.clone(), dead.clone(), end.clone());
     shared.receivers.spawn(receive);
@@ -200,6 +262,17 @@ mod tests {
     use super::*;
 
     const CONFIG: WindowConfig = WindowConfig { least: 64, step: 256, ahead: 4 };
+
+    #[test]
+    fn deliveries_in_hand_of_all_queues_together_can_run_at_once() {
+        for slots in [1, 2, 31, 32, 10_000] {
+            for queues in 1..40 {
+                let all = u32::from(CONFIG.share(slots, queues)) * queues as u32;
+                assert!(all <= slots.min(32).max(queues as u32), "{slots} slots, {queues} queues: {all}");
+            }
+        }
+        assert_eq!([1, 2, 4, 100].map(|queues| CONFIG.share(10_000, queues)), [32, 16, 8, 1]);
+    }
 
     #[test]
     fn further_subscriptions_hold_what_runs_and_reach_ahead() {

@@ -115,6 +115,17 @@ impl Database {
         rows[0][0].parse().expect("a number")
     }
 
+    /// How many dead letters are still to be published.
+    pub async fn unpublished(&self) -> u64 {
+        let rows = self
+            .read([
+                "SELECT count(*)::text FROM agentry.dead_letters WHERE publish_at IS NOT NULL",
+                "SELECT CAST(count(*) AS TEXT) FROM dead_letters WHERE publish_at IS NOT NULL",
+            ])
+            .await;
+        rows[0][0].parse().expect("a number")
+    }
+
     /// One number that a statement of Postgres asks for.
     pub async fn number(&self, statement: &str) -> Result<i64, String> {
         let Self::Postgres(pool) = self else { return Err("only of Postgres".to_owned()) };

@@ -5,7 +5,6 @@ use crate::db::Redrive;
 use crate::task::TaskId;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use std::fmt;
 
 /// Headers that tell of a message's former death.
@@ -24,33 +23,15 @@ const DEATH: [&str; 9] = [
 /// The message to be published: `message_id` is the new id, and so is the body's own `id`, where it has one. A body that is
 /// no JSON object, or the input alone (`agentry-plugin`), goes as it is.
 pub(super) fn message(redrive: &Redrive) -> Message {
-    let mut other = match &redrive.properties {
-        Value::Object(all) => all.clone(),
-        _ => Map::new(),
-    };
-    let mut headers = match other.remove("headers") {
-        Some(Value::Object(headers)) => headers,
-        _ => Map::new(),
-    };
-    headers.retain(|name, _| !DEATH.contains(&name.as_str()) && !name.starts_with("x-last-death-"));
+    let mut message = Message::with_properties(redrive.body.clone(), redrive.properties.clone());
+    message.headers.retain(|name, _| !DEATH.contains(&name.as_str()) && !name.starts_with("x-last-death-"));
     // It had run out, or would again.
-    other.remove("expiration");
-    other.remove("message_id");
-    let mut text = |name: &str| other.remove(name).and_then(|value| value.as_str().map(str::to_owned));
-    let body = match headers.contains_key("agentry-plugin") {
-        true => redrive.body.clone(),
-        false => under(redrive.id, &redrive.body),
-    };
-    Message {
-        body: body.into(),
-        content_type: text("content_type"),
-        content_encoding: text("content_encoding"),
-        message_id: Some(redrive.id.to_string()),
-        correlation_id: text("correlation_id"),
-        reply_to: text("reply_to"),
-        other,
-        headers,
+    message.other.remove("expiration");
+    message.message_id = Some(redrive.id.to_string());
+    if !message.headers.contains_key("agentry-plugin") {
+        message.body = under(redrive.id, &redrive.body).into();
     }
+    message
 }
 
 /// The body with every `id` of its own replaced, and no other byte.
@@ -97,7 +78,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Ids<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const NEW: &str = "01920c3e-0000-7000-8000-000000000009";
 

@@ -113,6 +113,22 @@ async fn a_task_whose_plugin_is_broken_here_is_accepted_with_a_warning() {
 }
 
 #[tokio::test]
+async fn a_task_whose_plugin_is_broken_on_every_host_that_has_it_is_accepted_with_a_warning() {
+    let site = Site::new().await;
+    let mut other = record(TaskId::now_v7());
+    other.broken_plugins = vec!["fetch: no component in /plugins/fetch".into()];
+    site.db.register_host(&other, Duration::from_secs(60)).await.unwrap();
+    let body = json!({"plugin": "fetch", "input": 1});
+    let (status, task) = site.post("/v1/tasks", &body).await;
+    assert_eq!((status, &task["warnings"][0]["code"]), (201, &json!("plugin_broken")), "{task}");
+    let message = task["warnings"][0]["message"].as_str().unwrap();
+    assert!(message.contains(&other.name) && message.contains("no component in /plugins/fetch"), "{message}");
+    other.plugins.push("fetch@1.0.0".into());
+    site.db.register_host(&other, Duration::from_secs(60)).await.unwrap();
+    assert!(site.post("/v1/tasks", &body).await.1.get("warnings").is_none(), "it is served");
+}
+
+#[tokio::test]
 async fn a_batch_is_taken_whole() {
     let site = Site::new().await;
     let task = |n: u8| json!({"plugin": "word-count", "input": n});

@@ -2,7 +2,7 @@
 
 use super::site::{PATIENCE, Site};
 use crate::broker::{PublishError, Target};
-use crate::db::{Db, DeadLetter};
+use crate::db::{DeadLetter, record_dead};
 use crate::task::TaskId;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ async fn letter(site: &Site, reason: &str, body: &str) -> i64 {
         properties: json!({"headers": {"agentry-reason": reason}}),
         redelivered: false,
     };
-    site.db.record_dead(&letter).await.unwrap().id
+    record_dead(&*site.db, &letter).await.unwrap().id
 }
 
 #[tokio::test]

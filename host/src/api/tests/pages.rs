@@ -2,7 +2,7 @@
 
 use super::bare_call;
 use super::site::Site;
-use crate::db::{Db, DeadLetter};
+use crate::db::{Db, DeadLetter, record_dead};
 use crate::task::settle::{Body, Call, LogLine, Usage};
 use crate::task::{Ended, Settlement, TaskId};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ async fn a_redrive_of_large_letters_names_where_to_go_on() {
             properties: json!({}),
             redelivered: false,
         };
-        site.db.record_dead(&letter).await.unwrap();
+        record_dead(&*site.db, &letter).await.unwrap();
     }
     assert_eq!(pages(&site, "/v1/dead?limit=500", "dead", ("cursor", "next_cursor")).await, [1, 1]);
     let redrive = async |body: Value| site.post("/v1/dead/redrive", &body).await.1;

@@ -5,10 +5,10 @@
 //! confirm frame may resolve many, in any order. Within a whole window every return has arrived with its confirms, and
 //! finds its publication by what it is.
 
-use super::Shared;
 use super::connection::Live;
 use super::convert;
 use super::topology::{CALL, call, meaning};
+use super::{Shared, close_channel};
 use crate::broker::names::prepared;
 use crate::broker::{BrokerError, Publication, PublishError, Target};
 use futures_util::FutureExt;
@@ -187,6 +187,7 @@ impl Publisher {
         })
         .await;
 
+        let mut refused = false;
         let mut returned: Vec<(usize, BasicReturnMessage)> = Vec::new();
         let mut failed: Option<lapin::Error> = None;
         let confirmed = timeout(CONFIRM, async {
@@ -204,6 +205,7 @@ impl Publisher {
                     }
                     Ok(Confirmation::Nack(message)) => {
                         returned.extend(message.map(|m| (*index, m)));
+                        refused = true;
                         Err(PublishError::Unconfirmed("RabbitMQ refused it (nack): is the queue full?".into()))
                     }
                     Ok(Confirmation::NotRequested) => {
@@ -239,6 +241,11 @@ impl Publisher {
                 self.shared.nudge.notify_one();
             }
             self.channel = None;
+        }
+        if refused && let Some((_, channel)) = self.channel.take() {
+            // A quorum queue that is full has the channel refuse on its own, and does not take that back when its limit is
+            // removed by a policy. A new channel asks the queue.
+            tokio::spawn(async move { close_channel(&channel).await });
         }
         sent.into_iter().map(|s| s.result).collect()
     }

@@ -103,7 +103,7 @@ pub async fn a_batch_of_large_bodies_is_settled_in_one_call(s: &Subject) {
         let calls = (1..=4).map(of).collect();
         batch.push(Settlement { calls, ..settlement(&arrival, &claimed, completed()) });
     }
-    assert_eq!(s.db.settle(host, &batch).await.unwrap(), [SettleAnswer::Settled; 8]);
+    assert_eq!(s.db.settle(host, &batch).await.unwrap(), [const { SettleAnswer::Settled }; 8]);
     let rows = read(s, batch[7].id, true).await;
     assert!(rows.len() == 4 && rows.iter().all(|row| row.response_body.as_deref() == Some(&large)));
 }

@@ -91,7 +91,7 @@ pub async fn calls_are_read_from_where_the_reader_was(s: &Subject) {
             Settlement { calls: thousand.clone(), ..settlement(arrival, claimed, retrying()) }
         })
         .collect();
-    assert_eq!(s.db.settle(host, &batch).await.unwrap(), [SettleAnswer::Settled; 2]);
+    assert_eq!(s.db.settle(host, &batch).await.unwrap(), [const { SettleAnswer::Settled }; 2]);
     let claimed = s.run(host, &arrivals[0]).await;
     let last = Settlement { calls: vec![call(1, "y")], ..settlement(&arrivals[0], &claimed, completed()) };
     s.settle(host, &last).await;

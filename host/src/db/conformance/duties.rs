@@ -1,9 +1,9 @@
 //! What must happen even if nobody asks.
 
 use super::subject::*;
-use crate::db::{Retention, SettleAnswer};
+use crate::db::{ClaimAnswer, Retention, SettleAnswer};
 use crate::task::settle::Ended;
-use crate::task::{Event, FailureKind, Options, State, WaitCode};
+use crate::task::{Arrival, Event, FailureKind, Options, State, WaitCode};
 use chrono::{TimeDelta, Utc};
 use std::time::Duration;
 
@@ -99,19 +99,19 @@ pub async fn parked_tasks_are_read_by_priority_then_age(s: &Subject) {
     }
     s.db.submit(&[new_task(id(), Options::default())]).await.unwrap();
     let names = ["a".to_owned(), "b".to_owned(), "z".to_owned()];
-    let parked = s.db.parked(&names, &[], true, 10).await.unwrap();
+    let parked = s.db.parked(&names, &[], true, 10).await.unwrap().tasks;
     let ids: Vec<_> = parked.iter().map(|p| p.message.id).collect();
     assert_eq!(ids, [&urgent, &other, &old, &young].map(|a| a.message.id));
     assert_eq!(parked[0].message, *urgent.message);
     assert_eq!(parked[0].queue, "default");
-    assert_eq!(s.db.parked(&names, &[], true, 2).await.unwrap().len(), 2);
-    let others = s.db.parked(&names, &["a".to_owned()], true, 10).await.unwrap();
+    assert_eq!(s.db.parked(&names, &[], true, 2).await.unwrap().tasks.len(), 2);
+    let others = s.db.parked(&names, &["a".to_owned()], true, 10).await.unwrap().tasks;
     assert_eq!(others.iter().map(|p| p.message.id).collect::<Vec<_>>(), [&other, &young].map(|a| a.message.id));
-    assert!(s.db.parked(&[], &[], true, 10).await.unwrap().is_empty());
+    assert!(s.db.parked(&[], &[], true, 10).await.unwrap().tasks.is_empty());
     // They are claimed as deliveries are.
     let arrival = arrival_of(parked[0].message.clone(), here());
     s.run(host, &arrival).await;
-    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().len(), 3);
+    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().tasks.len(), 3);
 }
 
 pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
@@ -178,5 +178,35 @@ pub async fn parked_tasks_are_read_until_they_have_too_many_bytes(s: &Subject) {
         s.claim(host, &arrival_of(message(id(), "a", &input, Options::default()), elsewhere(WaitCode::NoSlot))).await;
     }
     let names = ["a".to_owned()];
-    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().len(), 2);
+    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().tasks.len(), 2);
+}
+
+pub async fn a_row_that_cannot_be_read_stops_no_duty(s: &Subject) {
+    let host = s.host().await;
+    let later = || Options { run_at: Some(at("2999-01-01T00:00:00Z")), ..Options::default() };
+    let due = [arrival_with(later(), here()), arrival_with(later(), here())];
+    let parked = [1, 2].map(|_| arrival_of(message(id(), "a", "1", Options::default()), elsewhere(WaitCode::NoSlot)));
+    for arrival in due.iter().chain(&parked) {
+        s.claim(host, arrival).await;
+    }
+    s.set("UPDATE tasks SET run_at = '2020-01-01T00:00:00.000000Z' WHERE state = 'scheduled'").await;
+    // More than a count may be.
+    let spoil = |arrival: &Arrival| {
+        format!(
+            r#"UPDATE tasks SET host_losses = 5000000000, options = '{{"of_a_newer_build": 1}}' WHERE id = '{}'"#,
+            arrival.message.id
+        )
+    };
+    s.set(&spoil(&due[0])).await;
+    s.set(&spoil(&parked[0])).await;
+    assert_eq!(s.db.wake_due(10).await.unwrap(), 1);
+    assert_eq!(s.published().await, [due[1].message.id]);
+    let found = s.db.parked(&["a".to_owned()], &[], true, 10).await.unwrap();
+    assert_eq!(found.tasks.iter().map(|task| task.message.id).collect::<Vec<_>>(), [parked[1].message.id]);
+    assert_eq!(found.unread.iter().map(|unread| unread.id).collect::<Vec<_>>(), [parked[0].message.id]);
+    // A batch of claims is answered in spite of it.
+    let batch: Vec<Arrival> = [&due[0], &arrival(), &due[1]].map(|a| Arrival { runnable: here(), ..a.clone() }).into();
+    let answers = s.db.claim(steady(host), &batch).await.unwrap();
+    assert!(matches!(&answers[0], ClaimAnswer::Refused(reason) if reason.contains("host_losses")), "{:?}", answers[0]);
+    assert!(answers[1..].iter().all(|a| matches!(a, ClaimAnswer::Run(_) | ClaimAnswer::Mine(_))), "{answers:?}");
 }

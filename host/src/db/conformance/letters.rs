@@ -1,7 +1,7 @@
 //! Unusable messages.
 
 use super::subject::*;
-use crate::db::{ClaimAnswer, DeadFilter, DeadLetter, DeadRecorded, Retention};
+use crate::db::{ClaimAnswer, DeadAnswer, DeadFilter, DeadLetter, DeadRecorded, Retention, record_dead};
 use crate::task::{Event, FailureKind, State, TaskId};
 use serde_json::json;
 use std::time::Duration;
@@ -21,20 +21,20 @@ fn letter(task_id: Option<TaskId>, reason: &str) -> DeadLetter {
 
 pub async fn a_redelivered_letter_has_one_row(s: &Subject) {
     let first = letter(None, "not_json");
-    let recorded = s.db.record_dead(&first).await.unwrap();
+    let recorded = record_dead(&*s.db, &first).await.unwrap();
     assert!(!recorded.repeated);
     let headers = json!({"content_type": "application/json", "headers": {"x-delivery-count": 1}});
     let again = DeadLetter { redelivered: true, properties: headers, ..first.clone() };
-    assert_eq!(s.db.record_dead(&again).await.unwrap(), DeadRecorded { id: recorded.id, repeated: true });
+    assert_eq!(record_dead(&*s.db, &again).await.unwrap(), DeadRecorded { id: recorded.id, repeated: true });
     // Not redelivered: an equal message of its own.
-    let equal = s.db.record_dead(&first).await.unwrap();
+    let equal = record_dead(&*s.db, &first).await.unwrap();
     assert!(!equal.repeated && equal.id > recorded.id);
     // Redelivered, and not seen before.
     let other = DeadLetter { body: b"["[..].into(), ..again.clone() };
-    assert!(!s.db.record_dead(&other).await.unwrap().repeated);
+    assert!(!record_dead(&*s.db, &other).await.unwrap().repeated);
     // Seen too long ago.
     s.set("UPDATE dead_letters SET at = '2020-01-01T00:00:00.000000Z'").await;
-    assert!(!s.db.record_dead(&again).await.unwrap().repeated);
+    assert!(!record_dead(&*s.db, &again).await.unwrap().repeated);
     let keep = Retention { completed: LONG, failed: LONG, dead: LONG };
     assert_eq!(s.db.prune(&keep, 2).await.unwrap(), 2);
     assert_eq!(s.db.prune(&keep, 2).await.unwrap(), 1);
@@ -47,7 +47,7 @@ pub async fn a_letter_with_an_id_has_one_row_whoever_comes_first(s: &Subject) {
     for _ in 0..20 {
         let first = letter(Some(id()), "not_json");
         let again = DeadLetter { redelivered: true, ..first.clone() };
-        let (one, other) = tokio::join!(s.db.record_dead(&again), second.record_dead(&first));
+        let (one, other) = tokio::join!(record_dead(&*s.db, &again), record_dead(&*second, &first));
         let (one, other) = (one.unwrap(), other.unwrap());
         assert_eq!(one.id, other.id);
         assert_ne!(one.repeated, other.repeated);
@@ -57,7 +57,7 @@ pub async fn a_letter_with_an_id_has_one_row_whoever_comes_first(s: &Subject) {
 pub async fn a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict(s: &Subject) {
     let host = s.host().await;
     let rejected = id();
-    s.db.record_dead(&letter(Some(rejected), "bad_options")).await.unwrap();
+    record_dead(&*s.db, &letter(Some(rejected), "bad_options")).await.unwrap();
     let row = s.row(rejected).await;
     let failure = row.failure.unwrap();
     assert_eq!((row.state, failure.kind, failure.retryable), (State::Failed, FailureKind::Rejected, false));
@@ -70,12 +70,12 @@ pub async fn a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict(s: &
     assert_eq!(s.claim(host, &usable).await, ClaimAnswer::Conflict);
 
     let conflict = id();
-    s.db.record_dead(&letter(Some(conflict), "conflict")).await.unwrap();
+    record_dead(&*s.db, &letter(Some(conflict), "conflict")).await.unwrap();
     assert!(s.db.task(conflict, Default::default()).await.unwrap().is_none());
 
     let running = arrival();
     s.run(host, &running).await;
-    s.db.record_dead(&letter(Some(running.message.id), "not_json")).await.unwrap();
+    record_dead(&*s.db, &letter(Some(running.message.id), "not_json")).await.unwrap();
     assert_eq!(s.history(running.message.id).await, [Event::Running]);
     assert_eq!(s.db.dead_letters(&DeadFilter { limit: 10, ..DeadFilter::default() }).await.unwrap().rows.len(), 3);
 }
@@ -92,7 +92,7 @@ pub async fn a_letter_is_made_storable_and_its_body_is_cut_for_reading(s: &Subje
         body: body.clone().into(),
         ..letter(Some(id()), "")
     };
-    s.db.record_dead(&odd).await.unwrap();
+    record_dead(&*s.db, &odd).await.unwrap();
     let row = s.db.dead_letters(&DeadFilter { limit: 1, ..DeadFilter::default() }).await.unwrap().rows.remove(0);
     assert_eq!(
         (row.reason.as_str(), row.detail.as_str(), row.queue.as_str()),
@@ -111,7 +111,7 @@ pub async fn letters_are_paged_and_filtered(s: &Subject) {
     for n in 0..5 {
         let queue = if n == 4 { "other" } else { "default" };
         let reason = if n % 2 == 0 { "not_json" } else { "too_large" };
-        s.db.record_dead(&DeadLetter { queue: queue.into(), ..letter(None, reason) }).await.unwrap();
+        record_dead(&*s.db, &DeadLetter { queue: queue.into(), ..letter(None, reason) }).await.unwrap();
     }
     let all = DeadFilter { limit: 3, ..DeadFilter::default() };
     let page = s.db.dead_letters(&all).await.unwrap().rows;
@@ -124,4 +124,69 @@ pub async fn letters_are_paged_and_filtered(s: &Subject) {
     assert_eq!(count(DeadFilter { reason: Some("not_json".into()), limit: 10, ..all.clone() }).await, 3);
     assert_eq!(count(DeadFilter { queue: Some("other".into()), limit: 10, ..all.clone() }).await, 1);
     assert_eq!(count(DeadFilter { queue: Some("no\0ne".into()), limit: 10, ..all }).await, 0);
+}
+
+pub async fn a_batch_of_letters_is_answered_in_its_order_and_each_has_one_row(s: &Subject) {
+    let first = letter(None, "not_json");
+    let again = DeadLetter { redelivered: true, ..first.clone() };
+    let (named, other) = (letter(Some(id()), "not_json"), DeadLetter { body: b"["[..].into(), ..first.clone() });
+    let known = record_dead(&*s.db, &named).await.unwrap().id;
+    let batch = [first.clone(), first, again, named.clone(), other.clone(), named];
+    let answers = s.db.record_dead(&batch).await.unwrap();
+    let recorded: Vec<_> = answers
+        .into_iter()
+        .map(|answer| match answer {
+            DeadAnswer::Recorded(DeadRecorded { id, repeated }) => (id, repeated),
+            DeadAnswer::Refused(reason) => panic!("{reason}"),
+        })
+        .collect();
+    let (a, b, c) = (recorded[0].0, recorded[1].0, recorded[4].0);
+    assert!(known < a && a < b && b < c, "{recorded:?}");
+    assert_eq!(recorded, [(a, false), (b, false), (b, true), (known, true), (c, false), (known, true)]);
+    assert_eq!(s.db.take_letters("default", 10, LONG).await.unwrap().len(), 4);
+}
+
+pub async fn a_letter_that_the_database_refuses_fails_alone(s: &Subject) {
+    s.back_door.refuse("unwanted").await;
+    let unwanted = || DeadLetter { plugin: Some("unwanted@1".into()), ..letter(Some(id()), "bad_options") };
+    let mut batch: Vec<_> = (0..20).map(|_| letter(Some(id()), "bad_options")).collect();
+    for place in [0, 7, 21] {
+        batch.insert(place, unwanted());
+    }
+    let answers = s.db.record_dead(&batch).await.unwrap();
+    for (n, answer) in answers.iter().enumerate() {
+        match answer {
+            DeadAnswer::Refused(reason) => assert!([0, 7, 21].contains(&n) && !reason.is_empty(), "{n}: {reason}"),
+            DeadAnswer::Recorded(_) => assert!(![0, 7, 21].contains(&n), "{n}"),
+        }
+    }
+    assert_eq!(s.db.take_letters("default", 100, LONG).await.unwrap().len(), 20);
+}
+
+pub async fn a_letter_is_due_until_it_is_published(s: &Subject) {
+    let of = |queue: &str| DeadLetter { queue: queue.into(), ..letter(None, "not_json") };
+    let named = DeadLetter { body: b"[1"[..].into(), ..letter(Some(id()), "not_json") };
+    s.db.record_dead(&[of("default"), of("other"), named.clone(), of("default")]).await.unwrap();
+    let take = async |queue: &str, limit, hold| {
+        s.db.take_letters(queue, limit, hold).await.unwrap().into_iter().map(|l| l.id).collect::<Vec<_>>()
+    };
+    let taken = s.db.take_letters("default", 2, LONG).await.unwrap();
+    let ids: Vec<i64> = taken.iter().map(|letter| letter.id).collect();
+    assert!(ids.len() == 2 && ids[0] < ids[1], "{ids:?}");
+    let (letter, expected) = (&taken[1], &named);
+    assert_eq!((&letter.reason, &letter.detail), (&expected.reason, &expected.detail));
+    assert_eq!((&letter.body[..], &letter.properties), (&expected.body[..], &expected.properties));
+    let last = take("default", 2, Duration::ZERO).await;
+    assert_eq!(take("default", 2, LONG).await, last, "its hold has ended");
+    assert!(take("default", 2, LONG).await.is_empty());
+    s.db.letters_published(&ids[..1]).await.unwrap();
+    s.db.defer_letters(&[ids[0], ids[1], last[0]], Duration::ZERO).await.unwrap();
+    assert_eq!(take("default", 9, Duration::ZERO).await, [ids[1], last[0]]);
+    // Its host may have died between recording and publishing, or between publishing and acknowledging.
+    s.db.letters_published(&[ids[1], last[0]]).await.unwrap();
+    assert!(record_dead(&*s.db, &DeadLetter { redelivered: true, ..named.clone() }).await.unwrap().repeated);
+    assert_eq!(take("default", 9, Duration::ZERO).await, [ids[1]]);
+    s.db.erase(named.task_id.unwrap()).await.unwrap();
+    assert!(take("default", 9, LONG).await.is_empty(), "there is nothing to publish");
+    assert_eq!(take("other", 9, LONG).await.len(), 1);
 }

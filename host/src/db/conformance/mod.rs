@@ -164,7 +164,10 @@ behaviours! { {
         a_letter_with_an_id_has_one_row_whoever_comes_first
         a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict
         a_letter_is_made_storable_and_its_body_is_cut_for_reading
-        letters_are_paged_and_filtered;
+        letters_are_paged_and_filtered
+        a_batch_of_letters_is_answered_in_its_order_and_each_has_one_row
+        a_letter_that_the_database_refuses_fails_alone
+        a_letter_is_due_until_it_is_published;
     reading:
         tasks_are_paged_newest_first
         tasks_are_filtered
@@ -193,9 +196,14 @@ behaviours! { {
 } {
     duties:
         a_deletion_takes_tasks_until_they_have_too_many_lines
-        parked_tasks_are_read_until_they_have_too_many_bytes;
+        parked_tasks_are_read_until_they_have_too_many_bytes
+        a_row_that_cannot_be_read_stops_no_duty;
     spending:
         what_an_earlier_build_counted_is_held_against_the_allowance;
+    outbox:
+        a_row_that_cannot_be_read_is_held_apart_from_its_neighbours;
+    settling:
+        an_attempt_that_cannot_be_recorded_at_all_stops_no_other;
     shapes:
         every_well_formed_row_is_accepted_and_every_legal_transition_between_them
         every_malformed_row_is_refused;

@@ -170,3 +170,15 @@ pub async fn a_search_from_a_time_finds_what_was_due_since(s: &Subject) {
     let again = OutboxTake { from: Some(first_due), ..from };
     assert_eq!(s.db.take_outbox(&again).await.unwrap().rows.len(), 2, "a bound is within the search");
 }
+
+pub async fn a_row_that_cannot_be_read_is_held_apart_from_its_neighbours(s: &Subject) {
+    let (first, spoilt, last) = (submitted(s).await, submitted(s).await, submitted(s).await);
+    s.set(&format!(r#"UPDATE tasks SET options = '{{"of_a_newer_build": 1}}' WHERE id = '{}'"#, spoilt.message.id))
+        .await;
+    let batch = s.db.take_outbox(&OutboxTake::new(10, LONG)).await.unwrap();
+    assert_eq!(batch.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [first.message.id, last.message.id]);
+    assert_eq!(batch.unread.len(), 1);
+    assert!(batch.unread[0].id == spoilt.message.id && batch.unread[0].reason.contains("of_a_newer_build"));
+    s.db.defer_outbox(batch.token, &[spoilt.message.id], OutboxReason::NotPublished, LONG).await.unwrap();
+    assert!(s.db.take_outbox(&OutboxTake::new(10, LONG)).await.unwrap().unread.is_empty(), "it rests");
+}

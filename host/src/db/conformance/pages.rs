@@ -1,7 +1,7 @@
 //! Pages of large rows.
 
 use super::subject::*;
-use crate::db::{CallCursor, DeadFilter, DeadLetter, Fields, Page, TaskCursor, TaskFilter};
+use crate::db::{CallCursor, DeadFilter, DeadLetter, Fields, Page, TaskCursor, TaskFilter, record_dead};
 use crate::task::settle::{Body, Call, Ended};
 use crate::task::{Failure, Settlement};
 use std::fmt::Debug;
@@ -119,7 +119,7 @@ pub async fn a_page_of_letters_ends_at_its_bytes(s: &Subject) {
             properties: serde_json::json!({"headers": {"x": text(size / 2)}}),
             redelivered: false,
         };
-        rows.insert(0, s.db.record_dead(&letter).await.unwrap().id);
+        rows.insert(0, record_dead(&*s.db, &letter).await.unwrap().id);
     }
     let filter = |before| DeadFilter { before, limit: 10, ..DeadFilter::default() };
     let page = async |before| s.db.dead_letters(&filter(before)).await.unwrap();

@@ -103,7 +103,7 @@ pub async fn a_settlement_is_recorded_once(s: &Subject) {
     let mut once = settlement(&arrival, &claimed, completed());
     once.logs = vec![line(1, "", "said once")];
     let batch = [once.clone(), once.clone()];
-    assert_eq!(s.db.settle(host, &batch).await.unwrap(), [SettleAnswer::Settled; 2]);
+    assert_eq!(s.db.settle(host, &batch).await.unwrap(), [const { SettleAnswer::Settled }; 2]);
     assert_eq!(s.settle(host, &once).await, SettleAnswer::Settled);
     assert_eq!(s.history(arrival.message.id).await, [Event::Running, Event::Completed]);
     assert_eq!(s.db.attempts(arrival.message.id).await.unwrap().len(), 1);
@@ -216,5 +216,30 @@ pub async fn a_large_batch_is_settled_in_one_call(s: &Subject) {
     assert_eq!(s.back_door.number("SELECT count(*) FROM outbox").await, 100);
     for settlement in [&batch[0], &batch[150], &batch[299]] {
         s.history(settlement.id).await;
+    }
+}
+
+pub async fn an_attempt_that_cannot_be_recorded_at_all_stops_no_other(s: &Subject) {
+    let host = s.host().await;
+    let mut batch = Vec::new();
+    for _ in 0..5 {
+        let arrival = arrival();
+        let claimed = s.run(host, &arrival).await;
+        batch.push(settlement(&arrival, &claimed, completed()));
+    }
+    // The next line of its history is there already.
+    s.set(&format!(
+        "INSERT INTO task_events (task_id, seq, at, event) SELECT task_id, seq + 1, at, event FROM task_events
+            WHERE task_id = '{}'",
+        batch[2].id
+    ))
+    .await;
+    let answers = s.db.settle(host, &batch).await.unwrap();
+    for (n, answer) in answers.into_iter().enumerate() {
+        match answer {
+            SettleAnswer::Settled => assert_ne!(n, 2),
+            SettleAnswer::Unwritten(reason) => assert!(n == 2 && !reason.is_empty(), "{n}: {reason}"),
+            other => panic!("{n}: {other:?}"),
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Subject {
     pub async fn settle(&self, host: HostId, settlement: &Settlement) -> SettleAnswer {
         let answers = self.db.settle(host, std::slice::from_ref(settlement)).await.unwrap();
         assert_eq!(answers.len(), 1);
-        answers[0]
+        answers.into_iter().next().unwrap()
     }
 
     /// Claim one task and end it.

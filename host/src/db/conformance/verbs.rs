@@ -3,7 +3,7 @@
 use super::subject::*;
 use crate::db::{
     DeadFilter, DeadLetter, EraseAnswer, Fields, Label, LabelledDeletion, NewTask, Prunable, Redrive, RedriveAnswer,
-    Retention, RetryAnswer, SettleAnswer, TaskFilter,
+    Retention, RetryAnswer, SettleAnswer, TaskFilter, record_dead,
 };
 use crate::task::settle::Ended;
 use crate::task::{Arrival, Event, FailureKind, Options, State, TaskId};
@@ -128,7 +128,7 @@ fn letter(task_id: Option<TaskId>) -> DeadLetter {
 
 pub async fn erasing_a_rejected_task_erases_its_letter(s: &Subject) {
     let task = id();
-    let recorded = s.db.record_dead(&letter(Some(task))).await.unwrap();
+    let recorded = record_dead(&*s.db, &letter(Some(task))).await.unwrap();
     assert!(s.db.asked(task).await.unwrap().unwrap().message.is_none());
     assert!(matches!(s.db.erase(task).await.unwrap(), EraseAnswer::Erased(_)));
     let row = s.db.dead_letters(&DeadFilter { limit: 1, ..DeadFilter::default() }).await.unwrap().rows.remove(0);
@@ -147,7 +147,7 @@ pub async fn erasing_a_rejected_task_erases_its_letter(s: &Subject) {
 pub async fn erasing_a_redriven_task_erases_the_letter_it_was_made_of(s: &Subject) {
     let host = s.host().await;
     let letters =
-        [s.db.record_dead(&letter(None)).await.unwrap().id, s.db.record_dead(&letter(None)).await.unwrap().id];
+        [record_dead(&*s.db, &letter(None)).await.unwrap().id, record_dead(&*s.db, &letter(None)).await.unwrap().id];
     let RedriveAnswer::Begun(redrive) = s.db.begin_redrive(letters[0], false).await.unwrap() else {
         panic!("not begun")
     };
@@ -161,8 +161,8 @@ pub async fn erasing_a_redriven_task_erases_the_letter_it_was_made_of(s: &Subjec
 }
 
 pub async fn a_redrive_goes_under_one_id_until_it_is_seen_through(s: &Subject) {
-    let id = s.db.record_dead(&letter(None)).await.unwrap().id;
-    let equal = s.db.record_dead(&letter(None)).await.unwrap().id;
+    let id = record_dead(&*s.db, &letter(None)).await.unwrap().id;
+    let equal = record_dead(&*s.db, &letter(None)).await.unwrap().id;
     assert_eq!(s.db.begin_redrive(equal + 1, false).await.unwrap(), RedriveAnswer::Unknown);
     let begin = async |letter, again| match s.db.begin_redrive(letter, again).await.unwrap() {
         RedriveAnswer::Begun(redrive) => redrive,
@@ -227,7 +227,7 @@ pub async fn what_is_past_its_time_is_counted_and_tables_are_measured(s: &Subjec
     s.end(host, &one, completed()).await;
     s.end(host, &two, completed()).await;
     s.end(host, &failing, failed()).await;
-    s.db.record_dead(&letter(None)).await.unwrap();
+    record_dead(&*s.db, &letter(None)).await.unwrap();
     let keep = Retention { completed: LONG, failed: LONG, dead: LONG };
     assert_eq!(s.db.prunable(&keep).await.unwrap(), Default::default());
     let old = "2020-01-01T00:00:00.000000Z";

@@ -2,9 +2,10 @@
 
 use super::super::fault::Fault;
 use super::super::plan::{self, Known, Locked, Write, bounded};
+use super::super::rows;
 use super::super::{
-    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, ParkedTask, Prunable, PrunePlan, Renewal,
-    Retention, storable,
+    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Parked, ParkedTask, Prunable, PrunePlan,
+    Renewal, Retention, storable,
 };
 use super::tables::{Host, Tables, is_overdue};
 use crate::task::{HostId, State, TaskId, WaitCode, claim};
@@ -117,7 +118,7 @@ impl Tables {
         except: &[String],
         lane: bool,
         limit: u32,
-    ) -> Result<Vec<ParkedTask>, Fault> {
+    ) -> Result<Parked, Fault> {
         let fits = |task: &super::Task| {
             task.state == State::Pending
                 && task.waiting_code.is_some_and(|code| lane || code != WaitCode::Isolation)
@@ -126,11 +127,15 @@ impl Tables {
                 && task.fingerprint.is_some()
         };
         let ids = self.pick(limit, fits, |task| (std::cmp::Reverse(task.priority), task.created_at, task.id));
-        let parked = ids.iter().filter_map(|id| self.tasks.get(id)).map(|task| {
-            let message = task.message()?.ok_or_else(|| Fault::Defect("a parked task without a message".into()))?;
-            Ok(ParkedTask { message, queue: task.queue.clone() })
-        });
-        parked.collect()
+        let mut parked = Parked::default();
+        for task in ids.iter().filter_map(|id| self.tasks.get(id)) {
+            match task.message() {
+                Ok(Some(message)) => parked.tasks.push(ParkedTask { message, queue: task.queue.clone() }),
+                Ok(None) => return Err(Fault::Defect("a parked task without a message".into())),
+                Err(fault) => parked.unread.push(rows::unread(task.id, fault)?),
+            }
+        }
+        Ok(parked)
     }
 
     pub(super) fn take_outbox(&mut self, take: &OutboxTake, now: DateTime<Utc>) -> Result<OutboxBatch, Fault> {
@@ -143,11 +148,20 @@ impl Tables {
         due.truncate(take.limit as usize);
         let first_due = due.first().map(|(due_at, _)| *due_at);
         let mut more = due.len() >= take.limit as usize;
-        let mut rows = Vec::with_capacity(due.len());
+        let (mut rows, mut unread) = (Vec::with_capacity(due.len()), Vec::new());
         let (mut aside, mut bytes) = (0, 0);
         for (n, (_, id)) in due.into_iter().enumerate() {
             let task = self.tasks.get(&id).filter(|task| !task.state.is_terminal());
-            let message = task.map(|task| task.message()).transpose()?.flatten();
+            let message = match task.map(|task| task.message()).transpose() {
+                Ok(message) => message.flatten(),
+                Err(fault) => {
+                    unread.push(rows::unread(id, fault)?);
+                    if let Some(out) = self.outbox.get_mut(&id) {
+                        (out.token, out.due_at) = (Some(token), now + bounded(take.ttl));
+                    }
+                    continue;
+                }
+            };
             let (Some(task), Some(message), Some(out)) = (task, message, self.outbox.get_mut(&id)) else {
                 self.outbox.remove(&id);
                 continue;
@@ -167,7 +181,7 @@ impl Tables {
             rows.push((out.created_at, row));
         }
         rows.sort_by_key(|(created_at, row)| (*created_at, row.id));
-        Ok(OutboxBatch { token, rows: rows.into_iter().map(|(_, row)| row).collect(), aside, more, first_due })
+        Ok(OutboxBatch { token, rows: rows.into_iter().map(|(_, row)| row).collect(), unread, aside, more, first_due })
     }
 
     pub(super) fn hold_outbox(&mut self, token: uuid::Uuid, ids: &[TaskId], until: DateTime<Utc>) {

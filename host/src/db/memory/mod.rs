@@ -4,6 +4,7 @@
 //! clock is given, so that it can stand still. Every operation is done when it is first polled, all or nothing.
 
 mod duties;
+mod letters;
 mod operators;
 mod path;
 mod reading;
@@ -89,8 +90,23 @@ impl Db for MemoryDb {
     async fn record(&self, host: HostId, batch: &[Recording]) -> Result<Vec<RecordAnswer>, DbError> {
         self.at_once(|tables, now| batch.iter().map(|recording| tables.record(host, recording, now)).collect())
     }
-    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
-        self.at_once(|tables, now| tables.record_dead(letter, now))
+    async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError> {
+        self.at_once(|tables, now| letters.iter().map(|letter| tables.record_dead(letter, now)).collect())
+    }
+    async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
+        self.at_once(|tables, now| Ok(tables.take_letters(queue, limit, now + plan::bounded(hold), now)))
+    }
+    async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError> {
+        self.at_once(|tables, _| {
+            tables.letters_published(ids);
+            Ok(())
+        })
+    }
+    async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError> {
+        self.at_once(|tables, now| {
+            tables.defer_letters(ids, now + plan::bounded(delay));
+            Ok(())
+        })
     }
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
         self.at_once(|tables, now| tables.submit(batch, now))
@@ -110,13 +126,7 @@ impl Db for MemoryDb {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| tables.fail_unknown(grace, limit, now))
     }
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
         self.at_once(|tables, _| tables.parked(plugins, except, lane, limit))
     }
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {

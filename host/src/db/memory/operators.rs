@@ -68,7 +68,7 @@ impl Tables {
         let its = |row: &&mut super::tables::Letter| row.letter.task_id == Some(id) || row.redriven_as == Some(id);
         for row in self.dead.values_mut().filter(its) {
             (row.letter.body, row.letter.properties) = (Vec::new().into(), json!({}));
-            (row.letter.detail, row.erased_at) = ("erased".into(), Some(now));
+            (row.letter.detail, row.erased_at, row.publish_at) = ("erased".into(), Some(now), None);
         }
         Ok(EraseAnswer::Erased(now))
     }

@@ -1,12 +1,12 @@
 //! Claiming, settling, submitting, cancelling.
 
 use super::super::fault::Fault;
-use super::super::plan::{self, Birth, Outcome, Recorded, Submission, Write, content_hash, unstorable};
+use super::super::plan::{self, Birth, Outcome, Recorded, Submission, Write, unstorable};
 use super::super::{
-    AttemptRow, CallRow, CancelAnswer, ClaimAnswer, Claimant, DeadLetter, DeadRecorded, LogRow, NewTask, RecordAnswer,
-    Recording, SettleAnswer, Submitted, storable,
+    AttemptRow, CallRow, CancelAnswer, ClaimAnswer, Claimant, LogRow, NewTask, RecordAnswer, Recording, SettleAnswer,
+    Submitted, storable,
 };
-use super::tables::{Letter, Tables};
+use super::tables::Tables;
 use crate::task::settle::Call;
 use crate::task::{Arrival, Event, Fence, HostId, Settlement, State, TaskId, decide};
 use chrono::{DateTime, Utc};
@@ -46,10 +46,7 @@ impl Tables {
         match self.try_settle(host, settlement, now) {
             Err(fault) if fault.is_about_data() => {
                 let instead = unstorable(settlement, &fault.reason());
-                Ok(match self.try_settle(host, &instead, now)? {
-                    SettleAnswer::Fenced => SettleAnswer::Fenced,
-                    _ => SettleAnswer::Refused,
-                })
+                plan::refused(self.try_settle(host, &instead, now).map(|answer| vec![answer]))
             }
             other => other,
         }
@@ -192,41 +189,6 @@ impl Tables {
                 Ok(CancelAnswer::Cancelled)
             }
         }
-    }
-
-    pub(super) fn record_dead(&mut self, letter: &DeadLetter, now: DateTime<Utc>) -> Result<DeadRecorded, Fault> {
-        let hash = content_hash(letter);
-        if plan::may_be_known(letter) {
-            let since = Tables::ago(now, plan::SAME_LETTER);
-            let equal = |row: &Letter| row.hash == hash && row.at > since && row.letter.task_id == letter.task_id;
-            let same = self.dead.iter().rev().find(|(_, row)| equal(row));
-            if let Some((id, _)) = same {
-                return Ok(DeadRecorded { id: *id, repeated: true });
-            }
-        }
-        self.last_letter += 1;
-        let stored = DeadLetter {
-            reason: storable::text(&letter.reason).into_owned(),
-            detail: storable::text(&letter.detail).into_owned(),
-            queue: storable::text(&letter.queue).into_owned(),
-            plugin: letter.plugin.as_deref().map(|plugin| storable::text(plugin).into_owned()),
-            properties: super::tables::value(Some(&storable::json(&letter.properties))),
-            ..letter.clone()
-        };
-        let row = Letter {
-            at: now,
-            letter: stored,
-            hash,
-            redrives: 0,
-            redriven_as: None,
-            redriven_at: None,
-            erased_at: None,
-        };
-        self.dead.insert(self.last_letter, row);
-        if let Some(id) = plan::rejected_task(letter) {
-            self.give_birth(&Birth::of_dead_letter(letter, id)?, now)?;
-        }
-        Ok(DeadRecorded { id: self.last_letter, repeated: false })
     }
 }
 

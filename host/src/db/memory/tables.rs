@@ -126,6 +126,8 @@ pub struct Letter {
     pub redriven_as: Option<TaskId>,
     pub redriven_at: Option<DateTime<Utc>>,
     pub erased_at: Option<DateTime<Utc>>,
+    /// To be published, not before; `None`: published.
+    pub publish_at: Option<DateTime<Utc>>,
 }
 
 impl Task {
@@ -137,7 +139,7 @@ impl Task {
     /// The message that it was made from; `None`: it was unusable, or erased.
     pub(super) fn message(&self) -> Result<Option<TaskMessage>, Fault> {
         let (Some(input), Some(fingerprint)) = (&self.input, &self.fingerprint) else { return Ok(None) };
-        let defect = |what: &str| Fault::Defect(format!("{what} does not read back"));
+        let defect = |what: &str| Fault::Row(format!("{what} does not read back"));
         Ok(Some(TaskMessage {
             id: self.id,
             id_given: true,

@@ -4,6 +4,7 @@ use super::super::DeadLetter;
 use crate::task::TaskId;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 
 /// Headers that a broker changes when it delivers a message again, so that they say nothing about which one it is.
 const VOLATILE: [&str; 6] = [
@@ -20,6 +21,13 @@ const VOLATILE: [&str; 6] = [
 /// what the broker says.
 pub(in crate::db) fn may_be_known(letter: &DeadLetter) -> bool {
     letter.redelivered || letter.task_id.is_some()
+}
+
+/// For each letter of a batch, the index of the last one before it that it equals, if it may be a redelivery of that.
+pub(in crate::db) fn equal_before(letters: &[DeadLetter], hashes: &[[u8; 32]]) -> Vec<Option<usize>> {
+    let mut last = HashMap::new();
+    let keys = letters.iter().zip(hashes).enumerate();
+    keys.map(|(n, (letter, hash))| last.insert((hash, letter.task_id), n).filter(|_| may_be_known(letter))).collect()
 }
 
 /// A hash over queue, body and the properties that a redelivery keeps.
@@ -78,6 +86,16 @@ mod tests {
         let first = letter(b"x", json!({"content_type": "a"}));
         let again = letter(b"x", json!({"content_type": "a", "headers": {"x-delivery-count": 1}}));
         assert_eq!(content_hash(&first), content_hash(&again));
+    }
+
+    #[test]
+    fn a_redelivery_equals_the_last_of_its_batch_and_first_deliveries_without_an_id_equal_none() {
+        let first = letter(b"x", json!({}));
+        let again = DeadLetter { redelivered: true, ..first.clone() };
+        let named = DeadLetter { task_id: Some(uuid::Uuid::from_u128(1)), ..first.clone() };
+        let letters = [first.clone(), first, again, named.clone(), named, letter(b"y", json!({}))];
+        let hashes: Vec<_> = letters.iter().map(content_hash).collect();
+        assert_eq!(equal_before(&letters, &hashes), [None, None, Some(1), None, Some(3), None]);
     }
 
     #[test]

@@ -16,8 +16,8 @@ mod write;
 pub(super) use birth::Birth;
 pub(super) use erasure::erased;
 pub(super) use known::Known;
-pub(super) use letter::{content_hash, may_be_known, redrive_id};
-pub(super) use outcome::{Outcome, body, body_bytes, call_detail, counted, has_body, unstorable};
+pub(super) use letter::{content_hash, equal_before, may_be_known, redrive_id};
+pub(super) use outcome::{Outcome, body, body_bytes, call_detail, counted, has_body, refused, unstorable};
 pub(super) use recorded::{Recorded, awaits_first_attempt};
 pub(super) use store::{
     Former, Held, RECALLED, added, afforded, asked, countable, counted_amounts, held_after, held_without, indexed,

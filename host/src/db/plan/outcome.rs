@@ -1,5 +1,6 @@
 //! The end of an attempt.
 
+use super::super::SettleAnswer;
 use super::super::fault::Fault;
 use super::super::storable;
 use super::birth::stored;
@@ -128,4 +129,14 @@ pub(in crate::db) fn unstorable(settlement: &Settlement, reason: &str) -> Settle
     let failure = Failure::fatal(FailureKind::Internal, format!("its outcome could not be stored: {reason}"))
         .with_detail(json!({"event": settlement.ended.event().as_str()}));
     Settlement { ended: Ended::Failed { failure }, logs: Vec::new(), calls: Vec::new(), ..settlement.clone() }
+}
+
+/// The answer to a settlement that the database refuses, when [`unstorable`] was settled instead.
+pub(in crate::db) fn refused(instead: Result<Vec<SettleAnswer>, Fault>) -> Result<SettleAnswer, Fault> {
+    match instead {
+        Ok(answers) if answers.first() == Some(&SettleAnswer::Fenced) => Ok(SettleAnswer::Fenced),
+        Ok(_) => Ok(SettleAnswer::Refused),
+        Err(fault) if fault.is_about_data() => Ok(SettleAnswer::Unwritten(fault.reason())),
+        Err(fault) => Err(fault),
+    }
 }

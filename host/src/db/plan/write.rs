@@ -152,7 +152,7 @@ impl Write {
             },
             Decision::End { failure: Some(failure), .. } => Write::fail(locked, failure, Some(host))?,
             Decision::End { event, failure: None } => Write::of_event(locked, *event, Some(host))?,
-            Decision::Schedule => return Err(Fault::Defect("a task with a row was to be scheduled anew".into())),
+            Decision::Schedule => return Err(Fault::Row("a task with a row was to be scheduled anew".into())),
             Decision::Mine | Decision::Keep(_) | Decision::Conflict => return Ok(None),
         };
         Ok(Some(write))

@@ -167,7 +167,7 @@ async fn apply(
     rows: &[PgRow],
     change: impl Fn(&Locked) -> Result<Write, Fault>,
 ) -> Result<u64, Fault> {
-    let writes: Vec<Write> = rows.iter().map(|row| change(&rows::locked(row)?)).collect::<Result<_, _>>()?;
+    let writes = rows::readable(rows, |row| change(&rows::locked(row)?))?;
     write(connection, &writes).await?;
     Ok(writes.len() as u64)
 }

@@ -19,7 +19,8 @@ statements! {
     ERASE_CALLS = "UPDATE task_calls SET target = 'erased', detail = NULL WHERE task_id = $1";
     ERASE_BODIES = "DELETE FROM task_call_bodies WHERE task_id = $1";
     /// The letter of a rejected task, and the one that a redriven task was made of.
-    ERASE_LETTERS = "UPDATE dead_letters SET body = '', properties = '{}', detail = 'erased', erased_at = statement_timestamp()
+    ERASE_LETTERS = "UPDATE dead_letters SET body = '', properties = '{}', detail = 'erased', erased_at = statement_timestamp(),
+        publish_at = NULL
         WHERE id IN (SELECT id FROM dead_letters WHERE task_id = $1 OR redriven_as = $1 ORDER BY id FOR UPDATE)";
 }
 

@@ -76,6 +76,7 @@ pub(super) async fn migrate(
     blockers: &Blockers,
     patience: Patience,
 ) -> Result<Migrated, Fault> {
+    version::expect_utf8(&mut *connection).await?;
     let row = query(LIMITS).fetch_one(&mut *connection).await?;
     let limits = (need(row.text("statement")?, "statement_timeout")?, need(row.text("lock")?, "lock_timeout")?);
     let pid = need(row.int("pid")?, "pid")?;

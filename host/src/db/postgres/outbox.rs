@@ -66,11 +66,15 @@ pub(super) async fn take(connection: &mut PgConnection, take: &OutboxTake) -> Re
     let found = taken.first().map(|row| need(row.int("found")?, "found")).transpose()?.unwrap_or_default();
     let more = found >= i64::from(take.limit) || found > taken.len() as i64;
     let first_due = taken.first().map(|row| need(row.time("first_due")?, "first_due")).transpose()?;
-    let mut batch = OutboxBatch { token, rows: Vec::with_capacity(taken.len()), aside: 0, more, first_due };
+    let mut batch =
+        OutboxBatch { token, rows: Vec::with_capacity(taken.len()), unread: Vec::new(), aside: 0, more, first_due };
     let mut stale: Vec<TaskId> = Vec::new();
     for row in &taken {
         match row.id("id")? {
-            Some(_) => batch.rows.push(rows::outbox(row)?),
+            Some(id) => match rows::outbox(row) {
+                Ok(row) => batch.rows.push(row),
+                Err(fault) => batch.unread.push(rows::unread(id, fault)?),
+            },
             None if row.flag("aside")? => batch.aside += 1,
             None => stale.push(need(row.id("task_id")?, "task_id")?),
         }

@@ -5,7 +5,7 @@ use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
     AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
-    ParkedTask, TaskFilter, TaskRow, rows, storable,
+    Parked, TaskFilter, TaskRow, rows, storable,
 };
 use crate::task::{FailureKind, State, TaskId};
 use sqlx::{PgConnection, query};
@@ -233,10 +233,10 @@ pub(super) async fn parked(
     except: &[String],
     lane: bool,
     limit: u32,
-) -> Result<Vec<ParkedTask>, Fault> {
+) -> Result<Parked, Fault> {
     let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).bind(except);
     let rows = rows.bind(plan::counted(BATCH_BYTES)).fetch_all(connection).await?;
-    rows.iter().map(rows::parked).collect()
+    rows::parked(&rows)
 }
 
 pub(super) async fn dead_letters(connection: &mut PgConnection, filter: &DeadFilter) -> Result<Page<DeadRow>, Fault> {

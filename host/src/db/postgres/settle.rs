@@ -3,7 +3,7 @@
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
-use super::super::plan::{self, Outcome, call_detail, counted, unstorable};
+use super::super::plan::{self, Outcome, call_detail, counted, refused, unstorable};
 use super::super::{SettleAnswer, storable};
 use super::transition::column;
 use crate::task::{Fence, HostId, Settlement, TaskId, WaitCode, settle::Call, settle::LogLine};
@@ -116,11 +116,8 @@ pub(super) async fn settle(
         let result = settle_sorted(connection, host, &sorted[range.clone()]).await;
         if let Some((index, fault)) = bisection.tried(range, result)? {
             let instead = unstorable(sorted[index], &fault.reason());
-            let answer = match settle_sorted(connection, host, &[&instead]).await?.first() {
-                Some(SettleAnswer::Fenced) => SettleAnswer::Fenced,
-                _ => SettleAnswer::Refused,
-            };
-            bisection.answer(index, answer);
+            let instead = settle_sorted(connection, host, &[&instead]).await;
+            bisection.answer(index, refused(instead)?);
         }
     }
     let mut answers: Vec<(usize, SettleAnswer)> = order.into_iter().zip(bisection.finish()?).collect();

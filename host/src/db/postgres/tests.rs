@@ -33,10 +33,14 @@ fn at(server: &str, database: &str) -> String {
 
 impl Own {
     async fn new() -> Own {
+        Own::encoded("'UTF8'").await
+    }
+
+    async fn encoded(encoding: &str) -> Own {
         let server = server();
         let name = format!("agentry_test_{}", uuid::Uuid::new_v4().simple());
         let mut admin = PgConnection::connect(&server).await.expect("the server of AGENTRY_TEST_POSTGRES answers");
-        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding}");
         raw_sql(AssertSqlSafe(create)).execute(&mut admin).await.expect("databases may be created there");
         let raw = PgConnectOptions::from_str(&at(&server, &name)).unwrap().options([("search_path", "agentry")]);
         Own { server, name, raw: PgPoolOptions::new().max_connections(2).connect_lazy_with(raw) }
@@ -336,4 +340,17 @@ async fn next_due_is_the_first_time_that_a_task_waits_for() {
 #[ignore = "prints how long the hot path takes"]
 async fn timing() {
     conformance::timing(&subject().await, "postgres").await;
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_store_every_character_is_refused_with_the_remedy() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let own = Own::encoded(&format!("'{encoding}' LOCALE 'C'")).await;
+        let db = own.with(Own::options());
+        for refused in [db.migrate().await.map(drop), db.check_schema().await.map(drop)] {
+            let Err(DbError::Schema(text)) = refused else { panic!("{encoding}: {refused:?}") };
+            assert!(text.contains(&own.name) && text.contains(encoding), "{text}");
+            assert!(text.contains("ENCODING 'UTF8' TEMPLATE template0") && text.contains("database.url"), "{text}");
+        }
+    }
 }

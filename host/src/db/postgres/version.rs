@@ -7,6 +7,7 @@ use super::super::{SchemaName, SchemaVersion};
 use sqlx::{PgConnection, query};
 
 statements! {
+    ENCODING = "SELECT current_database()::text AS name, current_setting('server_encoding') AS encoding";
     TABLES = "SELECT c.relname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
 }
@@ -18,7 +19,23 @@ pub(super) mod versions {
     }
 }
 
+/// Refuse a database that does not store every text: a task or a message with another character would be rejected, and
+/// `SQL_ASCII` stores bytes without a meaning.
+pub(super) async fn expect_utf8(connection: &mut PgConnection) -> Result<(), Fault> {
+    let row = query(ENCODING).fetch_one(connection).await?;
+    let (name, encoding) = (need(row.text("name")?, "name")?, need(row.text("encoding")?, "encoding")?);
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(Fault::Schema(format!(
+        "the database {name} has the encoding {encoding}, and agentry needs UTF8: create another one with `CREATE DATABASE \
+         NAME ENCODING 'UTF8' TEMPLATE template0`, with LOCALE 'C.UTF-8' if the server's locale has another encoding, and \
+         name it in database.url"
+    )))
+}
+
 pub(super) async fn check(connection: &mut PgConnection, schema: &SchemaName) -> Result<SchemaVersion, Fault> {
+    expect_utf8(connection).await?;
     let applied = applied(connection, schema).await?;
     let version = schema::check(POSTGRES, &applied, BUILD)?;
     schema::expect_tables(&place(schema), &tables(connection, schema).await?)?;

@@ -3,6 +3,7 @@
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{Known, Locked, Write, bounded};
+use super::super::rows;
 use super::hosts;
 use super::many::json_ids;
 use super::outgoing::Outgoing;
@@ -117,7 +118,7 @@ async fn apply(
     now: DateTime<Utc>,
     change: impl Fn(&Locked) -> Result<Write, Fault>,
 ) -> Result<Vec<TaskId>, Fault> {
-    let writes = rows.iter().map(|row| change(&read_locked(row)?)).collect::<Result<Vec<_>, _>>()?;
+    let writes = rows::readable(rows, |row| change(&read_locked(row)?))?;
     write(connection, &writes, now).await?;
     Ok(writes.iter().map(|write| write.id).collect())
 }

@@ -20,8 +20,8 @@ statements! {
     ERASE_CALLS = "UPDATE task_calls SET target = 'erased', detail = NULL WHERE task_id = ?1";
     ERASE_BODIES = "DELETE FROM task_call_bodies WHERE task_id = ?1";
     /// The letter of a rejected task, and the one that a redriven task was made of.
-    ERASE_LETTERS = "UPDATE dead_letters SET body = x'', properties = '{}', detail = 'erased', erased_at = ?2
-        WHERE task_id = ?1 OR redriven_as = ?1";
+    ERASE_LETTERS = "UPDATE dead_letters SET body = x'', properties = '{}', detail = 'erased', erased_at = ?2,
+        publish_at = NULL WHERE task_id = ?1 OR redriven_as = ?1";
 }
 
 pub(super) async fn erase(connection: &mut SqliteConnection, id: TaskId) -> Result<EraseAnswer, Fault> {

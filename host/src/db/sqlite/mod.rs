@@ -112,11 +112,38 @@ impl Db for SqliteDb {
         .await
     }
 
-    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
-        let letter = Arc::new(letter.clone());
-        self.write("record a dead letter", move |c| {
-            let letter = letter.clone();
-            Box::pin(async move { dead::record(c, &letter).await })
+    async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError> {
+        let letters: Arc<[DeadLetter]> = letters.into();
+        self.write("record dead letters", move |c| {
+            let letters = letters.clone();
+            Box::pin(async move { dead::record(c, &letters).await })
+        })
+        .await
+    }
+
+    async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
+        let queue: Arc<str> = queue.into();
+        self.write("take dead letters", move |c| {
+            let queue = queue.clone();
+            Box::pin(async move { dead::take(c, &queue, limit, hold).await })
+        })
+        .await
+    }
+
+    async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError> {
+        let ids: Arc<[i64]> = ids.into();
+        self.write("mark dead letters as published", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { dead::published(c, &ids).await })
+        })
+        .await
+    }
+
+    async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError> {
+        let ids: Arc<[i64]> = ids.into();
+        self.write("defer dead letters", move |c| {
+            let ids = ids.clone();
+            Box::pin(async move { dead::defer(c, &ids, delay).await })
         })
         .await
     }
@@ -166,13 +193,7 @@ impl Db for SqliteDb {
         self.write("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
         let (plugins, except): (Arc<[String]>, Arc<[String]>) = (plugins.into(), except.into());
         self.read("read what is parked", move |c| {
             let (plugins, except) = (plugins.clone(), except.clone());

@@ -48,7 +48,7 @@ pub(super) async fn take(connection: &mut SqliteConnection, take: &OutboxTake) -
     let due = query(DUE).bind(stamp(now)).bind(take.limit).bind(counted(take.bytes)).bind(queues);
     let due = due.fetch_all(&mut *tx).await?;
     let Some(first) = due.first() else {
-        return Ok(OutboxBatch { token, rows: Vec::new(), aside: 0, more: false, first_due: None });
+        return Ok(OutboxBatch { token, rows: Vec::new(), unread: Vec::new(), aside: 0, more: false, first_due: None });
     };
     let found = need(first.int("found")?, "found")?;
     let first_due = first.time("first_due")?;
@@ -81,8 +81,14 @@ pub(super) async fn take(connection: &mut SqliteConnection, take: &OutboxTake) -
         }
     }
     tx.commit().await?;
-    let rows = held.into_iter().map(rows::outbox).collect::<Result<_, _>>()?;
-    Ok(OutboxBatch { token, rows, aside: u32::try_from(aside.len()).unwrap_or(u32::MAX), more, first_due })
+    let (mut rows, mut unread) = (Vec::with_capacity(held.len()), Vec::new());
+    for row in held {
+        match rows::outbox(row) {
+            Ok(row) => rows.push(row),
+            Err(fault) => unread.push(rows::unread(need(row.id("task_id")?, "task_id")?, fault)?),
+        }
+    }
+    Ok(OutboxBatch { token, rows, unread, aside: u32::try_from(aside.len()).unwrap_or(u32::MAX), more, first_due })
 }
 
 pub(super) async fn hold(

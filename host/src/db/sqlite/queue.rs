@@ -11,6 +11,7 @@ use super::super::rows;
 use super::many::{Many, json_ids, repeated};
 use super::transition::begin;
 use crate::task::TaskId;
+use serde_json::Value;
 use sqlx::{SqliteConnection, query, raw_sql};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -225,17 +226,20 @@ async fn messages(
     let mut asked = HashMap::new();
     if !tasks.is_empty() {
         for row in query(asked::ASKED).bind(json_ids(tasks)).fetch_all(connection).await? {
-            let message = rows::message(&row)?;
-            asked.insert(message.id, (Arc::new(message), need(row.int("fence")?, "fence")?));
+            let content = match rows::message(&row) {
+                Ok(message) => Content::Task(Arc::new(message), need(row.int("fence")?, "fence")?),
+                // Its reader finds out what is wrong with it, as with any other message.
+                Err(Fault::Row(_)) => Content::Message { properties: "{}".into(), body: as_it_stands(&row)?.into() },
+                Err(fault) => return Err(fault),
+            };
+            asked.insert(need(row.id("id")?, "id")?, content);
         }
     }
     rows.iter()
         .map(|row| {
             let content = match row.id("task")? {
                 // The same task may have two messages.
-                Some(task) => {
-                    asked.get(&task).map_or(Content::Gone, |(task, fence)| Content::Task(task.clone(), *fence))
-                }
+                Some(task) => asked.get(&task).cloned().unwrap_or(Content::Gone),
                 None => Content::Message {
                     properties: need(row.text("properties")?, "properties")?,
                     body: need(row.bytes("body")?, "body")?.into(),
@@ -244,6 +248,13 @@ async fn messages(
             Ok(StoredMessage { id: need(row.int("id")?, "id")?, content })
         })
         .collect()
+}
+
+/// The message of a task whose row cannot be read, made of its columns.
+fn as_it_stands(row: &sqlx::sqlite::SqliteRow) -> Result<String, Fault> {
+    let plugin = Value::from(need(row.text("plugin")?, "plugin")?);
+    let (input, options) = (need(row.text("input")?, "input")?, need(row.text("options")?, "options")?);
+    Ok(format!(r#"{{"id":"{}","plugin":{plugin},"input":{input},"options":{options}}}"#, need(row.id("id")?, "id")?))
 }
 
 pub(super) async fn ids_upto(connection: &mut SqliteConnection, queue: i64, upto: i64) -> Result<Vec<i64>, Fault> {

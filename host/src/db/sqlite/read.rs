@@ -5,7 +5,7 @@ use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
     AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
-    ParkedTask, TaskFilter, TaskRow, rows,
+    Parked, TaskFilter, TaskRow, rows,
 };
 use crate::task::{FailureKind, State, TaskId};
 use serde_json::Value;
@@ -262,12 +262,12 @@ pub(super) async fn parked(
     except: &[String],
     lane: bool,
     limit: u32,
-) -> Result<Vec<ParkedTask>, Fault> {
+) -> Result<Parked, Fault> {
     let list = |names: &[String]| Value::from(names).to_string();
     let rows =
         query(PARKED).bind(list(plugins)).bind(limit).bind(lane).bind(list(except)).bind(plan::counted(BATCH_BYTES));
     let rows = rows.fetch_all(connection).await?;
-    rows.iter().map(rows::parked).collect()
+    rows::parked(&rows)
 }
 
 pub(super) async fn dead_letters(

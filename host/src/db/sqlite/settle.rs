@@ -6,7 +6,7 @@ use super::super::SettleAnswer;
 use super::super::bisect::Bisection;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
-use super::super::plan::{Outcome, unstorable};
+use super::super::plan::{Outcome, refused, unstorable};
 use super::many::{Many, repeated, rounds};
 use super::outgoing::Outgoing;
 use super::transition::{NewEvent, append_events, begin};
@@ -75,11 +75,8 @@ pub(super) async fn settle(
         let result = settle_all(connection, host, &batch[range.clone()], outgoing).await;
         if let Some((index, fault)) = bisection.tried(range, result)? {
             let instead = unstorable(&batch[index], &fault.reason());
-            let answer = match settle_all(connection, host, std::slice::from_ref(&instead), outgoing).await?.first() {
-                Some(SettleAnswer::Fenced) => SettleAnswer::Fenced,
-                _ => SettleAnswer::Refused,
-            };
-            bisection.answer(index, answer);
+            let instead = settle_all(connection, host, std::slice::from_ref(&instead), outgoing).await;
+            bisection.answer(index, refused(instead)?);
         }
     }
     bisection.finish()

@@ -1,10 +1,12 @@
 //! What goes into the database and what comes out.
 
+mod letters;
 mod outbox;
 mod read;
 mod stores;
 mod verbs;
 
+pub use letters::*;
 pub use outbox::*;
 pub use read::*;
 pub use stores::*;
@@ -13,8 +15,6 @@ pub use verbs::*;
 use crate::task::settle::Standing;
 use crate::task::{Arrival, Decision, Fence, HostId, Settlement, State, TaskId, TaskMessage};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a database operation did not happen.
@@ -158,7 +158,7 @@ pub struct Claimed {
 }
 
 /// What became of a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettleAnswer {
     /// Recorded, now or by an earlier call whose answer was lost.
     Settled,
@@ -166,6 +166,8 @@ pub enum SettleAnswer {
     Fenced,
     /// The database refuses this row, and only this; it was recorded as `failed(internal)` instead.
     Refused,
+    /// The database refuses that as well, for this reason: nothing is written. The task is taken over after its hard deadline.
+    Unwritten(String),
 }
 
 /// The first attempt of a task that was not claimed before it ran: its birth, its run and its end, to be written at once.
@@ -188,84 +190,6 @@ pub enum RecordAnswer {
     Exists,
     /// Nothing is written: the database rejects this row, and only this one.
     Refused(String),
-}
-
-/// An unusable message.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeadLetter {
-    /// A stable word: `not_json`, `conflict`, `returned` …
-    pub reason: String,
-    /// What was wrong.
-    pub detail: String,
-    /// The logical queue it came from.
-    pub queue: String,
-    /// Its task, where an id could be read and is the reason not to touch another task's row.
-    pub task_id: Option<TaskId>,
-    /// The plugin it named.
-    pub plugin: Option<String>,
-    /// As it came.
-    pub body: Arc<[u8]>,
-    /// AMQP properties and headers as JSON.
-    pub properties: Value,
-    /// The broker says that it may have been delivered before.
-    pub redelivered: bool,
-}
-
-/// What `record_dead` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeadRecorded {
-    /// Its row's id.
-    pub id: i64,
-    /// A redelivery of a message that has a row.
-    pub repeated: bool,
-}
-
-/// A dead letter as read.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct DeadRow {
-    /// Grows.
-    pub id: i64,
-    /// When it was recorded.
-    pub at: DateTime<Utc>,
-    /// A stable word.
-    pub reason: String,
-    /// What was wrong.
-    pub detail: String,
-    /// Where it came from.
-    pub queue: String,
-    /// Its task, if one could be told.
-    pub task_id: Option<TaskId>,
-    /// The plugin it named.
-    pub plugin: Option<String>,
-    /// The body as text, undecodable bytes replaced; cut at 64 KiB.
-    pub body: String,
-    /// The body's size in bytes.
-    pub body_bytes: i64,
-    /// AMQP properties and headers.
-    pub properties: Value,
-    /// When it was delivered again, the last time; `None`: not yet, or not seen through.
-    pub redriven_at: Option<DateTime<Utc>>,
-    /// As which task.
-    pub redriven_as: Option<TaskId>,
-    /// When its body was erased, with its task's data.
-    pub erased_at: Option<DateTime<Utc>>,
-}
-
-/// Which dead letters.
-#[derive(Clone, Debug, Default)]
-pub struct DeadFilter {
-    /// Only this reason.
-    pub reason: Option<String>,
-    /// Only from this queue.
-    pub queue: Option<String>,
-    /// Only those recorded since.
-    pub since: Option<DateTime<Utc>>,
-    /// Only those that were not redriven (and can be: not erased).
-    pub waiting: bool,
-    /// Below this id.
-    pub before: Option<i64>,
-    /// At most so many.
-    pub limit: u32,
 }
 
 /// A task to be submitted.
@@ -312,6 +236,24 @@ pub struct ParkedTask {
     pub message: TaskMessage,
     /// Its queue.
     pub queue: String,
+}
+
+/// Parked tasks as read.
+#[derive(Clone, Debug, Default)]
+pub struct Parked {
+    /// Those that may be run.
+    pub tasks: Vec<ParkedTask>,
+    /// Those whose rows this build cannot read.
+    pub unread: Vec<Unread>,
+}
+
+/// A task whose row this build cannot read: a newer one wrote it, or the disk has spoilt it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The task.
+    pub id: TaskId,
+    /// What does not read.
+    pub reason: String,
 }
 
 /// How long terminal rows are kept.

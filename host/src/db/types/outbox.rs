@@ -1,6 +1,6 @@
 //! What the relay takes out of the outbox.
 
-use super::BATCH_BYTES;
+use super::{BATCH_BYTES, Unread};
 use crate::task::{Fence, TaskId, TaskMessage};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct OutboxBatch {
     pub token: uuid::Uuid,
     /// What is to be published.
     pub rows: Vec<OutboxRow>,
+    /// Rows that are held as well, and that this build cannot read.
+    pub unread: Vec<Unread>,
     /// Rows that were set aside.
     pub aside: u32,
     /// A limit was reached: more rows may be due.

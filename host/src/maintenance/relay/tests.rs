@@ -14,11 +14,11 @@ use tokio::time::sleep;
 
 /// A broker that accepts messages for some queues only, after a while.
 #[derive(Default)]
-struct Picky {
-    refused: Mutex<BTreeSet<String>>,
-    accepted: Mutex<Vec<String>>,
+pub(in crate::maintenance) struct Picky {
+    pub refused: Mutex<BTreeSet<String>>,
+    pub accepted: Mutex<Vec<String>>,
     attempts: Mutex<usize>,
-    takes: Mutex<Duration>,
+    pub takes: Mutex<Duration>,
     blocked: Mutex<bool>,
 }
 
@@ -41,7 +41,7 @@ impl Broker for Picky {
         sleep(takes.max(Duration::from_millis(1))).await;
         *self.attempts.lock().unwrap() += batch.len();
         let one = |publication: Publication| {
-            let Target::Tasks(queue) = publication.target else { panic!("not a task") };
+            let (Target::Tasks(queue) | Target::Dead(queue)) = publication.target else { panic!("a reply") };
             if self.refused.lock().unwrap().contains(&queue) {
                 return Err(PublishError::Unconfirmed("it is full".into()));
             }
@@ -65,14 +65,14 @@ impl Broker for Picky {
     async fn close(&self) {}
 }
 
-struct World {
-    db: MemoryDb,
-    broker: Arc<Picky>,
-    parts: Parts,
+pub(in crate::maintenance) struct World {
+    pub db: MemoryDb,
+    pub broker: Arc<Picky>,
+    pub parts: Parts,
 }
 
 impl World {
-    fn new() -> World {
+    pub fn new() -> World {
         let (base, began) = (Utc::now(), Instant::now());
         let db = MemoryDb::new(Arc::new(move || base + TimeDelta::from_std(began.elapsed()).unwrap()));
         let broker = Arc::new(Picky::default());
@@ -81,6 +81,9 @@ impl World {
             broker: broker.clone(),
             outbox: Arc::new(Notify::new()),
             unpublished: watch::Sender::new(None),
+            letters: watch::Sender::new(()),
+            queues: Vec::new(),
+            unpublished_letters: watch::Sender::default(),
             steady: Arc::new(|| true),
         };
         World { db, broker, parts }
@@ -109,15 +112,15 @@ impl World {
         (closing.clone(), tokio::spawn(run(self.parts.clone(), closing)))
     }
 
-    fn refuse(&self, queue: &str) {
+    pub fn refuse(&self, queue: &str) {
         self.broker.refused.lock().unwrap().insert(queue.into());
     }
 
-    fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.broker.accepted.lock().unwrap().len()
     }
 
-    fn attempts(&self) -> usize {
+    pub fn attempts(&self) -> usize {
         *self.broker.attempts.lock().unwrap()
     }
 
@@ -247,4 +250,21 @@ async fn rows_are_looked_for_from_the_first_that_was_due_and_without_bound_each_
     assert_eq!(bound.from(), None, "rows that others held are found now");
     bound.found(Some(due - TimeDelta::hours(1)));
     assert_eq!(bound.from(), behind(due - TimeDelta::hours(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_waits_and_its_neighbours_are_published() {
+    let w = World::new();
+    w.submit("default", 10).await;
+    let spoilt = *w.db.look().tasks.keys().next().unwrap();
+    w.db.look().tasks.get_mut(&spoilt).unwrap().options = r#"{"of_a_newer_build": 1}"#.into();
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(w.accepted(), 9);
+    assert_eq!(w.db.look().outbox.len(), 1, "it stays, for a host that can read it");
+    w.db.look().tasks.get_mut(&spoilt).unwrap().options = "{}".into();
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(w.accepted(), 10);
+    closing.cancel();
+    relay.await.unwrap();
 }

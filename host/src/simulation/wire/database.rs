@@ -198,9 +198,21 @@ impl Db for WireDb {
         answer
     }
 
-    async fn record_dead(&self, letter: &DeadLetter) -> Result<DeadRecorded, DbError> {
-        let letter = letter.clone();
-        self.0.call(async move |db| db.record_dead(&letter).await).await
+    async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError> {
+        let letters = letters.to_vec();
+        self.0.call(async move |db| db.record_dead(&letters).await).await
+    }
+    async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
+        let queue = queue.to_owned();
+        self.0.call(async move |db| db.take_letters(&queue, limit, hold).await).await
+    }
+    async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError> {
+        let ids = ids.to_vec();
+        self.0.call(async move |db| db.letters_published(&ids).await).await
+    }
+    async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError> {
+        let ids = ids.to_vec();
+        self.0.call(async move |db| db.defer_letters(&ids, delay).await).await
     }
     async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError> {
         let host = host.clone();
@@ -242,13 +254,7 @@ impl Db for WireDb {
         let world = self.0.world.clone();
         self.0.call(async move |db| db.fail_unknown(grace, limit).await.inspect(|n| world.steps("unknown", *n))).await
     }
-    async fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Vec<ParkedTask>, DbError> {
+    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
         let (plugins, except) = (plugins.to_vec(), except.to_vec());
         self.0.call(async move |db| db.parked(&plugins, &except, lane, limit).await).await
     }

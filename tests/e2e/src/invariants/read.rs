@@ -51,10 +51,11 @@ pub async fn ends(database: &Database) -> Result<Ends, String> {
     Ok(rows.into_iter().map(|row| (id(&row[0]), end(&row[1..]))).collect())
 }
 
-/// Waits until the outbox is empty and the queue is, not for ever: what is left then is a violation. A message that was
+/// Waits until the outbox is empty, dead letters are published and the queue is empty, not for ever: what is left then is a violation. A message that was
 /// published twice may still lie in the queue when its task has long ended, and goes back there when its consumer leaves.
 pub async fn nothing_on_its_way(site: &Site, database: &Database) {
     soon(async || database.outbox().await, |left| *left == 0).await;
+    soon(async || database.unpublished().await, |left| *left == 0).await;
     if site.mode == Mode::Services {
         let queue = site.queue("default");
         // A queue that is not there holds nothing; whoever needs it says so.

@@ -229,6 +229,43 @@ async fn a_queue_that_accepts_nothing_is_tried_seldom_and_drained_when_it_does()
 }
 
 #[tokio::test]
+async fn a_dead_letter_queue_that_accepts_nothing_delays_no_task_and_loses_no_letter() {
+    let broker = Broker::start("").await;
+    let site = Site::private(&broker.url(), &variables::postgres()).await;
+    let daemon = site.start().await;
+    let refuse = r#"{"max-length": 0, "overflow": "reject-publish"}"#;
+    let dead = site.queue("default.dead");
+    broker.control(&["set_policy", "full", &format!("^{dead}$"), refuse, "--apply-to", "queues"]).await;
+    let bad = (0..2_000).map(|n| e2e::amqp::Outgoing::json(format!("no task {n}")));
+    site.amqp().publish(site.prefix(), "default", bad).await;
+    let good: Vec<_> = (0..200).map(|n| words(&format!("{n}"))).collect();
+    site.publish(&good).await;
+    let ids = task::ids(&good);
+    site.once_each(&daemon, &ids).await;
+    reports_that_publishing_waits(&daemon, "dead letters of queue default").await;
+    let database = site.database().await;
+    eventually("every letter has a row", async || {
+        match database.number("SELECT count(*) FROM agentry.dead_letters").await? {
+            2_000 => Ok(()),
+            rows => Err(format!("{rows} rows")),
+        }
+    })
+    .await;
+    let waiting = database.unpublished().await;
+    assert!(waiting > 1_900, "{waiting} letters wait");
+    assert!(daemon.said().matches("refuses dead letters").count() <= 2, "{}", daemon.said());
+    broker.control(&["clear_policy", "full"]).await;
+    eventually("every letter is published", async || match database.unpublished().await {
+        0 => Ok(()),
+        left => Err(format!("{left} left")),
+    })
+    .await;
+    let (arrived, _) = site.amqp().count(&dead).await.unwrap();
+    assert!(arrived >= 2_000, "{arrived} letters arrived");
+    invariants::hold(&site, daemon, &ids, Expected { dead_letters: 2_000, ..Expected::default() }).await;
+}
+
+#[tokio::test]
 async fn a_task_that_outlasts_the_brokers_consumer_time_out_runs_once() {
     let broker = Broker::start("{consumer_timeout, 2000}, {channel_tick_interval, 500}").await;
     let site = Site::private(&broker.url(), &variables::postgres()).await;

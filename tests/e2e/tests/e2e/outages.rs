@@ -75,7 +75,7 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
     site.amqp().delete(site.prefix(), &["default".to_owned()]).await;
     eventually("the queue is there again, and consumed", async || {
         let (_, consumers) = site.amqp().count(&site.queue("default")).await?;
-        if consumers == 1 { Ok(()) } else { Err(format!("{consumers} consumers")) }
+        if consumers > 0 { Ok(()) } else { Err(format!("{consumers} consumers")) }
     })
     .await;
     let after = Task::new("word-count", json!({"text": "after"}));

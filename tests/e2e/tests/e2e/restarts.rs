@@ -1,10 +1,12 @@
 //! Killed, stopped, started again: nothing is lost and nothing is done twice.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
+use e2e::forward::Forward;
 use e2e::http::is_terminal;
 use e2e::invariants::{self, Expected};
-use e2e::{Mode, Site, Task, probe, task};
+use e2e::{Mode, Site, Task, patience, probe, task};
 use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
@@ -142,6 +144,29 @@ async fn a_terminal_log_line_is_never_ahead_of_the_database(mode: Mode) {
     daemon.start_again().await;
     let expected = Expected { take_overs: 1, ..Expected::default() };
     invariants::hold(&site, daemon, &task::ids(&tasks), expected).await;
+}
+
+#[tokio::test]
+async fn the_grace_is_the_whole_time_though_neither_guests_nor_the_database_end() {
+    let site = Site::new(Mode::Services).await;
+    let mut way = Forward::to(&site.database_url(), 5432);
+    way.restore().await;
+    let setup = site.setup().set("database.url", way.through(&site.database_url()));
+    let mut daemon = setup.set("shutdown.grace_seconds", 10).start().await;
+    let tasks: Vec<_> = (0..2).map(|_| probe::sleep(20_000)).collect();
+    site.publish(&tasks).await;
+    site.running(2).await;
+    way.fall_silent();
+    let began = Instant::now();
+    assert_eq!(daemon.terminate().await, Some(5), "{}", daemon.said());
+    let took = began.elapsed();
+    // Ten seconds, and half of that for a slow machine.
+    assert!(took < patience() / 4, "it took {took:?}");
+    way.restore().await;
+    daemon.start_again().await;
+    let ids = task::ids(&tasks);
+    site.at_rest(&ids).await;
+    invariants::hold(&site, daemon, &ids, Expected { take_overs: 1, ..Expected::default() }).await;
 }
 
 #[tokio::test]

@@ -27,6 +27,22 @@ async fn two_daemons_share_four_hundred_tasks_and_each_runs_once() {
 }
 
 #[tokio::test]
+async fn long_tasks_that_a_busy_daemon_cannot_begin_go_to_an_idle_one() {
+    let site = Site::new(Mode::Services).await;
+    // In hand of the first, which runs two at a time, before the second is there.
+    let one = site.setup_named("one").set("worker.slots", 2).start().await;
+    let tasks: Vec<_> = (0..4).map(|_| probe::sleep(15_000)).collect();
+    site.publish(&tasks).await;
+    site.running(2).await;
+    let two = site.setup_named("two").set("worker.slots", 2).start().await;
+    site.running(4).await;
+    let ids = task::ids(&tasks);
+    site.at_rest(&ids).await;
+    two.stop().await;
+    invariants::hold(&site, one, &ids, Expected { all_complete: true, ..Expected::default() }).await;
+}
+
+#[tokio::test]
 async fn a_killed_daemons_tasks_are_finished_by_the_other() {
     let site = Site::new(Mode::Services).await;
     let mut one = site.setup_named("one").set("lease.ttl_seconds", 3).start().await;

@@ -122,6 +122,26 @@ async fn an_unreachable_broker_is_retried_while_it_says_that_it_is_not_ready() {
     ready_when_restored(&site, setup, way, "broker").await;
 }
 
+#[tokio::test]
+async fn while_plugins_are_compiled_it_is_alive_and_says_so_and_ends_at_a_signal() {
+    let site = Site::new(Mode::Embedded).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut daemon = site.setup().set("api.listen", address.as_str()).spawn();
+    let http = e2e::Http::new(&format!("http://{address}"));
+    eventually("it is alive, and compiles", async || {
+        let (alive, ready) = (http.try_get("/healthz").await, http.try_get("/readyz").await);
+        let seen = (alive.map(|answer| answer.status).ok(), ready.as_ref().map(|answer| answer.status).ok());
+        let says_why = ready.is_ok_and(|answer| answer.json()["reasons"][0]["code"] == "plugins");
+        if seen == (Some(200), Some(503)) && says_why { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let answer =
+        http.post("/v1/tasks", &Task::new("word-count", json!({"text": "too early"})).body()).await.expect(503);
+    assert_eq!(answer["code"], "starting", "{answer}");
+    assert_eq!(daemon.terminate().await, Some(0), "{}", daemon.said());
+    assert!(daemon.said().contains("while plugins were compiled"), "{}", daemon.said());
+}
+
 async fn ready_when_restored(site: &Site, setup: Setup, mut way: Forward, named: &str) {
     let address = format!("127.0.0.1:{}", free_port());
     let mut daemon = setup.set("api.listen", address.as_str()).spawn();

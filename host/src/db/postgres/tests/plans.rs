@@ -58,6 +58,7 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
     let waiting = waiting.bind(501i64).bind(PAGE_BYTES);
     let taking = explain(outbox::TAKE).bind(500i64).bind(conformance::id()).bind(keep()).bind(1i64);
     let taking = taking.bind(Vec::<String>::new()).bind(Vec::<String>::new()).bind(keep()).bind(never());
+    let letters = explain(dead::TAKE).bind("default").bind(500i64).bind(keep()).bind(1i64);
     for (query, bound) in [
         (explain(prune::COMPLETED).bind(keep()).bind(500i64).bind(1i64), "finished_at <"),
         (explain(prune::OTHERS).bind(keep()).bind(500i64).bind(1i64), "finished_at <"),
@@ -69,6 +70,7 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
         (explain(duties::EXPIRED).bind(500i64), "deadline <="),
         (waiting, "state = 'pending'"),
         (taking, "due_at <="),
+        (letters, "publish_at <="),
     ] {
         let rows = query.fetch_all(&mut *connection).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

@@ -1,12 +1,15 @@
 //! Queues for which the broker refuses messages, and since when.
 
-use super::{LONGEST, LOOK};
 use crate::db::OutboxReason;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// The first pause before a queue is tried again.
+const FIRST: Duration = Duration::from_millis(500);
+/// The longest one.
+pub(super) const LONGEST: Duration = Duration::from_secs(5);
 /// How often a refusal is logged while it lasts.
 const REPEATED: Duration = Duration::from_secs(60);
 /// After this time without a row of a queue its refusal is forgotten.
@@ -35,46 +38,59 @@ impl Refusal {
 }
 
 /// By queue.
-#[derive(Default)]
-pub(super) struct Refusals(BTreeMap<String, Refusal>);
+pub(super) struct Refusals {
+    /// Name of the messages in logs and texts.
+    what: &'static str,
+    queues: BTreeMap<String, Refusal>,
+}
 
 impl Refusals {
+    /// None yet.
+    pub fn of(what: &'static str) -> Refusals {
+        Refusals { what, queues: BTreeMap::new() }
+    }
+
+    /// Whether a queue refused what was last published to it.
+    pub fn is_refusing(&self) -> bool {
+        self.queues.values().any(|refusal| refusal.accepting.is_none())
+    }
+
     /// Queues that are not to be tried yet.
     pub fn resting(&self) -> Vec<(String, OutboxReason)> {
         let now = Instant::now();
-        let resting = self.0.iter().filter(|(_, refusal)| refusal.rests(now));
+        let resting = self.queues.iter().filter(|(_, refusal)| refusal.rests(now));
         resting.map(|(queue, refusal)| (queue.clone(), refusal.reason)).collect()
     }
 
     /// Whether a queue that accepted nothing is to be tried again.
     pub fn is_probing(&self) -> bool {
         let now = Instant::now();
-        self.0.values().any(|refusal| refusal.accepting.is_none() && refusal.next <= now)
+        self.queues.values().any(|refusal| refusal.accepting.is_none() && refusal.next <= now)
     }
 
     /// Some or all messages of a batch were refused. Returns the pause until they are tried again.
     pub fn refused(&mut self, queue: &str, reason: OutboxReason, why: String, accepted: usize) -> Duration {
         let now = Instant::now();
-        let known = self.0.remove(queue);
+        let known = self.queues.remove(queue);
         let tries = if accepted > 0 { 0 } else { known.as_ref().map_or(0, |known| known.tries.saturating_add(1)) };
-        let pause = LOOK.saturating_mul(1 << tries.min(10)).min(LONGEST);
+        let pause = FIRST.saturating_mul(1 << tries.min(10)).min(LONGEST);
         let since = known.as_ref().map_or_else(Utc::now, |known| known.since);
         let changed = known.as_ref().is_none_or(|known| known.reason != reason);
         let logged = match known {
             Some(known) if !changed && now.duration_since(known.logged) < REPEATED => known.logged,
             _ => {
-                tracing::warn!(queue, why, %since, "the broker refuses tasks of this queue; retrying");
+                tracing::warn!(queue, why, %since, "the broker refuses {} of this queue; retrying", self.what);
                 now
             }
         };
         let next = now + pause;
-        self.0.insert(queue.to_owned(), Refusal { reason, why, since, tries, next, logged, accepting: None });
+        self.queues.insert(queue.to_owned(), Refusal { reason, why, since, tries, next, logged, accepting: None });
         pause
     }
 
     /// A whole batch was accepted.
     pub fn accepted(&mut self, queue: &str) {
-        if let Some(refusal) = self.0.get_mut(queue) {
+        if let Some(refusal) = self.queues.get_mut(queue) {
             refusal.tries = 0;
             refusal.accepting.get_or_insert_with(Instant::now);
         }
@@ -84,9 +100,9 @@ impl Refusals {
     /// published by another host.
     pub fn forget(&mut self) {
         let now = Instant::now();
-        self.0.retain(|queue, refusal| match refusal.accepting {
+        self.queues.retain(|queue, refusal| match refusal.accepting {
             Some(accepting) if now.duration_since(accepting) >= STEADY => {
-                tracing::info!(queue, since = %refusal.since, "the broker accepts tasks of this queue again");
+                tracing::info!(queue, since = %refusal.since, "the broker accepts {} of this queue again", self.what);
                 false
             }
             Some(_) => true,
@@ -98,11 +114,12 @@ impl Refusals {
     pub fn text(&self) -> Option<String> {
         let one = |(queue, refusal): (&String, &Refusal)| {
             format!(
-                "the broker refuses tasks of queue {queue} since {}: {}",
+                "the broker refuses {} of queue {queue} since {}: {}",
+                self.what,
                 refusal.since.format("%FT%TZ"),
                 refusal.why
             )
         };
-        (!self.0.is_empty()).then(|| self.0.iter().map(one).collect::<Vec<_>>().join("; "))
+        (!self.queues.is_empty()).then(|| self.queues.iter().map(one).collect::<Vec<_>>().join("; "))
     }
 }

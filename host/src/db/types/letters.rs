@@ -1,0 +1,108 @@
+//! Dead letters: what is recorded, and what is still to be published.
+
+use crate::task::TaskId;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// An unusable message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// A stable word: `not_json`, `conflict`, `returned` …
+    pub reason: String,
+    /// What was wrong.
+    pub detail: String,
+    /// The logical queue it came from.
+    pub queue: String,
+    /// Its task, where an id could be read and is the reason not to touch another task's row.
+    pub task_id: Option<TaskId>,
+    /// The plugin it named.
+    pub plugin: Option<String>,
+    /// As it came.
+    pub body: Arc<[u8]>,
+    /// AMQP properties and headers as JSON.
+    pub properties: Value,
+    /// The broker says that it may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// What `record_dead` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadRecorded {
+    /// Its row's id.
+    pub id: i64,
+    /// A redelivery of a message that has a row.
+    pub repeated: bool,
+}
+
+/// Result of [`Db::record_dead`](super::Db::record_dead) for one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeadAnswer {
+    /// It has a row.
+    Recorded(DeadRecorded),
+    /// The database does not store it, for this reason.
+    Refused(String),
+}
+
+/// A dead letter that is to be published to its dead-letter queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnpublishedLetter {
+    /// Its row's id.
+    pub id: i64,
+    /// A stable word.
+    pub reason: String,
+    /// What was wrong.
+    pub detail: String,
+    /// As it came.
+    pub body: Vec<u8>,
+    /// AMQP properties and headers as JSON.
+    pub properties: Value,
+}
+
+/// A dead letter as read.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DeadRow {
+    /// Grows.
+    pub id: i64,
+    /// When it was recorded.
+    pub at: DateTime<Utc>,
+    /// A stable word.
+    pub reason: String,
+    /// What was wrong.
+    pub detail: String,
+    /// Where it came from.
+    pub queue: String,
+    /// Its task, if one could be told.
+    pub task_id: Option<TaskId>,
+    /// The plugin it named.
+    pub plugin: Option<String>,
+    /// The body as text, undecodable bytes replaced; cut at 64 KiB.
+    pub body: String,
+    /// The body's size in bytes.
+    pub body_bytes: i64,
+    /// AMQP properties and headers.
+    pub properties: Value,
+    /// When it was delivered again, the last time; `None`: not yet, or not seen through.
+    pub redriven_at: Option<DateTime<Utc>>,
+    /// As which task.
+    pub redriven_as: Option<TaskId>,
+    /// When its body was erased, with its task's data.
+    pub erased_at: Option<DateTime<Utc>>,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadFilter {
+    /// Only this reason.
+    pub reason: Option<String>,
+    /// Only from this queue.
+    pub queue: Option<String>,
+    /// Only those recorded since.
+    pub since: Option<DateTime<Utc>>,
+    /// Only those that were not redriven (and can be: not erased).
+    pub waiting: bool,
+    /// Below this id.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
