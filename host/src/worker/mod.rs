@@ -124,8 +124,7 @@ impl WorkerConfig {
     /// are no more queues than that: one that waited for the others of this host would be unacknowledged for long, and
     /// another host could run it.
     pub fn prefetch(&self, queue: &str) -> u16 {
-        let can_run = u32::from(self.window.least / 2).min(self.slots);
-        let share = can_run / u32::try_from(self.queues.len().max(1)).unwrap_or(u32::MAX);
+        let share = u32::from(self.window.share(self.slots, self.queues.len()));
         u16::try_from(share.min(self.slots_of(queue)).max(1)).unwrap_or(u16::MAX)
     }
 
