@@ -16,6 +16,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Tasks in one batch.
@@ -114,9 +115,8 @@ pub(super) async fn batch(
             let detail = format!("the id {} stands there twice", message.id);
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_batch", detail).at(at));
         }
-        if !warned.contains_key(&message.plugin.to_string()) {
-            let warning = warnings::of(&state, &mut hosts, &message.plugin).await.map_err(|p| p.at(at))?;
-            warned.insert(message.plugin.to_string(), warning);
+        if let Entry::Vacant(entry) = warned.entry(message.plugin.to_string()) {
+            entry.insert(warnings::of(&state, &mut hosts, &message.plugin).await.map_err(|p| p.at(at))?);
         }
         tasks.push(admit(&state, &mut hosts, message, queue).await.map_err(|p| p.at(at))?);
     }

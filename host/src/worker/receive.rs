@@ -34,12 +34,12 @@ pub async fn tasks(
             }
         };
         let candidate = match admit(&shared, Arc::new(message), &delivery, &end).await {
-            Admitted::Here(candidate) => candidate,
-            Admitted::Late => {
+            Ok(candidate) => candidate,
+            Err(NotAdmitted::Late) => {
                 give_back(&shared, vec![delivery.receipt]).await;
                 continue;
             }
-            Admitted::Ended => {
+            Err(NotAdmitted::Ended) => {
                 give_back(&shared, vec![delivery.receipt]).await;
                 break;
             }
@@ -72,12 +72,12 @@ pub async fn returned(
         };
         let candidate = match death(&delivery) {
             "delivery_limit" => match admit(&shared, message, &delivery, &shared.closing).await {
-                Admitted::Here(candidate) => candidate,
-                Admitted::Late => {
+                Ok(candidate) => candidate,
+                Err(NotAdmitted::Late) => {
                     give_back(&shared, vec![delivery.receipt]).await;
                     continue;
                 }
-                Admitted::Ended => {
+                Err(NotAdmitted::Ended) => {
                     give_back(&shared, vec![delivery.receipt]).await;
                     break;
                 }
@@ -93,18 +93,21 @@ pub async fn returned(
     leave(&shared, subscription).await;
 }
 
-/// Result of [`admit`].
-enum Admitted {
-    /// It is to be claimed here, or parked.
-    Here(Candidate),
-    /// It has waited as long as it may, and goes back.
+/// Why a delivery goes back.
+enum NotAdmitted {
+    /// It has waited as long as it may.
     Late,
     /// The subscription is to end.
     Ended,
 }
 
 /// A slot and memory first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
-async fn admit(shared: &Shared, message: Arc<TaskMessage>, delivery: &Delivery, end: &CancellationToken) -> Admitted {
+async fn admit(
+    shared: &Shared,
+    message: Arc<TaskMessage>,
+    delivery: &Delivery,
+    end: &CancellationToken,
+) -> Result<Candidate, NotAdmitted> {
     let queue = delivery.source.queue().clone();
     let admission = async {
         let slot = shared.room.slot(&queue).await;
@@ -113,15 +116,15 @@ async fn admit(shared: &Shared, message: Arc<TaskMessage>, delivery: &Delivery, 
     tokio::pin!(admission);
     // Timers cost more than a slot that is free.
     if let Some(candidate) = admission.as_mut().now_or_never() {
-        return Admitted::Here(candidate);
+        return Ok(candidate);
     }
     let mut delayed = None;
     loop {
         tokio::select! {
             biased;
-            candidate = &mut admission => return Admitted::Here(candidate),
-            () = end.cancelled() => return Admitted::Ended,
-            () = past(delivery, shared.config.waits) => return Admitted::Late,
+            candidate = &mut admission => return Ok(candidate),
+            () = end.cancelled() => return Err(NotAdmitted::Ended),
+            () = past(delivery, shared.config.waits) => return Err(NotAdmitted::Late),
             () = past(delivery, Some(LONG)), if delayed.is_none() => delayed = Some(shared.window.delayed(&queue)),
         }
     }

@@ -103,8 +103,8 @@ async fn record_all(connection: &mut PgConnection, letters: &[DeadLetter]) -> Re
     tx.commit().await?;
     let new: HashMap<usize, i64> = new.into_iter().zip(ids).collect();
     let mut recorded: Vec<DeadRecorded> = Vec::with_capacity(letters.len());
-    for n in 0..letters.len() {
-        let first = earlier[n].and_then(|first| recorded.get(first)).map(|first| first.id);
+    for (n, earlier) in earlier.into_iter().enumerate() {
+        let first = earlier.and_then(|earlier| recorded.get(earlier)).map(|first| first.id);
         recorded.push(match (first.or_else(|| known.get(&n).copied()), new.get(&n)) {
             (Some(id), _) => DeadRecorded { id, repeated: true },
             (None, Some(id)) => DeadRecorded { id: *id, repeated: false },
