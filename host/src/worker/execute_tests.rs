@@ -108,16 +108,18 @@ fn shared() -> Arc<Shared> {
         slots: 2,
         queue_slots: BTreeMap::new(),
         window: WindowConfig::of(2),
+        waits: None,
         lanes: 1,
         message_limits: MessageLimits::default(),
         claim_after: Duration::ZERO,
         max_snoozes: 10,
-        grace: Duration::ZERO,
+        grace: crate::worker::Grace::of(Duration::ZERO),
         ack_when_claimed: BTreeSet::new(),
         spool: None,
         settled: watch::Sender::new(0),
+        letters: watch::Sender::default(),
     };
-    Shared::new(parts, config, Lease::new(Instant::now()), Arc::default())
+    Shared::new(parts, config, Lease::new(Instant::now(), || Duration::ZERO), Arc::default())
 }
 
 async fn ready(shared: &Shared) -> Ready {

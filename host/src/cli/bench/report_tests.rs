@@ -22,7 +22,7 @@ pub fn report(last: Option<&str>) -> Report {
         patience: Duration::from_secs(1),
     };
     let ids: Vec<Uuid> = (0..4).map(|_| Uuid::now_v7()).collect();
-    let tasks = ids.iter().zip(0..).map(|(id, n)| (*id, at(10 * n))).collect();
+    let tasks: Vec<_> = ids.iter().zip(0..).map(|(id, n)| (*id, at(10 * n))).collect();
     let mut rows = BTreeMap::new();
     for (id, n) in ids.iter().zip(0_i64..4) {
         let state = if n < 3 { Some("completed") } else { last };
@@ -159,7 +159,7 @@ fn one_task_or_two_at_a_rate_do_not_exceed_it() {
     report.shape = Shape::Rate { tasks: 2, every: Duration::from_secs(1) };
     (report.sent, report.over_time.0) = (2, vec![2]);
     let span = Some(Duration::from_millis(1_001));
-    (report.submission, report.running, report.whole) = (Duration::from_secs(1), span, span);
+    (report.submission, report.running, report.whole) = ((2, Duration::from_secs(1)), span, span);
     let json = report.json();
     assert_eq!(json["submission"]["per_second"], 1.0);
     assert_eq!(json["throughput"]["per_second"], 0.9995);
@@ -179,7 +179,7 @@ fn a_run_whose_rows_cannot_be_read_shows_the_counters() {
         in_flight: None,
         patience: Duration::from_secs(1),
     };
-    let tasks = (0..3).map(|n| (Uuid::now_v7(), at(n))).collect();
+    let tasks: Vec<_> = (0..3).map(|n| (Uuid::now_v7(), at(n))).collect();
     let measured = Measured {
         sent: Sent { confirmed: tasks.len() as u64, tasks, took: Duration::from_secs(1) },
         rows: None,
