@@ -4,8 +4,8 @@ use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
-    AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
-    Parked, TaskFilter, TaskRow, rows, storable,
+    AttemptRow, BATCH_BYTES, BENCH_LABEL, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow,
+    PAGE_BYTES, Page, Parked, TaskFilter, TaskRow, rows, storable,
 };
 use crate::task::{FailureKind, State, TaskId};
 use sqlx::{PgConnection, query};
@@ -68,6 +68,17 @@ macro_rules! listed {
     };
 }
 
+/// The conditions of the index for tasks of `agentry bench` that have ended, or have not.
+macro_rules! benched {
+    ($ended:literal) => {
+        concat!(
+            "t.labels <> '{}' AND t.labels::jsonb ->> 'agentry-bench' IS NOT NULL AND t.finished_at ",
+            $ended,
+            " AND t.labels::jsonb ->> 'agentry-bench' = $13"
+        )
+    };
+}
+
 statements! {
     TASK = task!("", "tasks t", "WHERE t.id = $3");
     TASKS = listed!("SELECT t.id, t.created_at, ", bytes!(), " FROM tasks t WHERE ", filters!(),
@@ -79,8 +90,14 @@ statements! {
         " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1) UNION ALL (SELECT t.id, t.created_at, ", bytes!(), " FROM tasks t
             WHERE (SELECT count(*) FROM few) > $16::bigint AND t.labels <> '{}' AND t.labels::jsonb ->> $13 = $14 AND ", filters!(),
         " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1)) both_ways ORDER BY created_at DESC, id DESC LIMIT $11::bigint + 1"
-        => "WITH few AS MATERIALIZED (SELECT id FROM tasks WHERE labels <> '{}' AND labels::jsonb @> ($15::text)::jsonb
-            LIMIT $16::bigint + 1), ");
+        => r#"WITH few AS MATERIALIZED (SELECT id FROM tasks WHERE labels <> '{}' AND labels !~ '^\{"agentry-bench":"[0-9a-f]{32}"\}$'
+            AND labels::jsonb @> ($15::text)::jsonb LIMIT $16::bigint + 1), "#);
+    /// A run of `agentry bench`, by the indexes of its label.
+    TASKS_OF_BENCH = listed!("SELECT * FROM ((SELECT t.id, t.created_at, ", bytes!(), " FROM tasks t WHERE ",
+        benched!("IS NOT NULL"), " AND ", filters!(),
+        " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1) UNION ALL (SELECT t.id, t.created_at, ", bytes!(), " FROM tasks t WHERE ",
+        benched!("IS NULL"), " AND ", filters!(),
+        " ORDER BY t.created_at DESC, t.id DESC LIMIT $11::bigint + 1)) both_ways ORDER BY created_at DESC, id DESC LIMIT $11::bigint + 1");
     TERMINAL = "SELECT id FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled')";
     EVENTS = concat!(
         page!("seq", "seq", "SELECT seq, COALESCE(octet_length(detail), 0) AS bytes FROM task_events
@@ -154,21 +171,27 @@ pub(super) async fn tasks(
     filter: &TaskFilter,
     fields: Fields,
 ) -> Result<Page<TaskRow>, Fault> {
-    let statement = query(if filter.label.is_some() { TASKS_LABELLED } else { TASKS })
-        .bind(fields.input)
-        .bind(fields.output)
-        .bind(filter.state.map(State::as_str))
-        .bind(filter.plugin.as_deref().map(storable::text))
-        .bind(filter.queue.as_deref().map(storable::text))
-        .bind(filter.kind.map(FailureKind::as_str))
-        .bind(filter.since)
-        .bind(filter.retry_of)
-        .bind(filter.before.map(|before| before.created_at))
-        .bind(filter.before.map(|before| before.id))
-        .bind(i64::from(filter.limit))
-        .bind(PAGE_BYTES);
+    let is_bench = |(key, _): &(String, String)| key == BENCH_LABEL;
+    let statement = query(match &filter.label {
+        None => TASKS,
+        Some(label) if is_bench(label) => TASKS_OF_BENCH,
+        Some(_) => TASKS_LABELLED,
+    })
+    .bind(fields.input)
+    .bind(fields.output)
+    .bind(filter.state.map(State::as_str))
+    .bind(filter.plugin.as_deref().map(storable::text))
+    .bind(filter.queue.as_deref().map(storable::text))
+    .bind(filter.kind.map(FailureKind::as_str))
+    .bind(filter.since)
+    .bind(filter.retry_of)
+    .bind(filter.before.map(|before| before.created_at))
+    .bind(filter.before.map(|before| before.id))
+    .bind(i64::from(filter.limit))
+    .bind(PAGE_BYTES);
     let statement = match &filter.label {
         None => statement,
+        Some(label) if is_bench(label) => statement.bind(storable::text(&label.1)),
         Some((key, value)) => {
             let label = storable::json(&serde_json::json!({ key: value }));
             statement.bind(storable::text(key)).bind(storable::text(value)).bind(label).bind(plan::FEW)

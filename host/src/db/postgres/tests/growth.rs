@@ -127,6 +127,7 @@ async fn statements_read_what_they_return_and_not_the_whole_of_a_full_table() {
     // Lists: each row of a page is read twice, and its outbox row.
     let all = || TaskFilter { limit: 50, ..TaskFilter::default() };
     let label = |value: &str| Some(("team".to_owned(), value.to_owned()));
+    let bench = |value: &str| Some(("agentry-bench".to_owned(), value.to_owned()));
     let text = |value: &str| Some(value.to_owned());
     let before = Some(TaskCursor { created_at: now - chrono::TimeDelta::days(1), id: id() });
     let rare = RARE as usize;
@@ -148,6 +149,9 @@ async fn statements_read_what_they_return_and_not_the_whole_of_a_full_table() {
         ("of an unknown kind", TaskFilter { kind: Some(FailureKind::Expired), ..all() }, 0),
         ("of a rare label", TaskFilter { label: label("rare"), ..all() }, rare),
         ("of an unknown label", TaskFilter { label: label("unknown"), ..all() }, 0),
+        ("of a bench", TaskFilter { label: bench(RUN), ..all() }, 50),
+        ("of a bench behind a cursor", TaskFilter { label: bench(RUN), before, ..all() }, 50),
+        ("of an unknown bench", TaskFilter { label: bench("unknown"), ..all() }, 0),
         ("since then", TaskFilter { since: Some(now - chrono::TimeDelta::days(1)), ..all() }, 50),
         ("since a moment", TaskFilter { since: Some(now), ..all() }, 0),
         ("of no retries", TaskFilter { retry_of: Some(id()), ..all() }, 0),
