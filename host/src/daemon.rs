@@ -21,7 +21,7 @@ pub use build::BUILD;
 pub use connect::{check, publisher};
 pub use data_folder::{DataFolder, DataFolderError};
 pub use exposed::warnings as exposed;
-pub use private::protect;
+pub use private::{drop_capabilities, protect};
 pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;

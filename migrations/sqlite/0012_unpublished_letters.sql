@@ -2,5 +2,3 @@
 -- A dead letter is recorded and acknowledged before it is published to its dead-letter queue.
 -- An earlier build publishes its letters itself, before it acknowledges them: null is right for those.
 ALTER TABLE dead_letters ADD COLUMN publish_at TEXT; -- not before; null: published
-
-CREATE INDEX dead_letters_unpublished ON dead_letters (queue, publish_at) WHERE publish_at IS NOT NULL;

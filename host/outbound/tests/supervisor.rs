@@ -26,7 +26,7 @@ const DAEMON: &str = "part=daemon";
 const ORDINARY: &str = "part=ordinary";
 
 /// The tests by name.
-const TESTS: [(&str, fn()); 6] = [
+const TESTS: [(&str, fn()); 7] = [
     ("a_daemon_that_is_killed_takes_its_servers_along", a_daemon_that_is_killed_takes_its_servers_along),
     ("a_supervised_server_is_ended_like_any_other", a_supervised_server_is_ended_like_any_other),
     ("what_a_server_leaves_ends_with_it", what_a_server_leaves_ends_with_it),
@@ -35,6 +35,7 @@ const TESTS: [(&str, fn()); 6] = [
         "a_server_of_another_user_has_none_of_the_daemons_rights",
         a_server_of_another_user_has_none_of_the_daemons_rights,
     ),
+    ("a_server_without_a_user_inherits_no_capability", a_server_without_a_user_inherits_no_capability),
     ("a_user_without_the_right_or_the_name_stops_the_start", a_user_without_the_right_or_the_name_stops_the_start),
 ];
 
@@ -269,6 +270,48 @@ fn a_server_of_another_user_has_none_of_the_daemons_rights() {
             all_end(&[u32::try_from(pid).unwrap()], "a server of another user is left after close");
         }
     });
+}
+
+/// As a daemon of an ordinary user is started that may start servers as other users.
+fn a_server_without_a_user_inherits_no_capability() {
+    const RIGHTS: &str = "+setuid,+setgid,+kill";
+    let nobody = NOBODY.to_string();
+    let started = |program: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            &nobody,
+            "--regid",
+            &nobody,
+            "--clear-groups",
+            "--inh-caps",
+            RIGHTS,
+            "--ambient-caps",
+            RIGHTS,
+        ]);
+        command.args(program).stdin(Stdio::null()).output()
+    };
+    let ambient = |output: &std::process::Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix("CapAmb:")).map(str::trim).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{output:?}"))
+    };
+    if !is_root() || !started(&["true"]).is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: it needs root and setpriv of util-linux");
+        return;
+    }
+    let status = ["cat", "/proc/self/status"];
+    assert_ne!(ambient(&started(&status).unwrap()), "0000000000000000", "this test gives capabilities");
+    // That of this test may be in a folder that no other user may enter.
+    let folder =
+        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let program = folder.path().join("supervisor");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let (program, daemon) = (program.display().to_string(), std::process::id().to_string());
+    for user in ["-", "65533:65533"] {
+        let supervised = started(&[&program, SUPERVISE, &daemon, user, "/bin/cat", "/proc/self/status"]).unwrap();
+        assert_eq!(ambient(&supervised), "0000000000000000", "{user}");
+    }
 }
 
 fn nobodys_home() -> String {

@@ -2,7 +2,7 @@
 
 use super::Failed;
 use super::up::Up;
-use crate::daemon::isolation;
+use crate::daemon::{self, isolation};
 use std::path::PathBuf;
 
 /// One attempt in a process of its own, for a daemon that started it: the order comes on standard input.
@@ -17,6 +17,10 @@ impl Isolate {
         let variables =
             isolation::variables().map_err(|e| Failed::usage(format!("failed to read from the daemon: {e}")))?;
         let settings = self.up.settings_with(file, variables)?;
+        // A guest of this process may call such a server, which is started from here.
+        if !settings.outside.tools.values().any(|tool| tool.has_user()) {
+            daemon::drop_capabilities().map_err(|e| Failed::usage(format!("failed to give up capabilities: {e}")))?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

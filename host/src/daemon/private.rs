@@ -29,6 +29,25 @@ pub fn protect() -> Option<String> {
     }
 }
 
+/// Gives up the capabilities with which the daemon of an ordinary user was started for `tools.NAME.user`. A child that handles what
+/// others wrote has no use for them. Call it before threads are started, which have sets of their own. Root keeps what it has: its
+/// files are read by it.
+#[cfg(target_os = "linux")]
+pub fn drop_capabilities() -> std::io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let none = rustix::thread::CapabilitySet::empty();
+    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// See above; other systems have none.
+#[cfg(not(target_os = "linux"))]
+pub fn drop_capabilities() -> std::io::Result<()> {
+    Ok(())
+}
+
 #[cfg(target_os = "linux")]
 fn not_dumpable() -> rustix::io::Result<()> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)

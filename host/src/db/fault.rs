@@ -212,8 +212,6 @@ fn of_postgres(code: &str) -> Class {
         "57014" => Class::TimedOut,
         // Lock time-out, read-only (a standby, or a full disk under some operators), a transaction whose process was stopped.
         "55P03" | "25006" | "25P03" => Class::Unavailable,
-        // A row that the disk has spoilt.
-        "XX001" => Class::Data,
         // One plan for two shapes, after a migration: a new connection will do.
         "0A000" => Class::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
@@ -244,7 +242,6 @@ mod tests {
         for (code, class) in [
             ("22021", Class::Data),
             ("23514", Class::Data),
-            ("XX001", Class::Data),
             ("40P01", Class::Contention),
             ("57014", Class::TimedOut),
             ("57P01", Class::Unavailable),

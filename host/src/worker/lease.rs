@@ -122,7 +122,8 @@ impl Lease {
     /// comes back first would take over what all the others run; so claimants wait one lease time, in which the living
     /// renew.
     pub fn is_steady(&self) -> bool {
-        self.standing().steady_from <= Instant::now()
+        let standing = self.standing();
+        standing.steady_from <= Instant::now() && standing.until.is_after(self.now())
     }
 }
 

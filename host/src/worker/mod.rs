@@ -120,16 +120,14 @@ impl WorkerConfig {
         self.queue_slots.get(queue).copied().unwrap_or(self.slots).min(self.slots)
     }
 
-    /// Deliveries of a queue that are in hand whatever happens. Those of all queues together can run at once, as long as there
-    /// are no more queues than that: one that waited for the others of this host would be unacknowledged for long, and
-    /// another host could run it.
+    /// Deliveries of a queue that are in hand whatever happens: as many as can run if the other queues are empty. A smaller part of each
+    /// queue would leave the slots of the others unused.
     pub fn prefetch(&self, queue: &str) -> u16 {
-        let share = u32::from(self.window.share(self.slots, self.queues.len()));
-        u16::try_from(share.min(self.slots_of(queue)).max(1)).unwrap_or(u16::MAX)
+        let can_run = u32::from(self.window.least / 2).min(self.slots_of(queue));
+        u16::try_from(can_run.max(1)).unwrap_or(u16::MAX)
     }
 
-    /// Deliveries of a queue that are in hand as well while none waits for long: with the others as many as run, and as many
-    /// again. A memory bound too, since an AMQP client's buffer has none. [`window`] adds to it.
+    /// Deliveries of a queue that are in hand as well while none waits for long: as many again. A memory bound too, since an AMQP client's buffer has none. [`window`] adds to it.
     pub fn reserve(&self, queue: &str) -> u16 {
         let slots = u16::try_from(self.slots_of(queue).saturating_mul(2)).unwrap_or(u16::MAX);
         slots.clamp(2, self.window.least.max(2)).saturating_sub(self.prefetch(queue)).max(1)

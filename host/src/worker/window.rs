@@ -2,7 +2,7 @@
 //!
 //! What is in hand and has not begun could begin on another host, so there should be little of it; yet a host that takes as
 //! many as it can run waits a round trip to broker and database for every one of them. So each queue has a small subscription
-//! that is always there: those of all queues together hold no more than can run at once. Beside it there is a
+//! that is always there: it holds no more than can run at once. Beside it there is a
 //! [`reserve`](super::reserve) while no delivery waits for long, and further ones of [`WindowConfig::step`] deliveries each:
 //!
 //! - as many as it takes to hold what runs: a delivery stays unacknowledged until its task has ended;
@@ -54,13 +54,6 @@ impl WindowConfig {
     pub fn of(computing: u32) -> WindowConfig {
         let least = u16::try_from(computing.saturating_mul(2)).unwrap_or(u16::MAX).clamp(2, 1_024);
         WindowConfig { least, step: 256, ahead: 4 }
-    }
-
-    /// Deliveries that are always in hand of each queue: those of all together can run at once, on a host with so many slots.
-    pub fn share(&self, slots: u32, queues: usize) -> u16 {
-        let can_run = u32::from(self.least / 2).min(slots);
-        let share = can_run / u32::try_from(queues.max(1)).unwrap_or(u32::MAX);
-        u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 }
 
@@ -262,17 +255,6 @@ mod tests {
     use super::*;
 
     const CONFIG: WindowConfig = WindowConfig { least: 64, step: 256, ahead: 4 };
-
-    #[test]
-    fn deliveries_in_hand_of_all_queues_together_can_run_at_once() {
-        for slots in [1, 2, 31, 32, 10_000] {
-            for queues in 1..40 {
-                let all = u32::from(CONFIG.share(slots, queues)) * queues as u32;
-                assert!(all <= slots.min(32).max(queues as u32), "{slots} slots, {queues} queues: {all}");
-            }
-        }
-        assert_eq!([1, 2, 4, 100].map(|queues| CONFIG.share(10_000, queues)), [32, 16, 8, 1]);
-    }
 
     #[test]
     fn further_subscriptions_hold_what_runs_and_reach_ahead() {

@@ -16,6 +16,13 @@ use std::time::Duration;
 /// Beside an output, a message may carry what JSON adds to it, and a list of tools.
 const MARGIN: usize = 2 << 20;
 
+impl ServerSettings {
+    /// Whether it is to run as another user.
+    pub fn has_user(&self) -> bool {
+        matches!(&self.transport, Transport::Stdio { user: Some(_), .. })
+    }
+}
+
 /// One server, checked.
 pub(super) struct Server {
     /// The operator's name.
@@ -85,6 +92,19 @@ impl Server {
             Transport::Stdio { command, args, env, dir, user } => {
                 let user = user.map(|user| User::check(&user, dir.is_some())).transpose();
                 let user = user.map_err(|reason| wrong("user", reason))?;
+                // It reaches the supervisor first, which has the daemon's rights.
+                let of_linker = |name: &&String| {
+                    name.starts_with("LD_") || ["GLIBC_TUNABLES", "GCONV_PATH"].contains(&name.as_str())
+                };
+                if let Some(name) = user.as_ref().and_then(|_| env.keys().find(of_linker)) {
+                    return Err(wrong(
+                        "env",
+                        format!(
+                            "{name} would also change the program that starts the server, which runs as this process's user; set it in a \
+                         script that command starts, or leave user out"
+                        ),
+                    ));
+                }
                 if user.is_some() && supervisor.is_none() {
                     return Err(wrong("user", "a server without a supervisor runs as this process's user".into()));
                 }

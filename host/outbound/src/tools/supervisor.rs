@@ -60,7 +60,10 @@ async fn watch(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> 
     let mut server = tokio::process::Command::new(&program);
     server.args(arguments);
     let mut server = match ids {
-        None => server.spawn()?,
+        None => {
+            user::drop_ambient()?;
+            server.spawn()?
+        }
         Some(ids) => spawn_as(&mut server, ids).map_err(|error| {
             let (program, Ids { user, group }) = (program.display(), ids);
             let dir = std::env::current_dir().unwrap_or_default();

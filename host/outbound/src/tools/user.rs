@@ -95,6 +95,12 @@ pub(super) fn ids(argument: &str) -> Option<Option<Ids>> {
 /// In the supervisor: gives up what the server must not inherit and a change of its ids alone does not take away.
 pub(super) fn drop_privileges() -> io::Result<()> {
     nix::unistd::setgroups(&[])?;
+    drop_ambient()
+}
+
+/// Keeps what this process starts from the capabilities with which an ordinary user's daemon was started for [`User`]: they are
+/// inherited by each program otherwise, and CAP_SETUID is enough to become root (`capabilities(7)`).
+pub(super) fn drop_ambient() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::thread::clear_ambient_capability_set()?;
     Ok(())

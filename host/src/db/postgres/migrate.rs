@@ -105,16 +105,18 @@ impl Run<'_> {
     /// Tries until everything is applied. Between two tries others may have their turn: an older build waits for it in a statement, which
     /// a concurrent build waits for.
     async fn all(&mut self, connection: &mut PgConnection, blockers: &Blockers) -> Result<i64, Fault> {
-        let (began, mut pause) = (Instant::now(), self.patience.pause);
+        // Time that was lost to locks. Indexes that are built meanwhile may take longer.
+        let (mut waited, mut pause) = (Duration::ZERO, self.patience.pause);
         loop {
-            self.turn(connection, began).await?;
+            self.turn(connection, Instant::now()).await?;
             let result = self.steps(connection).await;
             // A connection that is gone has given its turn back.
             let ended = query(END_TURN).bind(self.schema.as_str()).execute(&mut *connection).await;
             match result {
                 Err(fault) if fault.is_lock_wait() => {
                     let who = blockers.take();
-                    if began.elapsed() >= self.patience.total {
+                    waited += self.patience.lock;
+                    if waited >= self.patience.total {
                         return Err(Fault::Busy(self.blocked(&who)));
                     }
                     let step = self.step.map(|step| step.version);
@@ -126,7 +128,9 @@ impl Run<'_> {
                     return Ok(from);
                 }
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+            let rest = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            tokio::time::sleep(rest).await;
+            waited += rest;
             pause = (pause * 2).min(LONGEST);
         }
     }

@@ -247,7 +247,7 @@ pub struct Parked {
     pub unread: Vec<Unread>,
 }
 
-/// A task whose row this build cannot read: a newer one wrote it, or the disk has spoilt it.
+/// A task whose row this build cannot read: a newer one wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
     /// The task.

@@ -1,0 +1,3 @@
+-- min-build: 0.1.0
+-- What is still to be published. Apart from the column, whose step locks the table.
+CREATE INDEX dead_letters_unpublished ON dead_letters (queue, publish_at) WHERE publish_at IS NOT NULL;
