@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn every_migration_names_the_oldest_daemon_and_both_databases_have_the_same_subjects() {
         assert_eq!(POSTGRES.len(), SQLITE.len());
-        assert!(POSTGRES.is_sorted_by(|a, b| a.version < b.version));
+        assert!(POSTGRES.iter().map(|m| m.version).eq(1..=POSTGRES.len() as i64));
         for (postgres, sqlite) in POSTGRES.iter().zip(SQLITE) {
             assert_eq!((postgres.version, postgres.name), (sqlite.version, sqlite.name));
             for migration in [postgres, sqlite] {
