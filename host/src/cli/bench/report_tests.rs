@@ -50,7 +50,7 @@ fn figures_follow_from_what_was_sent_and_recorded() {
     let report = report(Some("failed"));
     let json = report.json();
     assert_eq!(json["states"], json!({"completed": 3, "failed": 1}));
-    assert_eq!(json["submission"], json!({"seconds": 0.04, "per_second": 80.0, "unknown": null}));
+    assert_eq!(json["submission"], json!({"confirmed": 4, "seconds": 0.04, "per_second": 80.0, "unknown": null}));
     // First start after 1 ms, last end after 50 ms, first send at 0.
     assert_eq!(json["throughput"]["seconds"], 0.049);
     assert_eq!(json["throughput"]["from_submission_per_second"], 66.6667);

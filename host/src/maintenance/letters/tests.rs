@@ -47,6 +47,7 @@ async fn letters_of_a_queue_that_refuses_wait_and_none_is_lost() {
     w.broker.refused.lock().unwrap().clear();
     sleep(Duration::from_secs(10)).await;
     assert_eq!((w.accepted(), unpublished(&w)), (2_100, 0));
+    sleep(Duration::from_secs(10)).await;
     assert!(w.parts.unpublished_letters.borrow().is_empty());
     for (closing, duty) in duties {
         closing.cancel();
