@@ -84,7 +84,7 @@ async fn beyond_loopback_it_refuses_to_start_without_tls_unless_that_is_allowed(
     setup().run_to_end().await.expect(2, &["api.tls_cert", "api.plaintext"]);
     let mut daemon = setup().set("api.plaintext", true).start().await;
     assert_eq!(daemon.terminate().await, Some(0));
-    assert!(daemon.said().contains("can read it"), "{}", daemon.said());
+    assert!(daemon.said().contains("may read or change it"), "{}", daemon.said());
 }
 
 #[tokio::test]
