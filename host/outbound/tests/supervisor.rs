@@ -8,6 +8,7 @@
     reason = "a test that panics is a test that failed; its parts talk"
 )]
 
+use agentry_outbound::Secret;
 use agentry_outbound::tools::{
     Content, ServerSettings, Session, Supervisor, ToolSettingsError, Tools, Transport, supervise,
 };
@@ -25,19 +26,34 @@ const SUPERVISE: &str = "part=supervise";
 const DAEMON: &str = "part=daemon";
 const ORDINARY: &str = "part=ordinary";
 
+/// A test; returns the reason if it was skipped.
+type Test = fn() -> Option<&'static str>;
+
 /// The tests by name.
-const TESTS: [(&str, fn()); 7] = [
-    ("a_daemon_that_is_killed_takes_its_servers_along", a_daemon_that_is_killed_takes_its_servers_along),
-    ("a_supervised_server_is_ended_like_any_other", a_supervised_server_is_ended_like_any_other),
-    ("what_a_server_leaves_ends_with_it", what_a_server_leaves_ends_with_it),
-    ("what_a_server_leaves_is_let_go_when_it_ends", what_a_server_leaves_is_let_go_when_it_ends),
-    (
-        "a_server_of_another_user_has_none_of_the_daemons_rights",
-        a_server_of_another_user_has_none_of_the_daemons_rights,
-    ),
+const TESTS: [(&str, Test); 9] = [
+    ("a_daemon_that_is_killed_takes_its_servers_along", || ran(a_daemon_that_is_killed_takes_its_servers_along)),
+    ("a_supervised_server_is_ended_like_any_other", || ran(a_supervised_server_is_ended_like_any_other)),
+    ("what_a_server_leaves_ends_with_it", || ran(what_a_server_leaves_ends_with_it)),
+    ("what_a_server_leaves_is_let_go_when_it_ends", || ran(what_a_server_leaves_is_let_go_when_it_ends)),
+    ("a_server_of_another_user_has_none_of_the_daemons_rights", || {
+        as_root(a_server_of_another_user_has_none_of_the_daemons_rights)
+    }),
     ("a_server_without_a_user_inherits_no_capability", a_server_without_a_user_inherits_no_capability),
-    ("a_user_without_the_right_or_the_name_stops_the_start", a_user_without_the_right_or_the_name_stops_the_start),
+    ("a_user_without_the_name_stops_the_start", || ran(a_user_without_the_name_stops_the_start)),
+    ("a_variable_of_the_linker_beside_a_user_stops_the_start", || {
+        as_root(a_variable_of_the_linker_beside_a_user_stops_the_start)
+    }),
+    ("a_user_without_the_right_stops_the_start", || as_root(a_user_without_the_right_stops_the_start)),
 ];
+
+fn ran(test: fn()) -> Option<&'static str> {
+    test();
+    None
+}
+
+fn as_root(test: fn()) -> Option<&'static str> {
+    if is_root() { ran(test) } else { Some("it needs root") }
+}
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -61,12 +77,18 @@ fn main() -> ExitCode {
     // As the usual harness writes it, so that whoever counts tests counts these. One that panics ends the program.
     let chosen: Vec<_> = TESTS.iter().filter(|(name, _)| wanted(name)).collect();
     println!("\nrunning {} tests", chosen.len());
+    let mut ignored = 0;
     for (name, test) in &chosen {
-        test();
-        println!("test {name} ... ok");
+        match test() {
+            None => println!("test {name} ... ok"),
+            Some(reason) => {
+                ignored += 1;
+                println!("test {name} ... ignored, {reason}");
+            }
+        }
     }
-    let out = TESTS.len() - chosen.len();
-    println!("\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured; {out} filtered out\n", chosen.len());
+    let (passed, out) = (chosen.len() - ignored, TESTS.len() - chosen.len());
+    println!("\ntest result: ok. {passed} passed; 0 failed; {ignored} ignored; 0 measured; {out} filtered out\n");
     ExitCode::SUCCESS
 }
 
@@ -89,12 +111,16 @@ fn tools(mode: &str) -> (Tools, Session) {
 }
 
 fn tools_of(mode: &str, user: Option<&str>) -> Result<Tools, ToolSettingsError> {
+    tools_with(mode, user, BTreeMap::new())
+}
+
+fn tools_with(mode: &str, user: Option<&str>, env: BTreeMap<String, Secret>) -> Result<Tools, ToolSettingsError> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/server.py");
     let settings = ServerSettings {
         transport: Transport::Stdio {
             command: if user.is_some() { python_for_all() } else { python() },
             args: ["-I", "-S", script, mode].map(str::to_owned).to_vec(),
-            env: BTreeMap::new(),
+            env,
             dir: None,
             user: user.map(str::to_owned),
         },
@@ -229,10 +255,6 @@ fn is_root() -> bool {
 }
 
 fn a_server_of_another_user_has_none_of_the_daemons_rights() {
-    if !is_root() {
-        println!("skipped: it needs root");
-        return;
-    }
     // A supplementary group that the server must not inherit.
     nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(4)]).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -273,7 +295,7 @@ fn a_server_of_another_user_has_none_of_the_daemons_rights() {
 }
 
 /// As a daemon of an ordinary user is started that may start servers as other users.
-fn a_server_without_a_user_inherits_no_capability() {
+fn a_server_without_a_user_inherits_no_capability() -> Option<&'static str> {
     const RIGHTS: &str = "+setuid,+setgid,+kill";
     let nobody = NOBODY.to_string();
     let started = |program: &[&str]| {
@@ -297,8 +319,7 @@ fn a_server_without_a_user_inherits_no_capability() {
         line.unwrap_or_else(|| panic!("{output:?}"))
     };
     if !is_root() || !started(&["true"]).is_ok_and(|ran| ran.status.success()) {
-        println!("skipped: it needs root and setpriv of util-linux");
-        return;
+        return Some("it needs root and setpriv of util-linux");
     }
     let status = ["cat", "/proc/self/status"];
     assert_ne!(ambient(&started(&status).unwrap()), "0000000000000000", "this test gives capabilities");
@@ -312,19 +333,28 @@ fn a_server_without_a_user_inherits_no_capability() {
         let supervised = started(&[&program, SUPERVISE, &daemon, user, "/bin/cat", "/proc/self/status"]).unwrap();
         assert_eq!(ambient(&supervised), "0000000000000000", "{user}");
     }
+    None
 }
 
 fn nobodys_home() -> String {
     nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(NOBODY)).unwrap().unwrap().dir.display().to_string()
 }
 
-fn a_user_without_the_right_or_the_name_stops_the_start() {
+fn a_user_without_the_name_stops_the_start() {
     let error = tools_of("well", Some("no-such-user")).unwrap_err().to_string();
     assert!(error.starts_with("tools.it.user: there is no user \"no-such-user\""), "{error}");
-    if !is_root() {
-        println!("the rest is skipped: it needs root");
-        return;
+}
+
+fn a_variable_of_the_linker_beside_a_user_stops_the_start() {
+    for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "GCONV_PATH"] {
+        let env = || BTreeMap::from([(name.to_owned(), Secret::new("/tmp/x"))]);
+        let error = tools_with("well", Some("nobody"), env()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("tools.it.env: {name} would also change")), "{error}");
+        assert!(tools_with("well", None, env()).is_ok(), "the server has the rights of its supervisor");
     }
+}
+
+fn a_user_without_the_right_stops_the_start() {
     let mut ordinary = Command::new(std::env::current_exe().unwrap());
     let output = ordinary.arg(ORDINARY).uid(NOBODY).gid(NOBODY).output().unwrap();
     let error = String::from_utf8(output.stdout).unwrap();
@@ -332,7 +362,7 @@ fn a_user_without_the_right_or_the_name_stops_the_start() {
     assert!(error.contains("or leave user out"), "{error}");
 }
 
-/// What a daemon of an ordinary user is told.
+/// Errors for a daemon of an ordinary user.
 fn ordinary() -> ExitCode {
     println!("{}", tools_of("well", Some("0")).unwrap_err());
     ExitCode::SUCCESS
