@@ -55,7 +55,7 @@ pub struct Bench {
     /// Plugin folder of the embedded daemon.
     #[arg(long, value_name = "FOLDER", default_value = "plugins", requires = "embedded")]
     pub(super) plugins: PathBuf,
-    /// Draw latency and throughput as an SVG picture. It is a file: /dev/stdout for standard output.
+    /// Draw latency and throughput as an SVG picture.
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
     /// Do not ask before loading or cleaning a daemon or broker whose address is not loopback. Without a terminal this is needed.

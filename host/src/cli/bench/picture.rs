@@ -1,9 +1,10 @@
 //! The file of `--svg`. It is opened before a load is sent, so that a path that cannot be written costs no run.
 
 use super::super::{Failed, escape};
+use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// An open file for a picture. Dropped before it was written: as it was before.
@@ -17,18 +18,18 @@ pub struct Picture {
 impl Picture {
     /// Opens it, without a change to a file that is there.
     pub fn open(path: &Path) -> Result<Picture, Failed> {
-        // A pipe without a reader, and a socket, would block the opening for ever.
-        let kind = std::fs::metadata(path).map(|found| found.file_type());
-        if kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket() || kind.is_block_device()) {
-            return Err(failed(path, &io::Error::other("it is neither a file nor a terminal")));
-        }
         if path == Path::new("-") {
-            return Err(Failed::usage("--svg takes a file; standard output is /dev/stdout"));
+            return Err(Failed::usage("--svg takes the name of a file"));
         }
+        // Opening a pipe without a reader would wait for one, deaf to signals.
+        let at_once = OFlags::NONBLOCK.bits().cast_signed();
         let opened = match OpenOptions::new().write(true).create_new(true).open(path) {
             Ok(file) => Ok((file, true)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                OpenOptions::new().write(true).open(path).map(|file| (file, false))
+                OpenOptions::new().write(true).custom_flags(at_once).open(path).and_then(|file| {
+                    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+                    Ok((file, false))
+                })
             }
             Err(error) => Err(error),
         };
