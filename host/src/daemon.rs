@@ -277,7 +277,8 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         watching.abort();
         closing.cancel();
         let closed = async {
-            duties.wait().await;
+            // A backlog of letters is left to others or to the next start, and not the time for the lease and the connections.
+            let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()) / 2, duties.wait()).await;
             broker.close().await;
             if let Some(tools) = tools {
                 tools.close().await;

@@ -35,13 +35,12 @@ pub async fn tasks(
         };
         let candidate = match admit(&shared, Arc::new(message), &delivery, &end).await {
             Ok(candidate) => candidate,
-            Err(NotAdmitted::Late) => {
+            Err(why) => {
                 give_back(&shared, vec![delivery.receipt]).await;
-                continue;
-            }
-            Err(NotAdmitted::Ended) => {
-                give_back(&shared, vec![delivery.receipt]).await;
-                break;
+                match why {
+                    NotAdmitted::Late => continue,
+                    NotAdmitted::Ended => break,
+                }
             }
         };
         if let Some(candidate) = unclaimed::begin(&shared, &ways, candidate, delivery) {
@@ -73,13 +72,12 @@ pub async fn returned(
         let candidate = match death(&delivery) {
             "delivery_limit" => match admit(&shared, message, &delivery, &shared.closing).await {
                 Ok(candidate) => candidate,
-                Err(NotAdmitted::Late) => {
+                Err(why) => {
                     give_back(&shared, vec![delivery.receipt]).await;
-                    continue;
-                }
-                Err(NotAdmitted::Ended) => {
-                    give_back(&shared, vec![delivery.receipt]).await;
-                    break;
+                    match why {
+                        NotAdmitted::Late => continue,
+                        NotAdmitted::Ended => break,
+                    }
                 }
             },
             _ if !message.id_given => {
