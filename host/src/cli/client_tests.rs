@@ -1,4 +1,4 @@
-//! What a person reads when a daemon does not answer as it should.
+//! Errors for responses that no daemon gives, and for connections that fail.
 
 use super::*;
 use serde_json::json;

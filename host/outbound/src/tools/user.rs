@@ -32,7 +32,7 @@ pub(super) struct Ids {
     pub(super) group: u32,
 }
 
-/// What this process may do.
+/// Rights of this process.
 struct Rights {
     user: u32,
     capabilities: u64,
