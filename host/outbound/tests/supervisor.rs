@@ -30,9 +30,10 @@ const ORDINARY: &str = "part=ordinary";
 type Test = fn() -> Option<&'static str>;
 
 /// The tests by name.
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 10] = [
     ("a_daemon_that_is_killed_takes_its_servers_along", || ran(a_daemon_that_is_killed_takes_its_servers_along)),
     ("a_supervised_server_is_ended_like_any_other", || ran(a_supervised_server_is_ended_like_any_other)),
+    ("a_server_that_cannot_be_started_is_told_the_same", || ran(a_server_that_cannot_be_started_is_told_the_same)),
     ("what_a_server_leaves_ends_with_it", || ran(what_a_server_leaves_ends_with_it)),
     ("what_a_server_leaves_is_let_go_when_it_ends", || ran(what_a_server_leaves_is_let_go_when_it_ends)),
     ("a_server_of_another_user_has_none_of_the_daemons_rights", || {
@@ -210,6 +211,35 @@ fn a_supervised_server_is_ended_like_any_other() {
             all_end(&pids, "a server is left after close");
         }
     });
+}
+
+/// Whether a supervisor starts it or the daemon itself.
+fn a_server_that_cannot_be_started_is_told_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server");
+    let supervisor = Supervisor { program: std::env::current_exe().unwrap(), arguments: vec![SUPERVISE.into()] };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for lines in ["#!/no/such/interpreter\n", "no program", "#!/usr/bin/env no-such-command-x\n"] {
+        std::fs::write(&path, lines).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let settings = || {
+            let command = path.to_str().unwrap().to_owned();
+            let transport = Transport::Stdio { command, args: Vec::new(), env: BTreeMap::new(), dir: None, user: None };
+            let settings = ServerSettings { transport, start: PATIENCE, call: PATIENCE, output_bytes: 64 << 10 };
+            BTreeMap::from([("it".to_owned(), settings)])
+        };
+        let told = |tools: Tools| {
+            runtime.block_on(async {
+                let session = tools.session("planner", BTreeMap::from([("it".to_owned(), vec!["*".to_owned()])]));
+                let error = session.list(tokio::time::Instant::now() + PATIENCE).await.unwrap_err().to_string();
+                tools.close().await;
+                error.split_once("; it is tried again in ").unwrap().0.to_owned()
+            })
+        };
+        let alone = told(Tools::new(settings()).unwrap());
+        assert_eq!(told(Tools::supervised(settings(), &supervisor).unwrap()), alone);
+        assert!(alone.contains("cannot be started") || alone.contains("no-such-command-x"), "{alone}");
+    }
 }
 
 /// Those of a server that ends by itself, and those of one that is dropped with everything else.

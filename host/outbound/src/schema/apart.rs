@@ -18,10 +18,12 @@ pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     let broken = || "the check of the schema broke off".to_owned();
     let place = PLACES.clone().acquire_owned().await.map_err(|_| broken())?;
     let (sender, receiver) = oneshot::channel();
+    // A subscriber of this thread alone hears of the work, too.
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
     let run = move || {
         let _place = place;
         // A caller that is gone needs no result.
-        let _ = sender.send(work());
+        let _ = sender.send(tracing::dispatcher::with_default(&dispatch, work));
     };
     let thread = std::thread::Builder::new().name("schema".into()).stack_size(STACK).spawn(run);
     thread.map_err(|error| format!("no thread for the check of the schema: {error}"))?;

@@ -6,13 +6,17 @@
 //! times the values. It runs on a thread of its own (`apart`), never on a guest's stack or within a guest's poll.
 
 mod apart;
+mod relax;
+mod tolerant;
+mod unroll;
 mod weight;
 
 pub(crate) use apart::apart;
+pub(crate) use tolerant::{Tolerant, tolerant};
 
 use agentry_defence::Defence;
 use jsonschema::{Draft, PatternOptions, Validator};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use weight::Weight;
 
@@ -42,10 +46,11 @@ pub(crate) fn compile(text: &str) -> Result<Schema, String> {
     read(source, Some(Draft::Draft202012))
 }
 
-/// The same of the draft that its `$schema` names, 2020-12 if it names none: what the Model Context Protocol says of tools.
+/// The same of the draft that its `$schema` names, 2020-12 if it names none.
 ///
 /// # Errors
 /// As [`compile`].
+#[cfg(test)]
 pub(crate) fn of_its_draft(source: Value) -> Result<Schema, String> {
     read(source, None)
 }
@@ -63,10 +68,19 @@ fn read(source: Value, draft: Option<Draft>) -> Result<Schema, String> {
         }
         draft => draft,
     };
-    let weight = match Defence::SchemaSize.stands() {
-        true => weight::weigh(&source, draft)?,
-        false => Weight::default(),
-    };
+    let weight = weigh(&source, draft)?;
+    let validator = build(members, draft)?;
+    Ok(Schema { source: source.into(), validator: validator.into(), weight })
+}
+
+fn weigh(source: &Value, draft: Draft) -> Result<Weight, String> {
+    match Defence::SchemaSize.stands() {
+        true => weight::weigh(source, draft),
+        false => Ok(Weight::default()),
+    }
+}
+
+fn build(members: &Map<String, Value>, draft: Draft) -> Result<Validator, String> {
     let options = jsonschema::options()
         .with_draft(draft)
         // Formats are annotations since 2019-09. Before, they were assertions, some of them of unbounded cost.
@@ -82,8 +96,7 @@ fn read(source: Value, draft: Option<Draft>) -> Result<Schema, String> {
     let mut anonymous = members.clone();
     anonymous.retain(|name, _| name != "$schema" && name != draft.id_keyword());
     let built = options.offline().build(&Value::Object(anonymous));
-    let validator = built.map_err(|error| format!("is no JSON Schema: {}", error.masked()))?;
-    Ok(Schema { source: source.into(), validator: validator.into(), weight })
+    built.map_err(|error| format!("is no JSON Schema: {}", error.masked()))
 }
 
 impl Schema {

@@ -24,9 +24,9 @@ const PATTERN_PASSES: u64 = 3;
 /// Bytes of a text that cost as much as a value of their own.
 const BYTES_PER_VALUE: u64 = 64;
 /// Keywords that make a reference lead elsewhere than it seems.
-const REJECTED: [&str; 3] = ["$dynamicRef", "$recursiveRef", "$recursiveAnchor"];
+pub(super) const REJECTED: [&str; 3] = ["$dynamicRef", "$recursiveRef", "$recursiveAnchor"];
 /// Keywords whose subschemas are for the same value, and so are marked.
-const IN_PLACE: [&str; 10] =
+pub(super) const IN_PLACE: [&str; 10] =
     ["$ref", "allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"];
 
 /// An upper bound of the engine's steps for one value.
@@ -41,6 +41,11 @@ pub(super) struct Weight {
 }
 
 impl Weight {
+    /// Subschemas and values within them.
+    pub fn parts(&self) -> u64 {
+        self.parts
+    }
+
     /// The most steps that a check of a value takes.
     pub fn steps(&self, value: &Value) -> u64 {
         let (values, bytes) = size(value);
@@ -240,7 +245,7 @@ fn states(hir: &Hir) -> u64 {
 }
 
 /// A pointer in a URI fragment is percent-encoded (RFC 6901, section 6).
-fn decoded(pointer: &str) -> String {
+pub(super) fn decoded(pointer: &str) -> String {
     // A form's encoding has one rule more, so the plus sign is kept from it.
     let pair = format!("p={}", pointer.replace('+', "%2B").replace('&', "%26"));
     url::form_urlencoded::parse(pair.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())

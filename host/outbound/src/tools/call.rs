@@ -2,12 +2,11 @@
 
 use super::catalogue::Entry;
 use super::connection::{Connection, Live, bound};
-use super::{Content, Output, ToolError, http};
+use super::{Content, Output, ToolError, content, http, intake};
 use crate::schema::apart;
 use agentry_defence::Defence;
-use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock};
+use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult};
 use rmcp::service::ServiceError;
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,7 +42,7 @@ pub(super) async fn call(
             let output = output(connection, entry, result);
             tokio::time::timeout_at(until, output).await.map_err(|_| late())?
         }
-        Ok(_) => Err(connection.unavailable("it asks for more than a tool's arguments, which it was not offered")),
+        Ok(_) => Err(made(connection, entry, "its answer is none of the protocol")),
         Err(error) => Err(failure(connection, live, entry, error)),
     }
 }
@@ -51,12 +50,9 @@ pub(super) async fn call(
 /// What a tool gave, if it is not too much and is what was promised.
 async fn output(connection: &Arc<Connection>, entry: &Arc<Entry>, result: CallToolResult) -> Result<Output, ToolError> {
     let server = connection.server();
-    let failed = result.is_error.unwrap_or(false);
-    let content: Result<Vec<Content>, _> = result.content.into_iter().map(content).collect();
-    let content =
-        content.map_err(|error| connection.unavailable(&format!("its answer cannot be passed on: {error}")))?;
-    let structured = result.structured_content;
-    let output = Output { content, structured: structured.as_ref().map(Value::to_string), failed };
+    let result = result.meta.and_then(|mut meta| meta.0.remove(intake::RESULT)).unwrap_or_default();
+    let read = content::read(result).map_err(|reason| made(connection, entry, &reason))?;
+    let (output, structured) = (read.output, read.structured);
     if output_bytes(&output) > server.output_bytes && Defence::ToolOutput.stands() {
         return Err(too_large(connection, entry));
     }
@@ -68,11 +64,12 @@ async fn output(connection: &Arc<Connection>, entry: &Arc<Entry>, result: CallTo
     checked.await.map_err(|reason| connection.unavailable(&reason))?
 }
 
-fn content(block: ContentBlock) -> Result<Content, serde_json::Error> {
-    match block {
-        // Its annotations and metadata are no part of what a guest is given.
-        ContentBlock::Text(text) => Ok(Content::Text(text.text)),
-        other => serde_json::to_string(&other).map(Content::Other),
+/// The error of a call whose result is of no use. It is not the error of one that was not made.
+fn made(connection: &Connection, entry: &Entry, reason: &str) -> ToolError {
+    ToolError::Failed {
+        server: entry.tool.server.clone(),
+        tool: entry.tool.name.clone(),
+        reason: connection.server().redactor.reason(&format!("the call was made, but {reason}")),
     }
 }
 
@@ -96,13 +93,16 @@ fn failure(connection: &Connection, live: &Live, entry: &Entry, error: ServiceEr
             tool: entry.tool.name.clone(),
             reason: connection.server().redactor.reason(&format!("{}: {}", error.code.0, error.message)),
         },
-        ServiceError::UnexpectedResponse => connection.unavailable("its answer is none of the protocol"),
+        ServiceError::UnexpectedResponse => made(connection, entry, "its answer is none of the protocol"),
         ServiceError::TransportSend(error) => {
-            let words = http::words(&*error.error);
+            let mut words = http::words(&*error.error);
+            if let Some(http::Failure::SessionExpired) = error.error.downcast_ref::<http::Failure>() {
+                words = format!("{words}: {}", live.link.explanation());
+            }
             match error.error.downcast_ref::<http::Failure>() {
-                Some(http::Failure::ResponseBodyTooLarge { .. }) => return too_large(connection, entry),
+                Some(http::Failure::Client(fault)) if fault.is_too_large => return too_large(connection, entry),
                 // Overloaded or failing for once; its session need not be lost.
-                Some(http::Failure::HttpStatus(_)) => {}
+                Some(http::Failure::Client(fault)) if !fault.ends_session => {}
                 _ => live.link.end(&words),
             }
             connection.unavailable(&words)

@@ -1,5 +1,6 @@
 //! A server's tools as it listed them, and whether arguments and results fit what it said of them.
 
+use super::link::Link;
 use super::words::{Lines, bounded, printable};
 use super::{Output, Tool, ToolError};
 use crate::schema;
@@ -8,13 +9,20 @@ use agentry_defence::Defence;
 use rmcp::model::{JsonObject, PaginatedRequestParams};
 use rmcp::service::{Peer, RoleClient, ServiceError};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The most tools of one server.
 const TOOLS: usize = 1_000;
 /// The most bytes of their names, descriptions and schemas.
 const BYTES: usize = 1 << 20;
+/// The most pages of a list.
+const PAGES: usize = 200;
+/// How long a list is used at least and at most, if the server does not say when its tools change (revision 2026-07-28).
+const FRESH: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(3_600);
 /// The longest description that a guest sees; the rest is cut.
 const DESCRIPTION_BYTES: usize = 8 << 10;
 /// The longest name (the protocol's own advice since revision 2025-11-25).
@@ -23,6 +31,8 @@ const NAME_BYTES: usize = 128;
 /// Every tool of one server, by name.
 pub(super) struct Catalogue {
     tools: BTreeMap<String, Arc<Entry>>,
+    /// When to ask again, if the server does not say that they changed.
+    until: Option<Instant>,
 }
 
 /// One tool.
@@ -35,38 +45,77 @@ pub(super) struct Entry {
 /// A schema, compiled when it is first needed: one that is broken spoils its own tool alone.
 struct Schema {
     text: Arc<JsonObject>,
-    compiled: OnceLock<Result<schema::Schema, String>>,
+    compiled: OnceLock<Result<schema::Tolerant, String>>,
 }
 
 impl Catalogue {
-    /// Asks for all pages. What is wrong with the answer is said.
-    pub(super) async fn ask(peer: &Peer<RoleClient>, server: &str, redactor: &Redactor) -> Result<Catalogue, String> {
-        let (mut tools, mut bytes, mut cursor) = (BTreeMap::new(), 0, None);
+    /// Asks for all pages. What is wrong with the answer is said; one tool that cannot be used is left out.
+    pub(super) async fn ask(peer: &Peer<RoleClient>, link: &Link, server: &str) -> Result<Catalogue, String> {
+        let mut catalogue = Catalogue { tools: BTreeMap::new(), until: None };
+        let (mut bytes, mut cursor) = (0, None);
+        let mut cursors = BTreeSet::new();
         loop {
             let page = peer
                 .list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor)))
                 .await
-                .map_err(|error| fault(&error, redactor))?;
+                .map_err(|error| fault(&error, link.redactor()))?;
+            if link.is_stateless() {
+                catalogue.until =
+                    Some(Instant::now() + page.ttl_ms.map_or(FRESH, Duration::from_millis).clamp(FRESH, LONGEST));
+            }
             for tool in page.tools {
-                let entry = Entry::new(server, tool);
-                bytes += entry.bytes();
-                if (bytes > BYTES || tools.len() >= TOOLS) && Defence::ToolCatalogue.stands() {
-                    return Err(format!("it lists more than {TOOLS} tools, or more than {BYTES} bytes of them"));
-                }
-                if !nameable(&entry.tool.name) {
-                    let name = bounded(&printable(&entry.tool.name, Lines::One), NAME_BYTES);
-                    tracing::warn!(server, tool = name, "a tool is left out: no name of a tool");
-                    continue;
-                }
-                tools.insert(entry.tool.name.clone(), Arc::new(entry));
+                catalogue.add(Entry::new(server, tool), link, &mut bytes)?;
             }
-            match page.next_cursor {
-                // A page without tools that leads to another one could go on for ever.
-                Some(next) if cursor_moves(&mut bytes, &next) => cursor = Some(next),
-                Some(_) => return Err("its pages of tools do not end".to_owned()),
-                None => return Ok(Catalogue { tools }),
+            let Some(next) = page.next_cursor else { return Ok(catalogue) };
+            bytes += next.len();
+            let moves = cursors.insert(next.clone());
+            if (!moves || cursors.len() >= PAGES || bytes > BYTES) && Defence::ToolCatalogue.stands() {
+                let why = if moves {
+                    format!("it has more than {PAGES} pages, or more than {BYTES} bytes")
+                } else {
+                    "its cursor repeats".into()
+                };
+                link.warn_of_tool("(list)", &format!("the list ends after {} tools: {why}", catalogue.tools.len()));
+                return Ok(catalogue);
             }
+            cursor = Some(next);
         }
+    }
+
+    /// Adds a tool, unless it cannot be named or is there already.
+    fn add(&mut self, entry: Entry, link: &Link, bytes: &mut usize) -> Result<(), String> {
+        let name = &entry.tool.name;
+        // A page that was sent again.
+        if self.tools.get(name).is_some_and(|known| known.tool == entry.tool) {
+            return Ok(());
+        }
+        let odd = match () {
+            () if !nameable(name) => {
+                Some(format!("left out: a name has 1 to {NAME_BYTES} bytes and no control characters"))
+            }
+            () if self.tools.contains_key(name) => {
+                Some("left out: another tool of the list has the same name".to_owned())
+            }
+            () if entry.bytes() > BYTES && Defence::ToolCatalogue.stands() => {
+                Some(format!("left out: it has more than {BYTES} bytes"))
+            }
+            () => None,
+        };
+        if let Some(reason) = odd {
+            link.warn_of_tool(name, &reason);
+            return Ok(());
+        }
+        *bytes += entry.bytes();
+        if (*bytes > BYTES || self.tools.len() >= TOOLS) && Defence::ToolCatalogue.stands() {
+            return Err(format!("it lists more than {TOOLS} tools, or more than {BYTES} bytes of them"));
+        }
+        self.tools.insert(name.clone(), Arc::new(entry));
+        Ok(())
+    }
+
+    /// Whether it may be used still, of a server that does not say when its tools change.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
     }
 
     /// One tool.
@@ -83,12 +132,6 @@ impl Catalogue {
 /// Whether a grant's names have this one.
 pub(super) fn allows(grant: &[String], tool: &str) -> bool {
     grant.iter().any(|name| name == "*" || name == tool) || !Defence::ToolGrant.stands()
-}
-
-/// Counts a page's cursor, so that empty pages end as well.
-fn cursor_moves(bytes: &mut usize, cursor: &str) -> bool {
-    *bytes += cursor.len() + 256;
-    *bytes <= BYTES || !Defence::ToolCatalogue.stands()
 }
 
 fn nameable(name: &str) -> bool {
@@ -138,11 +181,11 @@ impl Entry {
         if !value.is_object() {
             return Err(wrong("they are no JSON object".to_owned()));
         }
-        let schema = self.input.compiled().map_err(|reason| ToolError::Unavailable {
+        let schema = self.checked(&self.input, "arguments").map_err(|reason| ToolError::Unavailable {
             server: self.tool.server.clone(),
             reason: redactor.reason(&format!("the input schema that it gives for {} {reason}", self.tool.name)),
         })?;
-        if Defence::ToolArguments.stands() {
+        if let Some(schema) = schema.filter(|_| Defence::ToolArguments.stands()) {
             schema.check(&value).map_err(|reason| wrong(redactor.reason(&reason)))?;
         }
         match value {
@@ -172,17 +215,37 @@ impl Entry {
             reason: redactor.reason(&reason),
         };
         let structured = structured.ok_or_else(|| failed("it promised structured content and gave none".to_owned()))?;
-        let schema = schema.compiled().map_err(|reason| failed(format!("its output schema {reason}")))?;
+        // The call was made, so a schema that cannot be used takes nothing away from its result.
+        let Ok(Some(schema)) = self.checked(schema, "results") else { return Ok(()) };
         schema
             .check(structured)
             .map_err(|reason| failed(format!("its structured content breaks its own output schema: {reason}")))
     }
-}
 
-impl Schema {
-    fn compiled(&self) -> Result<&schema::Schema, &String> {
-        let compile = || schema::of_its_draft(Value::Object((*self.text).clone()));
-        self.compiled.get_or_init(compile).as_ref()
+    /// The part of a schema that can be checked; `None`: nothing of it. What cannot is logged when it is read.
+    fn checked<'a>(&self, schema: &'a Schema, of: &str) -> Result<Option<&'a schema::Schema>, &'a String> {
+        let compile = || {
+            let mut text = (*schema.text).clone();
+            // Arguments are an object whatever it says.
+            let is_odd = of == "arguments" && text.get("type").is_some_and(|kind| kind.is_string() && kind != "object");
+            let odd = text.get("type").filter(|_| is_odd).map(|kind| format!("/type: {kind}, expected \"object\""));
+            text.retain(|name, _| !is_odd || name != "type");
+            let mut read = schema::tolerant(&Value::Object(text));
+            if let Ok(read) = &mut read {
+                read.unchecked.extend(odd);
+            }
+            let unchecked = match &read {
+                Ok(read) => read.unchecked.join("; "),
+                Err(reason) => format!("the schema {reason}"),
+            };
+            if !unchecked.is_empty() {
+                let (server, tool, unchecked) =
+                    (&self.tool.server, &self.tool.name, bounded(&printable(&unchecked, Lines::One), 1_024));
+                tracing::warn!(%server, %tool, of, unchecked, "not all of a tool's schema can be checked");
+            }
+            read
+        };
+        schema.compiled.get_or_init(compile).as_ref().map(|read| read.schema.as_ref())
     }
 }
 
@@ -221,13 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_is_none_is_the_servers_fault() {
+    fn schema_that_could_cost_without_bound_or_leads_outside_is_the_servers_fault() {
         for schema in [
-            json!({"type": 7}),
             json!({"$ref": "https://example.com/schema.json"}),
             json!({"$ref": "file:///etc/passwd"}),
-            json!({"properties": {"a": {"pattern": "("}}}),
-            // Whoever followed these would need a stack without end.
+            // These would need a stack without end.
             json!({"$ref": "#"}),
             json!({"$defs": chain(10_000), "$ref": "#/$defs/0"}),
         ] {
@@ -239,6 +300,19 @@ mod tests {
                 }
                 other => panic!("{schema} gave {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_checked_of_a_schema_spoils_no_call() {
+        let schema = json!({"type": "object", "required": ["to"], "properties": {
+            "to": {"type": "string", "pattern": "^(?!\\.)[^@]+@[^@]+$"}, "n": {"type": "int"}, "at": {"type": "string", "format": "odd"}}});
+        let entry = entry(json!({"name": "add", "inputSchema": schema}));
+        for fits in [r#"{"to": "a@b"}"#, r#"{"to": ".", "n": "any", "at": "noon"}"#] {
+            assert!(entry.arguments(fits, &Redactor::default()).is_ok(), "{fits}");
+        }
+        for breaks in ["{}", r#"{"to": 7}"#] {
+            assert!(entry.arguments(breaks, &Redactor::default()).is_err(), "{breaks}");
         }
     }
 

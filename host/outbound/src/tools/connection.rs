@@ -8,14 +8,15 @@
 use super::backoff::Backoff;
 use super::catalogue::Catalogue;
 use super::http::{self, Endpoint};
+use super::last_words;
 use super::link::Link;
+use super::negotiation;
 use super::process::Process;
 use super::settings::{Program, Reach, Server};
 use super::stdio::StdioTransport;
 use super::{ServerHealth, ToolError};
 use crate::tools::handler::Handler;
 use rmcp::ServiceExt;
-use rmcp::model::ProtocolVersion;
 use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
 use rmcp::transport::Transport;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long the good-bye of a session may take.
 const GOODBYE: Duration = Duration::from_secs(3);
+
+/// How a start that took too long is reported.
+const LATE: &str = "it did not answer initialize within";
 
 /// One plugin's connection with one server.
 pub(super) struct Connection {
@@ -107,10 +111,12 @@ impl Connection {
         let ask = async {
             let mut known = live.catalogue.lock().await;
             let changes = live.link.changes();
-            if let Some((_, catalogue)) = known.as_ref().filter(|(at, _)| *at == changes) {
+            if let Some((_, catalogue)) =
+                known.as_ref().filter(|(at, catalogue)| *at == changes && catalogue.is_fresh())
+            {
                 return Ok(catalogue.clone());
             }
-            let asked = Catalogue::ask(&live.peer, &self.server.name, &self.server.redactor).await;
+            let asked = Catalogue::ask(&live.peer, &live.link, &self.server.name).await;
             let catalogue = Arc::new(asked.map_err(|reason| self.unavailable(&reason))?);
             *known = Some((changes, catalogue.clone()));
             Ok(catalogue)
@@ -189,7 +195,7 @@ impl Connection {
 
     /// One session from its start to its end; nothing if it ended because everything closes.
     async fn run(&self) -> Option<Fallen> {
-        let link = Arc::new(Link::new(self.server.redactor.clone()));
+        let link = Arc::new(Link::new(&self.server.name, self.server.redactor.clone()));
         match &self.server.reach {
             Reach::Stdio(program) => self.run_stdio(program, link).await,
             Reach::Http(endpoint) => self.run_http(endpoint, link).await,
@@ -199,17 +205,20 @@ impl Connection {
     async fn run_stdio(&self, program: &Program, link: Arc<Link>) -> Option<Fallen> {
         let (process, pipes) = match Process::start(&self.server, program, &self.plugin) {
             Ok(started) => started,
-            Err(error) => return Some(self.fallen(&format!("it cannot be started: {error}"), &link)),
+            Err(error) => {
+                let why = last_words::cannot_start(&program.path, &error);
+                return Some(self.fallen(&format!("it cannot be started: {why}"), &link));
+            }
         };
         let most = self.server.message_bytes();
         let transport = StdioTransport::new(pipes, link.clone(), most, self.server.call);
         let reason = self.converse(transport, &link).await;
         link.end("it was closed"); // its input with it
         let ended = process.end().await;
-        if !ended.last_words.is_empty() {
-            link.explain(&format!("it said last: {}", ended.last_words));
-        }
-        reason.map(|reason| self.fallen(&format!("{reason} ({})", ended.status()), &link))
+        reason.map(|reason| {
+            let (status, last, name) = (ended.status, &ended.last_words, &self.server.name);
+            self.fallen(&last_words::explained(&reason, status, last, name, program), &link)
+        })
     }
 
     async fn run_http(&self, endpoint: &Endpoint, link: Arc<Link>) -> Option<Fallen> {
@@ -219,7 +228,10 @@ impl Connection {
     }
 
     fn fallen(&self, reason: &str, link: &Link) -> Fallen {
-        let reason = self.server.redactor.reason(reason);
+        let mut reason = self.server.redactor.reason(reason);
+        if reason.starts_with(LATE) {
+            reason = format!("{reason}; if it needs longer to start, raise tools.{}.start_seconds", self.server.name);
+        }
         let more = link.explanation();
         let trouble = if more.is_empty() { reason.clone() } else { format!("{reason}; {more}") };
         Fallen { reason, trouble }
@@ -232,7 +244,7 @@ impl Connection {
             () = self.closing.cancelled() => return None,
         };
         let mut service = match opened {
-            Err(_) => return Some(format!("it did not answer initialize within {:?}", self.server.start)),
+            Err(_) => return Some(format!("{LATE} {:?}", self.server.start)),
             Ok(Err(error)) => return Some(link.reason().map_or(error, str::to_owned)),
             Ok(Ok(service)) => service,
         };
@@ -264,10 +276,13 @@ async fn open<T: Transport<RoleClient> + 'static>(transport: T) -> Result<Runnin
     })?;
     let version = service.peer().peer_info().map(|info| info.protocol_version.clone());
     match version {
-        Some(version) if version.has_initialize() && ProtocolVersion::KNOWN_VERSIONS.contains(&version) => Ok(service),
+        Some(version) if negotiation::speaks(version.as_str()) => Ok(service),
         version => {
             let version = version.map(|version| version.to_string()).unwrap_or_default();
-            Err(format!("it speaks revision {version:?} of the protocol, which is not spoken here"))
+            let spoken = negotiation::spoken();
+            Err(format!(
+                "it speaks revision {version:?} of the protocol, and this host {spoken}: update the older of both"
+            ))
         }
     }
 }

@@ -1,16 +1,20 @@
 //! What a session knows of its connection, whatever carries it: whether it ended and why, and how often its tools changed.
 
+use super::words::{Lines, bounded, printable};
 use crate::secret::Redactor;
 use rmcp::RoleClient;
-use rmcp::model::{JsonRpcMessage, ServerNotification};
+use rmcp::model::{ClientNotification, ClientRequest, JsonRpcMessage, ServerNotification};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// One connection's end and news.
 pub(super) struct Link {
+    /// The operator's name of the server.
+    server: String,
     redactor: Redactor,
     ended: CancellationToken,
     reason: OnceLock<String>,
@@ -20,6 +24,23 @@ pub(super) struct Link {
     asked: AtomicUsize,
     /// It sent what is no message.
     garbled: AtomicBool,
+    /// Requests of this host that have no answer yet, by [`key`].
+    requests: Mutex<BTreeMap<String, (Value, Asked)>>,
+    /// The session has no handshake: each request says its revision (2026-07-28).
+    stateless: AtomicBool,
+}
+
+/// Kinds of requests of this host, which have different results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// `initialize`.
+    Initialize,
+    /// `tools/list`.
+    Tools,
+    /// `tools/call`.
+    Call,
+    /// Another one.
+    Other,
 }
 
 /// How many requests a server may have under way; a client without capabilities has nothing to answer but refusals and pings.
@@ -27,8 +48,9 @@ const ASKED: usize = 64;
 
 impl Link {
     /// A connection that begins.
-    pub(super) fn new(redactor: Redactor) -> Link {
+    pub(super) fn new(server: &str, redactor: Redactor) -> Link {
         Link {
+            server: server.to_owned(),
             redactor,
             ended: CancellationToken::new(),
             reason: OnceLock::new(),
@@ -36,7 +58,62 @@ impl Link {
             changes: AtomicU64::new(0),
             asked: AtomicUsize::new(0),
             garbled: AtomicBool::new(false),
+            requests: Mutex::default(),
+            stateless: AtomicBool::new(false),
         }
+    }
+
+    /// Marks the session as one without a handshake.
+    pub(super) fn set_stateless(&self) {
+        self.stateless.store(true, Ordering::Release);
+    }
+
+    /// Whether the session has no handshake.
+    pub(super) fn is_stateless(&self) -> bool {
+        self.stateless.load(Ordering::Acquire)
+    }
+
+    /// Remembers a request that is about to be sent, until its answer or its cancellation.
+    pub(super) fn sends(&self, message: &TxJsonRpcMessage<RoleClient>) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        match message {
+            JsonRpcMessage::Request(request) => {
+                let id = request.id.clone().into_json_value();
+                if let Some(key) = key(&id) {
+                    requests.insert(key, (id, Asked::of(&request.request)));
+                }
+            }
+            JsonRpcMessage::Notification(notification) => {
+                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification {
+                    let id = cancelled.params.request_id.clone().map(|id| id.into_json_value());
+                    id.and_then(|id| key(&id)).and_then(|key| requests.remove(&key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The request that an answer is to: the one with its id, or the only one if an error has no id.
+    pub(super) fn answered(&self, id: Option<&Value>, is_error: bool) -> Option<(Value, Asked)> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        match id.and_then(key) {
+            Some(key) => requests.remove(&key),
+            None if is_error && requests.len() == 1 => requests.pop_first().map(|(_, request)| request),
+            None => None,
+        }
+    }
+
+    /// Whether a request has no answer yet.
+    pub(super) fn awaits(&self, id: &Value) -> bool {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        key(id).is_some_and(|key| requests.contains_key(&key))
+    }
+
+    /// Logs that a tool is left out, or a part of it.
+    pub(super) fn warn_of_tool(&self, tool: &str, reason: &str) {
+        let tool = bounded(&printable(&self.redactor.text(tool), Lines::One), 128);
+        let reason = self.redactor.reason(reason);
+        tracing::warn!(server = %self.server, %tool, %reason, "a tool of the list is not used as it was sent");
     }
 
     /// It is over; the first reason counts.
@@ -109,44 +186,51 @@ impl Link {
         }
     }
 
-    /// It sent what is no message. Said once: servers that print to their output by mistake do so all the time.
-    fn garbled(&self, bytes: usize) {
+    /// Reports what is no message, once: servers that print to their output by mistake do so all the time.
+    pub(super) fn garbled(&self, bytes: usize) {
         if !self.garbled.swap(true, Ordering::AcqRel) {
             self.explain("it sent what is no message of the protocol");
             tracing::warn!(
-                bytes,
+                server = %self.server, bytes,
                 "a tool server sent what is no message of the protocol; more of it is passed over in silence"
             );
         }
     }
 }
 
+impl Asked {
+    fn of(request: &ClientRequest) -> Asked {
+        match request {
+            ClientRequest::InitializeRequest(_) => Asked::Initialize,
+            ClientRequest::ListToolsRequest(_) => Asked::Tools,
+            ClientRequest::CallToolRequest(_) => Asked::Call,
+            _ => Asked::Other,
+        }
+    }
+
+    /// The id and the kind of a message that is a request.
+    pub(super) fn in_message(message: &TxJsonRpcMessage<RoleClient>) -> Option<(Value, Asked)> {
+        match message {
+            JsonRpcMessage::Request(request) => {
+                Some((request.id.clone().into_json_value(), Asked::of(&request.request)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An id as text: some servers return a number as a string.
+pub(super) fn key(id: &Value) -> Option<String> {
+    match id {
+        Value::Number(number) => Some(number.as_i64().map_or_else(|| number.to_string(), |number| number.to_string())),
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
 /// Whether a message answers one of the server's.
 pub(super) fn is_answer(message: &TxJsonRpcMessage<RoleClient>) -> bool {
     matches!(message, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_))
-}
-
-/// A message from its text, without credentials; nothing if it is none of the protocol, or nobody has use for it. What is no
-/// message is not answered: to answer garbage may call for more.
-pub(super) fn admit(link: &Link, text: &[u8]) -> Option<RxJsonRpcMessage<RoleClient>> {
-    if text.trim_ascii().is_empty() {
-        return None;
-    }
-    let message = if link.redactor.is_idle() {
-        serde_json::from_slice(text)
-    } else {
-        serde_json::from_slice::<Value>(text).and_then(|mut value| {
-            redact(&link.redactor, &mut value);
-            serde_json::from_value(value)
-        })
-    };
-    match message {
-        Ok(message) => link.welcomes(&message).then_some(message),
-        Err(_) => {
-            link.garbled(text.len());
-            None
-        }
-    }
 }
 
 /// Takes credentials out of a message's content; what makes it a message stays.

@@ -1,5 +1,4 @@
-//! Tools of Model Context Protocol servers (revision 2025-11-25 and older), over standard streams and streamable HTTP.
-
+//! Tools of Model Context Protocol servers (all revisions to 2026-07-28), over standard streams and HTTP.
 //!
 //! ```text
 //! Tools ─▶ Session (one per plugin) ─▶ Connection (one per plugin and server) ─▶ rmcp ─▶ stdio: a child process
@@ -9,7 +8,7 @@
 //! **What a server gets.** A child has an empty environment but for `env`; not even `PATH` is inherited, so a program that
 //! looks for its interpreter (`#!/usr/bin/env node`) needs `env.PATH`. The program itself is looked up in the daemon's `PATH`
 //! and started by its absolute path, in `dir` or an empty folder of its own that goes with it. A server over HTTP gets the
-//! configured headers, on the configured address alone: no redirect is followed, no proxy asked. A child runs as the daemon's
+//! configured headers, at the configured origin alone: no redirect leaves it, no proxy is asked. A child runs as the daemon's
 //! user, or as `user`, which the `user` module describes.
 //!
 //! **What is left of a child.** Nothing, when the host closes or a runtime ends: its process group is killed. When the daemon is
@@ -18,19 +17,24 @@
 //!
 //! **What a server may ask.** Nothing: the client declares no capability, and refuses sampling, roots and elicitation.
 //!
-//! **What a guest gets.** What the tool gave, its own name for the trouble, and nothing else: every configured value of 8 bytes
-//! or more (variables, headers, the address's query) is replaced by `***` in whatever comes from the server, before anybody
-//! here sees or logs it. A server that encodes a credential before it shows it is not caught.
+//! **What a guest gets.** What the tool gave, its own name for the trouble, the last lines of a child that ended, and nothing else:
+//! every configured value of 8 bytes or more (variables, headers, the address's query) is replaced by `***` in whatever comes from
+//! the server, before anybody here sees or logs it. A server that encodes a credential before it shows it is not caught.
 
+mod assembly;
 mod backoff;
 mod call;
 mod catalogue;
 mod connection;
+mod content;
 mod descendants;
 mod handler;
 mod http;
+mod intake;
+mod last_words;
 mod line;
 mod link;
+mod negotiation;
 mod process;
 mod settings;
 mod stdio;

@@ -5,6 +5,7 @@
 //! daemon be killed outright, the child's standard input ends, which is how the protocol tells a server to go; one that does not
 //! is ended by its supervisor as well.
 
+use super::last_words::Tail;
 use super::settings::{Program, Server};
 use super::supervisor::END;
 use super::user::User;
@@ -34,7 +35,7 @@ pub(super) struct Process {
     /// The child is a supervisor, which ends more than a group if it lives to do so.
     is_supervised: bool,
     stderr: JoinHandle<()>,
-    last_words: Arc<Mutex<String>>,
+    last_words: Arc<Mutex<Tail>>,
     /// Its own empty folder, if the operator named none; goes with it.
     _folder: Option<tempfile::TempDir>,
 }
@@ -86,7 +87,7 @@ impl Process {
         let stdin = child.stdin.take().ok_or_else(|| pipe("standard input"))?;
         let stdout = child.stdout.take().ok_or_else(|| pipe("standard output"))?;
         let stderr = child.stderr.take().ok_or_else(|| pipe("standard error"))?;
-        let last_words = Arc::<Mutex<String>>::default();
+        let last_words = Arc::<Mutex<Tail>>::default();
         let log = Log {
             server: server.name.clone(),
             plugin: plugin.to_owned(),
@@ -119,7 +120,7 @@ impl Process {
         if tokio::time::timeout(GRACE, &mut self.stderr).await.is_err() {
             self.stderr.abort();
         }
-        let last_words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last_words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner).shown();
         Ended { status, last_words }
     }
 
@@ -153,16 +154,10 @@ impl Drop for Process {
 
 /// How it ended.
 pub(super) struct Ended {
-    status: Option<ExitStatus>,
-    /// The last line of its standard error. For the operator: it may tell of the host, which is no guest's business.
+    /// `None`: it could not be ended.
+    pub(super) status: Option<ExitStatus>,
+    /// The last lines of its standard error, without credentials.
     pub(super) last_words: String,
-}
-
-impl Ended {
-    /// Its status, in words.
-    pub(super) fn status(&self) -> String {
-        self.status.map_or_else(|| "it could not be ended".to_owned(), |status| status.to_string())
-    }
 }
 
 /// Follows standard error into the log.
@@ -170,7 +165,7 @@ struct Log {
     server: String,
     plugin: String,
     redactor: Redactor,
-    last_words: Arc<Mutex<String>>,
+    last_words: Arc<Mutex<Tail>>,
 }
 
 impl Log {
@@ -190,7 +185,7 @@ impl Log {
                     tracing::debug!(server = %self.server, plugin = %self.plugin, "its further lines are not logged");
                 }
             }
-            *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = line;
+            self.last_words.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! the same user unless the operator gave the server another.
 
 use super::descendants;
+use super::last_words::{CANNOT_START, cannot_start};
 use super::user::{self, Ids};
 use rustix::process::{Signal, getpgrp, getppid, kill_process_group};
 use std::ffi::OsString;
@@ -43,7 +44,7 @@ pub struct Supervisor {
 pub fn supervise(arguments: impl Iterator<Item = OsString>) -> u8 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.and_then(|runtime| runtime.block_on(watch(arguments))).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "failed to supervise the server: {error}"); // the daemon, which reads it, may be gone
+        let _ = writeln!(io::stderr(), "{CANNOT_START}{error}"); // the daemon, which reads it, may be gone
         FAILED
     })
 }
@@ -62,12 +63,12 @@ async fn watch(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> 
     let mut server = match ids {
         None => {
             user::drop_ambient()?;
-            server.spawn()?
+            server.spawn().map_err(|error| io::Error::other(cannot_start(&program, &error)))?
         }
         Some(ids) => spawn_as(&mut server, ids).map_err(|error| {
-            let (program, Ids { user, group }) = (program.display(), ids);
+            let (why, Ids { user, group }) = (cannot_start(&program, &error), ids);
             let dir = std::env::current_dir().unwrap_or_default();
-            io::Error::other(format!("{program} in {} as user {user} and group {group}: {error}", dir.display()))
+            io::Error::other(format!("{why} (in {} as user {user} and group {group})", dir.display()))
         })?,
     };
     let mut look = tokio::time::interval(LOOK);

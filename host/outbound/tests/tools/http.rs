@@ -71,15 +71,6 @@ async fn a_call_that_hangs_is_cancelled_at_the_server_and_the_session_goes_on() 
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
-    let server = HttpServer::start("redirect").await;
-    let tools = only(at(server.url(), &[("authorization", "Bearer abcdefgh")], None));
-    let told = reason(call(&session(&tools), "echo", json!({})).await.unwrap_err());
-    assert!(told.contains("307"), "{told}");
-    assert_eq!(*server.seen.strayed.lock().unwrap(), Vec::<String>::new());
-}
-
-#[tokio::test]
 async fn what_is_no_server_of_the_protocol_is_told_so() {
     for (mode, words) in
         [("html", "text/html"), ("unauthorized", "it wants other credentials"), ("silent", "within 1s")]

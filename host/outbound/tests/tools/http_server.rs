@@ -5,8 +5,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{any, post};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -32,8 +32,6 @@ pub struct Seen {
     grown: Mutex<bool>,
     events: broadcast::Sender<String>,
     cancelled: tokio::sync::watch::Sender<Vec<Value>>,
-    /// Requests to another path.
-    pub strayed: Mutex<Vec<String>>,
 }
 
 impl Seen {
@@ -66,12 +64,8 @@ impl HttpServer {
             grown: Mutex::default(),
             events: broadcast::Sender::new(16),
             cancelled: tokio::sync::watch::Sender::default(),
-            strayed: Mutex::default(),
         });
-        let app = Router::new()
-            .route("/mcp", post(message).get(stream).delete(forget))
-            .fallback(any(stray))
-            .with_state(seen.clone());
+        let app = Router::new().route("/mcp", post(message).get(stream).delete(forget)).with_state(seen.clone());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         HttpServer { address, seen, task }
     }
@@ -86,11 +80,6 @@ impl HttpServer {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
     }
-}
-
-async fn stray(State(seen): State<Arc<Seen>>, request: axum::extract::Request) -> StatusCode {
-    seen.strayed.lock().unwrap().push(request.uri().to_string());
-    StatusCode::OK
 }
 
 fn words(headers: &HeaderMap) -> String {
@@ -121,7 +110,6 @@ async fn message(State(seen): State<Arc<Seen>>, uri: axum::http::Uri, headers: H
     seen.methods.lock().unwrap().push(method.clone());
     let id = &message["id"];
     match seen.mode {
-        "redirect" => return Redirect::temporary("/elsewhere").into_response(),
         "html" => return ([("content-type", "text/html")], "<p>Welcome</p>").into_response(),
         "unauthorized" => {
             let challenge = format!("Bearer realm=\"{} {uri}\"", words(&headers));

@@ -52,7 +52,8 @@ async fn a_server_that_dies_at_its_start_is_told_with_its_status_and_tried_later
     let tools = only(scripted("die_at_start"));
     let session = session(&tools);
     let first = reason(call(&session, "echo", json!({"text": "a"})).await.unwrap_err());
-    assert!(first.starts_with("it ended (exit status: 3); it is tried again in "), "{first}");
+    assert!(first.starts_with("it ended (exit status: 3); it said last: no such database:"), "{first}");
+    assert!(first.contains("; it is tried again in "), "{first}");
     // While it waits, callers hear so at once.
     let second = reason(session.list(later()).await.unwrap_err());
     assert!(second.contains("it is tried again in "), "{second}");

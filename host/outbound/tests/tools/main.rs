@@ -6,6 +6,11 @@
 mod http;
 mod http_server;
 mod lifecycle;
+mod odd_children;
+mod odd_http;
+mod odd_lists;
+mod raw_server;
+mod revisions;
 mod secrets;
 mod stdio;
 

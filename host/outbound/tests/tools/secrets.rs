@@ -15,10 +15,11 @@ const KEY: &str = "canary-key-deadbeef-5678";
 
 /// A log that keeps everything, of everybody.
 #[derive(Clone, Default)]
-struct Everything(Arc<Mutex<Vec<u8>>>);
+pub struct Everything(Arc<Mutex<Vec<u8>>>);
 
 impl Everything {
-    fn words(&self) -> String {
+    /// All that was logged.
+    pub fn words(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
@@ -40,7 +41,7 @@ static SECOND: LazyLock<tracing::Dispatch> =
     LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
 
 /// Logs what the rest of a test does, at the finest level, on this thread.
-fn log() -> (Everything, tracing::subscriber::DefaultGuard) {
+pub fn log() -> (Everything, tracing::subscriber::DefaultGuard) {
     LazyLock::force(&SECOND);
     let log = Everything::default();
     let writer = log.clone();
