@@ -2,7 +2,7 @@
 
 use super::link::{Link, is_answer, redact};
 use super::words::causes;
-use crate::{Secret, tls};
+use crate::{Proxy, Secret, proxy, tls};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
@@ -43,6 +43,7 @@ const IN_FLIGHT: usize = 64;
 /// Where a server is, and how it is spoken to.
 pub(super) struct Endpoint {
     client: reqwest::Client,
+    is_proxied: bool,
     /// With its query, which may hold a key: never shown.
     url: Arc<str>,
 }
@@ -52,21 +53,25 @@ impl Endpoint {
     pub(super) fn new(
         url: &url::Url,
         headers: &BTreeMap<String, Secret>,
-        ca_file: Option<&Path>,
+        (proxy, ca_file): (Option<&Proxy>, Option<&Path>),
         connect: Duration,
     ) -> Result<Endpoint, (&'static str, String)> {
         let headers = headers.iter().map(|(name, value)| header(name, value));
         let headers = headers.collect::<Result<http::HeaderMap, String>>().map_err(|reason| ("headers", reason))?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_of(url, ca_file).map_err(|reason| ("ca_file", reason))?)
+        let is_https = url.scheme() == "https" || proxy.is_some_and(Proxy::is_tls);
+        let builder = match proxy {
+            Some(proxy) => reqwest::Client::builder().proxy(proxy.of_client().map_err(|reason| ("proxy", reason))?),
+            None => reqwest::Client::builder().no_proxy(),
+        };
+        let client = builder
+            .tls_backend_preconfigured(tls::client_of(is_https, ca_file).map_err(|reason| ("ca_file", reason))?)
             .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .referer(false)
             .connect_timeout(connect)
             .build()
             .map_err(|error| ("url", format!("no client can be made for it: {}", error.without_url())))?;
-        Ok(Endpoint { client, url: url.as_str().into() })
+        Ok(Endpoint { client, is_proxied: proxy.is_some(), url: url.as_str().into() })
     }
 
     /// A connection that begins with the first message. An event of more than `most` bytes breaks its stream.
@@ -78,7 +83,7 @@ impl Endpoint {
         resume.max_times = Some(RESUMES);
         resume.max_delay = Some(RESUME_DELAY);
         config.retry_config = Arc::new(resume);
-        let client = Client { inner: self.client.clone(), link: link.clone() };
+        let client = Client { inner: self.client.clone(), is_proxied: self.is_proxied, link: link.clone() };
         HttpTransport { inner: StreamableHttpClientTransport::with_client(client, config), link }
     }
 }
@@ -144,6 +149,7 @@ impl Transport<RoleClient> for HttpTransport {
 #[derive(Clone)]
 pub(super) struct Client {
     inner: reqwest::Client,
+    is_proxied: bool,
     link: Arc<Link>,
 }
 
@@ -158,9 +164,13 @@ type Events = BoxStream<'static, Result<Sse, SseError>>;
 type Headers = HashMap<HeaderName, HeaderValue>;
 
 impl NoAnswer {
-    fn new(error: &reqwest::Error) -> NoAnswer {
+    fn new(error: &reqwest::Error, is_proxied: bool) -> NoAnswer {
         NoAnswer(match () {
+            () if is_proxied && proxy::failure(error).is_some() => {
+                "its proxy does not connect to it; see tools.NAME.proxy"
+            }
             () if error.is_timeout() => "it took too long to be reached",
+            () if is_proxied && error.is_connect() => "it cannot be reached through its proxy; see tools.NAME.proxy",
             () if error.is_connect() => "it cannot be reached",
             () => "it broke the connection",
         })
@@ -191,7 +201,7 @@ impl Client {
         let redactor = self.link.redactor();
         match error {
             From::Client(error) => {
-                let told = NoAnswer::new(&error);
+                let told = NoAnswer::new(&error, self.is_proxied);
                 // An address has a query, and a query may have a key.
                 self.link.explain(&causes(&error.without_url()));
                 Failure::Client(told)

@@ -3,9 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that failed")]
 
+#[allow(dead_code, reason = "not every manner of a proxy is tried here")]
+#[path = "../llm/connect.rs"]
+mod connect;
 mod http;
 mod http_server;
 mod lifecycle;
+mod proxies;
 mod secrets;
 mod stdio;
 
