@@ -36,19 +36,18 @@ impl FromStr for Proxy {
     /// Reads an address. The error never repeats it, since it may hold a password.
     fn from_str(text: &str) -> Result<Proxy, String> {
         let takes = "it takes an HTTP proxy such as http://user:password@proxy.example:3128";
+        let quoting = "a / ? # @ in the password is written %2F %3F %23 %40";
         let text = text.trim();
         // As other programs take it.
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let mut url = Url::parse(&text).map_err(|error| format!("it is not a URL ({error}); {takes}"))?;
+        let mut url = Url::parse(&text).map_err(|error| format!("it is not a URL ({error}); {quoting}; {takes}"))?;
         match url.scheme() {
             "http" | "https" => {}
             "socks4" | "socks4a" | "socks5" | "socks5h" => return Err(format!("SOCKS is not supported; {takes}")),
             _ => return Err(format!("its scheme is not http or https; {takes}")),
         }
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!(
-                "it has a path, a query or a fragment; a / ? # @ in the password is written %2F %3F %23 %40; {takes}"
-            ));
+            return Err(format!("it has a path, a query or a fragment; {quoting}; {takes}"));
         }
         let credentials = match (url.username(), url.password()) {
             ("", None) => None,
