@@ -151,10 +151,27 @@ fn config(prompt: &Prompt<'_>) -> Value {
     Value::Object(config)
 }
 
+/// The turns, with the results of one turn's calls in the order of the calls: without ids it goes by names and order.
+fn ordered<'t, 'a>(turns: &'t [Turn<'a>]) -> Vec<&'t Turn<'a>> {
+    let mut ordered: Vec<&Turn<'a>> = turns.iter().collect();
+    let is_result = |turn: &&Turn<'a>| matches!(turn, Turn::Tool { .. });
+    let mut calls: &[Past<'a>] = &[];
+    for group in ordered.chunk_by_mut(|one, other| is_result(one) && is_result(other)) {
+        if let [Turn::Assistant { calls: made, .. }] = group {
+            calls = made;
+        }
+        group.sort_by_key(|turn| match turn {
+            Turn::Tool { result, .. } => calls.iter().position(|past| past.call.id == result.id),
+            _ => None,
+        });
+    }
+    ordered
+}
+
 fn contents(turns: &[Turn<'_>]) -> Value {
     let mut contents: Vec<Value> = Vec::new();
     let mut after_result = false;
-    for turn in turns {
+    for turn in ordered(turns) {
         let (role, parts) = match turn {
             Turn::System(_) => continue,
             Turn::User(text) => ("user", vec![json!({"text": text})]),

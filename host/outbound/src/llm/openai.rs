@@ -144,7 +144,7 @@ fn words(body: &Value) -> Option<&str> {
     words.filter(|words| !words.trim().is_empty())
 }
 
-/// What a body has instead of what is read, for whoever compares it with the server's documentation.
+/// The members of a body in which the expected one is missing.
 fn members(body: &Value) -> String {
     let shown = |(name, value): (&String, &Value)| match value {
         Value::Null => format!("{name}: null"),

@@ -103,3 +103,22 @@ async fn ids_of_gemini_go_back_and_made_ones_do_not() {
     assert_eq!(of(1, "functionCall"), expected);
     assert_eq!(of(2, "functionResponse"), expected);
 }
+
+#[tokio::test]
+async fn results_for_gemini_stand_in_the_order_of_their_calls() {
+    let server = Server::new([reply(200, gemini(&[Value::Null, Value::Null]))]).await;
+    let llm = llm(provider(Gemini, server.address));
+    let mut request = with_tools();
+    let reply = llm.chat(&request, soon()).await.unwrap();
+    let calls = reply.message.tool_calls.clone();
+    request.messages.push(Message::Assistant(reply.message));
+    for call in calls.iter().rev() {
+        let (id, name, content) = (call.id.clone(), call.name.clone(), call.id.clone());
+        request.messages.push(Message::Tool(ToolResult { id, name, content, failed: false }));
+    }
+    llm.chat(&request, soon()).await.unwrap_err();
+    let body = &server.recorded()[1].body;
+    let parts = body["contents"][2]["parts"].as_array().unwrap();
+    let outputs: Vec<_> = parts.iter().map(|part| part["functionResponse"]["response"]["output"].clone()).collect();
+    assert_eq!(outputs, ["call_1", "call_2"].map(Value::from));
+}
