@@ -153,19 +153,27 @@ fn config(prompt: &Prompt<'_>) -> Value {
 
 /// The turns, with the results of one turn's calls in the order of the calls: without ids it goes by names and order.
 fn ordered<'t, 'a>(turns: &'t [Turn<'a>]) -> Vec<&'t Turn<'a>> {
-    let mut ordered: Vec<&Turn<'a>> = turns.iter().collect();
-    let is_result = |turn: &&Turn<'a>| matches!(turn, Turn::Tool { .. });
-    let mut calls: &[Past<'a>] = &[];
-    for group in ordered.chunk_by_mut(|one, other| is_result(one) && is_result(other)) {
-        if let [Turn::Assistant { calls: made, .. }] = group {
-            calls = made;
-        }
-        group.sort_by_key(|turn| match turn {
+    let mut calls: &'t [Past<'a>] = &[];
+    let mut group = 0;
+    let mut keyed: Vec<(usize, Option<usize>, &'t Turn<'a>)> = Vec::with_capacity(turns.len());
+    for turn in turns {
+        let key = match turn {
             Turn::Tool { result, .. } => calls.iter().position(|past| past.call.id == result.id),
-            _ => None,
-        });
+            Turn::Assistant { calls: made, .. } => {
+                calls = made;
+                group += 2;
+                None
+            }
+            Turn::System(_) | Turn::User(_) => {
+                group += 2;
+                None
+            }
+        };
+        // Results that follow one another are a group of their own.
+        keyed.push((group + usize::from(matches!(turn, Turn::Tool { .. })), key, turn));
     }
-    ordered
+    keyed.sort_by_key(|(group, key, _)| (*group, *key));
+    keyed.into_iter().map(|(_, _, turn)| turn).collect()
 }
 
 fn contents(turns: &[Turn<'_>]) -> Value {
