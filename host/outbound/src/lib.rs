@@ -14,10 +14,12 @@
 pub mod egress;
 pub mod llm;
 pub mod pattern;
+mod proxy;
 mod schema;
 mod secret;
 mod tls;
 pub mod tools;
 
+pub use proxy::{Proxy, unused as unused_proxy};
 pub use secret::Secret;
 pub use tls::system as system_tls;

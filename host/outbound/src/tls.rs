@@ -23,12 +23,11 @@ pub(crate) fn roots(ca_file: Option<&Path>, system: bool) -> Result<RootCertStor
     Ok(roots)
 }
 
-/// For one address: without authorities `https` leads nowhere, which is better said at the start.
+/// For one address, and the proxy before it: without authorities `https` leads nowhere, which is better said at the start.
 ///
 /// # Errors
 /// As [`roots`]; there is nobody to trust.
-pub(crate) fn client_of(url: &url::Url, ca_file: Option<&Path>) -> Result<ClientConfig, String> {
-    let is_https = url.scheme() == "https";
+pub(crate) fn client_of(is_https: bool, ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let roots = roots(ca_file, is_https)?;
     if is_https && roots.is_empty() {
         return Err("is not set, and the system has no certificate authorities; name a PEM file with them".into());

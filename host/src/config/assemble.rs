@@ -87,6 +87,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
     }
     settings.warnings = warnings(&settings, &read);
     settings.warnings.extend([broker_warning, database_warning, api_warning].into_iter().flatten());
+    settings.warnings.extend(agentry_outbound::unused_proxy(|name| layers.variables.value_of(name).map(Into::into)));
     settings.references.files.extend(read.files);
     settings.references.files.extend(settings.api.tokens_file.clone());
     settings.references.files.extend(settings.api.tls.as_ref().map(|tls| tls.key.clone()));

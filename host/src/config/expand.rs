@@ -41,6 +41,11 @@ impl Variables {
         self.used.borrow().clone()
     }
 
+    /// The value of a variable.
+    pub fn value_of(&self, name: &str) -> Option<&str> {
+        self.all.get(name).map(String::as_str)
+    }
+
     /// A text with every reference put in. Relative paths start at `base`. `$$` is a dollar sign. The error repeats names alone.
     pub fn expand(&self, text: &str, base: &Path) -> Result<Secret, String> {
         let mut expanded = String::new();

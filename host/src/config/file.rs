@@ -65,8 +65,8 @@ impl Section {
     /// Whether the value of a key may be a secret: it is never shown.
     pub fn is_secret(self, key: &str) -> bool {
         match self {
-            Section::LlmProviders => matches!(key, "key" | "headers"),
-            Section::Tools => matches!(key, "env" | "headers" | "url" | "command"),
+            Section::LlmProviders => matches!(key, "key" | "headers" | "proxy"),
+            Section::Tools => matches!(key, "env" | "headers" | "url" | "command" | "proxy"),
             Section::HttpSecrets => key == "value",
             Section::Config => true,
             Section::Queues | Section::Plugins | Section::LlmModels | Section::Folders => false,

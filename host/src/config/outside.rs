@@ -6,10 +6,10 @@ use super::layers::Layers;
 use super::origin::{Origin, Problem};
 use super::reader::{Reader, absolute};
 use super::{Limits, plugins};
-use agentry_outbound::Secret;
 use agentry_outbound::egress::{EgressSettings, PrivateNetwork, SecretHeader};
 use agentry_outbound::llm::{LlmSettings, ModelSettings, ProviderKind, ProviderSettings};
 use agentry_outbound::tools::{ServerSettings, Transport};
+use agentry_outbound::{Proxy, Secret};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -89,6 +89,9 @@ fn http(read: &mut Reader, longest: Duration) -> Result<EgressSettings, Problem>
         text.parse().ok().or_else(|| text.parse().ok().map(bare))
     })?;
     let private = parsed(read, "http.private", "a network such as 10.1.0.0/16 or 127.0.0.1:8080", private_network)?;
+    let proxy = read.secret("http.proxy", &["http", "https"], "http://user:password@proxy.example:3128")?;
+    let proxy = proxy.map(|url| url.expose().parse::<Proxy>()).transpose();
+    let proxy = proxy.map_err(|what| Problem::invalid("http.proxy", &read.origin("http.proxy"), what))?;
     let ca_file = read.path("http.ca_file")?;
     let total = Duration::from_secs(total);
     // What would never be over by itself before the whole is, is over with it.
@@ -96,6 +99,7 @@ fn http(read: &mut Reader, longest: Duration) -> Result<EgressSettings, Problem>
     Ok(EgressSettings {
         nameservers,
         private,
+        proxy,
         ca_file,
         connect: within(connect),
         first_byte: within(first_byte),
@@ -128,6 +132,7 @@ fn provider(entry: &Entry<'_>, longest: Duration) -> Result<ProviderSettings, Pr
         "url",
         "key",
         "headers",
+        "proxy",
         "ca_file",
         "connect_seconds",
         "first_byte_seconds",
@@ -136,22 +141,26 @@ fn provider(entry: &Entry<'_>, longest: Duration) -> Result<ProviderSettings, Pr
         "retries",
         "concurrency",
     ])?;
-    let (kind, default) = match entry.required("kind", "\"openai\", \"anthropic\" or \"gemini\"")?.as_str() {
-        "openai" => (ProviderKind::OpenAi, "https://api.openai.com/v1"),
-        "anthropic" => (ProviderKind::Anthropic, "https://api.anthropic.com/v1"),
-        "gemini" => (ProviderKind::Gemini, "https://generativelanguage.googleapis.com/v1beta"),
-        other => {
-            return Err(
-                entry.wrong("kind", format_args!("{other:?} is not allowed; it takes openai, anthropic or gemini"))
-            );
-        }
-    };
+    let (kind, default) =
+        match entry.required("kind", "\"openai\", \"openai-responses\", \"anthropic\" or \"gemini\"")?.as_str() {
+            "openai" => (ProviderKind::OpenAi, "https://api.openai.com/v1"),
+            "openai-responses" => (ProviderKind::OpenAiResponses, "https://api.openai.com/v1"),
+            "anthropic" => (ProviderKind::Anthropic, "https://api.anthropic.com/v1"),
+            "gemini" => (ProviderKind::Gemini, "https://generativelanguage.googleapis.com/v1beta"),
+            other => {
+                return Err(entry.wrong(
+                    "kind",
+                    format_args!("{other:?} is not allowed; it takes openai, openai-responses, anthropic or gemini"),
+                ));
+            }
+        };
     let total = entry.seconds("total_seconds", TOTAL.min(longest), longest)?;
     Ok(ProviderSettings {
         kind,
         url: entry.url("url", Some(default))?,
         key: entry.secret("key")?,
         headers: entry.secrets("headers")?,
+        proxy: entry.proxy()?,
         ca_file: entry.path("ca_file")?,
         connect: entry.seconds("connect_seconds", Duration::from_secs(10).min(total), total)?,
         first_byte: entry.seconds("first_byte_seconds", Duration::from_secs(120).min(total), total)?,
@@ -185,9 +194,9 @@ fn server(entry: &Entry<'_>, longest: Duration) -> Result<ServerSettings, Proble
             Transport::Stdio { command, args: words.collect(), env, dir, user }
         }
         (false, true) => {
-            known(&["url", "headers", "ca_file"])?;
+            known(&["url", "headers", "proxy", "ca_file"])?;
             let (url, headers) = (entry.url("url", None)?, entry.secrets("headers")?);
-            Transport::Http { url, headers, ca_file: entry.path("ca_file")? }
+            Transport::Http { url, headers, proxy: entry.proxy()?, ca_file: entry.path("ca_file")? }
         }
         (true, true) => return Err(entry.wrong("command", "it and url are both set; set one")),
         (false, false) => {
@@ -311,6 +320,12 @@ impl Entry<'_> {
     fn secret(&self, key: &str) -> Result<Option<Secret>, Problem> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         self.vars.expand(&text, self.base()).map(Some).map_err(|what| self.wrong(key, what))
+    }
+
+    /// A proxy, whose address may hold a password.
+    fn proxy(&self) -> Result<Option<Proxy>, Problem> {
+        let Some(text) = self.secret("proxy")? else { return Ok(None) };
+        text.expose().parse().map(Some).map_err(|what: String| self.wrong("proxy", what))
     }
 
     fn secrets(&self, key: &str) -> Result<BTreeMap<String, Secret>, Problem> {

@@ -165,7 +165,8 @@ impl Body for Incoming {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let error = self.fault.get().cloned().unwrap_or_else(|| failure::of(&error, &self.host));
+                let error =
+                    self.fault.get().cloned().unwrap_or_else(|| failure::of(&error, &self.host, failure::Way::Direct));
                 self.fail(error)
             }
             Poll::Ready(Some(Ok(frame))) => {

@@ -1,10 +1,11 @@
 //! Sends.
 
 use super::body::{Bounds, Fault, Incoming, Outgoing};
+use super::failure::Way;
 use super::mask::{self, Masked};
 use super::own::Own;
 use super::request::{Judged, judge, of_the_connection};
-use super::resolve::{Guard, Names};
+use super::resolve::{Guard, Names, OfProxy};
 use super::stages::{Passage, Watched, later};
 use super::{
     EgressError, EgressSettings, Exchange, HttpError, HttpGrant, PrivateNetwork, RequestBody, ResponseBody, Stage,
@@ -63,6 +64,9 @@ impl Egress {
     /// # Errors
     /// A certificate file that cannot be read; nameservers that cannot be used; a system that does not list its addresses.
     pub fn new(settings: EgressSettings) -> Result<Egress, EgressError> {
+        if let Some(proxy) = &settings.proxy {
+            proxy.of_client().map_err(|reason| EgressError(format!("http.proxy: {reason}")))?;
+        }
         let egress = Egress {
             names: Names::new(&settings)?,
             own: Own::new()?.into(),
@@ -85,14 +89,12 @@ impl Egress {
         tls.resumption = Resumption::in_memory_sessions(TLS_SESSIONS);
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Guard::new(self.names.clone(), self.private.clone(), self.own.clone()))
             .connector_layer(Watched)
             // Only for attempts that nobody waits for any more; the exchange's own limit is shorter.
             .connect_timeout(match Defence::HttpConnectTime.stands() {
                 true => self.settings.connect.saturating_add(Duration::from_secs(1)),
                 false => self.settings.total,
             })
-            .no_proxy()
             .redirect(match Defence::Redirects.stands() {
                 true => reqwest::redirect::Policy::none(),
                 false => reqwest::redirect::Policy::default(),
@@ -107,8 +109,19 @@ impl Egress {
             .http2_max_header_list_size(MAX_HEADER_LIST)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_idle_timeout(IDLE_CONNECTION);
+        let broken = |_| HttpError::Broken { reason: "the HTTP client cannot be set up".into() };
+        let builder = match &self.settings.proxy {
+            Some(proxy) => {
+                let through = proxy.of_client().map_err(|reason| HttpError::Broken { reason })?;
+                builder.dns_resolver(OfProxy::new(proxy)).proxy(through)
+            }
+            None => {
+                let guard = Guard::new(self.names.clone(), self.private.clone(), self.own.clone());
+                builder.dns_resolver(guard).no_proxy()
+            }
+        };
         // With TLS and the resolver given there is nothing left that can fail.
-        builder.build().map_err(|_| HttpError::Broken { reason: "the HTTP client cannot be set up".into() })
+        builder.build().map_err(broken)
     }
 }
 
@@ -142,6 +155,11 @@ impl Client {
         }
         let passage = Passage::new(judged.port, judged.only_opened);
         let http = if judged.only_opened { self.opened.clone()? } else { self.http.clone()? };
+        let way = match (&self.settings.proxy, judged.url.scheme()) {
+            (None, _) => Way::Direct,
+            (Some(_), "https") => Way::Tunnel,
+            (Some(_), _) => Way::Handed,
+        };
         let (method, host, fault) = (judged.method.clone(), judged.host.clone(), Fault::default());
         let secrets = judged.secrets.clone();
         let mut body = Outgoing::new(body, exchange.request_bytes, judged.declared, fault.clone());
@@ -152,7 +170,7 @@ impl Client {
                 body.ends_empty().await?;
             }
             let response = http.execute(assembled(judged, body)).await;
-            response.map_err(|error| fault.get().cloned().unwrap_or_else(|| failure::of(&error, &host)))
+            response.map_err(|error| fault.get().cloned().unwrap_or_else(|| failure::of(&error, &host, way)))
         };
         let response = tokio::select! {
             biased;
@@ -160,6 +178,10 @@ impl Client {
             overdue = passage.overdue(began, limits.connect, limits.first_byte) => return Err(overdue),
             () = sleep_until(limits.end) => return Err(limits.over()),
         };
+        // Only a proxy says so (RFC 9110, section 15.5.8).
+        if way == Way::Handed && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(failure::of_proxy(&host, "it wants other credentials (407)"));
+        }
         let answer = received(response, &method, &limits, exchange.response_bytes, host, fault)?;
         if secrets.is_idle() || !Defence::HttpMask.stands() {
             return Ok(answer.map(BodyExt::boxed_unsync));

@@ -1,10 +1,34 @@
 //! The client's errors in words of our own: reqwest's have the URL with its query in them, and others the address.
 
 use super::HttpError;
+use crate::proxy;
 use std::error::Error;
 
+/// How a request goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Direct,
+    /// Through the proxy, in a tunnel.
+    Tunnel,
+    /// To the proxy, as a whole: every connection is one to the proxy.
+    Handed,
+}
+
+/// The proxy failed.
+pub(super) fn of_proxy(host: &str, why: &str) -> HttpError {
+    HttpError::Connect { host: host.to_owned(), reason: format!("the proxy of http.proxy: {why}") }
+}
+
 /// What went wrong.
-pub(super) fn of(error: &reqwest::Error, host: &str) -> HttpError {
+pub(super) fn of(error: &reqwest::Error, host: &str, way: Way) -> HttpError {
+    if way != Way::Direct
+        && let Some(why) = proxy::failure(error)
+    {
+        return of_proxy(host, &why);
+    }
+    if way == Way::Handed && error.is_connect() {
+        return of_proxy(host, &format!("it cannot be connected to: {}", proxy::innermost(error)));
+    }
     let host = host.to_owned();
     if let Some(own) = find::<HttpError>(error) {
         return own.clone();

@@ -1,5 +1,5 @@
 //! HTTP requests on a guest's behalf. One way out: a URL is parsed once, its name resolved once, every address judged, and the
-//! connection made to exactly those; no redirects, no proxies, no decompression, and a deadline at every stage.
+//! connection made to exactly those; no redirects, no proxies but the operator's, no decompression, and a deadline at every stage.
 //!
 //! In the order in which an exchange meets them:
 //!
@@ -25,6 +25,10 @@
 //! in plain text, where nothing is offered. A connection is for one name and port: what RFC 9113, 9.1.1 allows, to use it for
 //! another name of its certificate, is not done, so that no name goes unjudged. What is dropped ends its stream, and no more.
 //!
+//! With a proxy of the operator's (`http.proxy`) the proxy resolves names and makes connections. Patterns hold, and so do the rules
+//! for an address as the host and for `localhost`, which would be the proxy's. What other names lead to is for the proxy to judge. A
+//! secret in plain text then goes to an address that the operator opened alone, never to a name.
+//!
 //! Not defended: a server that is granted and sends back a secret in a spelling that is not looked for (compressed, say); a NAT64 prefix of the operator's own
 //! network, which is not known here (RFC 7050); a public address that the operator's own router leads inward, to this host or another.
 //!
@@ -43,8 +47,8 @@ mod stages;
 
 pub use client::{Client, Egress};
 
-use crate::Secret;
 use crate::pattern::UrlPattern;
+use crate::{Proxy, Secret};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use std::net::SocketAddr;
@@ -64,6 +68,8 @@ pub struct EgressSettings {
     pub nameservers: Vec<SocketAddr>,
     /// Networks that are not global, or this host's own, and may be reached all the same, each for one port or all.
     pub private: Vec<PrivateNetwork>,
+    /// The proxy that all requests go through; `None`: they go directly.
+    pub proxy: Option<Proxy>,
     /// Certificate authorities in addition to the system's: a PEM file.
     pub ca_file: Option<PathBuf>,
     /// To a connection, TLS included.

@@ -66,14 +66,27 @@ pub(super) fn judge(
         return Err(HttpError::RequestTooLarge { limit: exchange.request_bytes });
     }
     let secrets = add_secrets(&mut headers, &wish, &url, grant)?;
+    let mut own_secrets: Vec<String> = Vec::new();
     let only_opened = !secrets.is_empty() && url.scheme() == "http" && Defence::PlainSecret.stands();
     if only_opened && literal.is_some_and(|address| !written(address) && !is_opened(address, port, &settings.private)) {
         return Err(plain_secret(&host));
     }
+    if let Some(proxy) = &settings.proxy {
+        // It resolves names: these would be the proxy's own machine, and what others lead to is not known here.
+        if is_localhost(&url) && Defence::ResolvedAddress.stands() {
+            return Err(HttpError::ForbiddenAddress { host });
+        }
+        if only_opened && literal.is_none() {
+            return Err(plain_secret(&host));
+        }
+        // What is sent in plain text is the proxy's to repeat, with what it was sent.
+        own_secrets.extend(proxy.secrets().into_iter().filter(|_| url.scheme() == "http"));
+    }
     headers
         .entry(header::USER_AGENT)
         .or_insert(HeaderValue::from_static(concat!("agentry/", env!("CARGO_PKG_VERSION"))));
-    let secrets = Redactor::new(secrets.iter().flat_map(|secret| secret::of_header(secret.value.expose())));
+    own_secrets.extend(secrets.iter().flat_map(|secret| secret::of_header(secret.value.expose())));
+    let secrets = Redactor::new(own_secrets);
     Ok(Judged { method, url, headers, host, port, only_opened, declared, secrets })
 }
 
@@ -119,6 +132,12 @@ fn parse(uri: &Uri) -> Result<Url, HttpError> {
         Some(_) if url.port() != Some(0) => Ok(url),
         _ => Err(invalid("its URL leads nowhere")),
     }
+}
+
+/// Whether a name can only be the machine that resolves it (RFC 6761, section 6.3).
+fn is_localhost(url: &Url) -> bool {
+    let name = url.domain().unwrap_or_default().trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn literal(url: &Url) -> Option<IpAddr> {

@@ -4,6 +4,7 @@ use super::address::{is_opened, is_reachable};
 use super::own::Own;
 use super::stages::Passage;
 use super::{EgressError, EgressSettings, HttpError, PrivateNetwork};
+use crate::Proxy;
 use agentry_defence::Defence;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
@@ -129,6 +130,37 @@ impl reqwest::dns::Resolve for Guard {
             }
             passage.connecting();
             Ok(Box::new(good.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// What reqwest asks where every connection is one to the operator's proxy: only its name is resolved, by the system, and its
+/// addresses are not judged.
+pub(super) struct OfProxy {
+    name: Option<String>,
+    lookups: Arc<Semaphore>,
+}
+
+impl OfProxy {
+    pub fn new(proxy: &Proxy) -> OfProxy {
+        OfProxy { name: proxy.name().map(str::to_owned), lookups: Arc::new(Semaphore::new(SYSTEM_LOOKUPS)) }
+    }
+}
+
+impl reqwest::dns::Resolve for OfProxy {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let is_its = self.name.as_deref() == Some(name.as_str());
+        let (name, lookups, passage) = (name.as_str().to_owned(), self.lookups.clone(), Passage::current());
+        Box::pin(async move {
+            let Some(passage) = passage.filter(|_| is_its) else {
+                return Err(HttpError::Dns { host: name, reason: "asked past the proxy".into() }.into());
+            };
+            passage.resolving();
+            // Without the name: a guest may read it.
+            let found = system(name, lookups).await.map_err(|_| "its name has no address")?;
+            passage.connecting();
+            // Port 0 is replaced with that of the proxy's address.
+            Ok(Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0))) as reqwest::dns::Addrs)
         })
     }
 }

@@ -1,10 +1,9 @@
 //! From what a provider says to an answer, or to why it is none. An answer that is not whole is never an answer.
 
-use super::prompt::{Format, Prompt};
-use super::shape::{Asked, Class, Ending, Fault, Reading};
-use super::types::{Assistant, ChatError, ToolCall};
-use serde_json::Value;
-use std::collections::BTreeSet;
+use super::calls;
+use super::prompt::Prompt;
+use super::shape::{Class, Ending, Fault, Reading};
+use super::types::{Assistant, ChatError};
 use std::time::Duration;
 
 /// What is told of a provider's words, in characters: a reason is read, not studied.
@@ -18,85 +17,51 @@ pub(super) struct Place<'a> {
     pub alias: &'a str,
     /// The provider's name for the model.
     pub model: &'a str,
+    /// Names the kind of provider, and whether it must not see ids that the host made.
+    pub tag: (&'static str, bool),
+    /// The method and the path that were asked for.
+    pub asked: &'a str,
+    /// An example of the address that the settings take.
+    pub example: &'static str,
 }
 
-/// What the model said, or why that is no answer. Its form is not checked yet: see [`check_form`].
+impl Place<'_> {
+    /// The remedy where nothing at an address speaks the provider's API.
+    pub fn remedy(&self) -> String {
+        let Place { provider, asked, example, .. } = self;
+        format!(
+            "{asked} was tried; check llm.providers.{provider}.url, which takes the API's root, with its version, such as {example}"
+        )
+    }
+}
+
+/// What the model said, or why that is no answer. Its form is not checked yet: see [`super::form`].
 pub(super) fn of(reading: Reading, prompt: &Prompt<'_>, place: &Place<'_>) -> Result<Assistant, ChatError> {
     match reading.ending {
         Ending::Fault(fault) => return Err(error(&fault, fault.after, place)),
         Ending::Refused(reason) => return Err(ChatError::Blocked { reason: told(&reason) }),
         Ending::Cut => return Err(ChatError::Truncated { text: reading.text }),
-        Ending::Broken(reason) => return Err(unparsable(reason)),
-        Ending::Whole => {}
+        // An answer of as many tokens as were allowed ends where they did.
+        Ending::Unsaid if reading.counted.output.is_some_and(|output| output >= prompt.max_tokens) => {
+            return Err(ChatError::Truncated { text: reading.text });
+        }
+        Ending::Broken(reason) => return Err(unparsable(told(&reason))),
+        Ending::Whole | Ending::Unsaid => {}
     }
-    let tool_calls = calls(reading.calls, prompt)?;
+    let tool_calls = calls::read(reading.calls, prompt, place.tag)?;
     if reading.text.trim().is_empty() && tool_calls.is_empty() {
-        return Err(unparsable("it has neither text nor tool calls"));
+        let mut reason = "it has neither text nor tool calls".to_owned();
+        for note in &reading.notes {
+            reason = format!("{reason}; {}", told(note));
+        }
+        return Err(unparsable(reason));
     }
     Ok(Assistant { text: Some(reading.text).filter(|text| !text.is_empty()), tool_calls })
 }
 
-fn calls(asked: Vec<Asked>, prompt: &Prompt<'_>) -> Result<Vec<ToolCall>, ChatError> {
-    let mut taken: BTreeSet<String> = prompt.calls().map(|call| call.id.clone()).collect();
-    taken.extend(asked.iter().filter_map(|asked| asked.id.clone()));
-    let mut calls = Vec::with_capacity(asked.len());
-    let mut n = prompt.calls().count();
-    for asked in asked {
-        if !prompt.tools.iter().any(|offer| offer.tool.name == asked.name) {
-            return Err(unparsable(format!("it asks for the tool {:?}, which was not offered", asked.name)));
-        }
-        let id = asked.id.unwrap_or_else(|| {
-            // One that no call of the conversation has.
-            loop {
-                n += 1;
-                let id = format!("call_{n}");
-                if taken.insert(id.clone()) {
-                    break id;
-                }
-            }
-        });
-        let arguments = arguments(&asked.name, asked.arguments)?;
-        calls.push(ToolCall { id, name: asked.name, arguments, opaque: asked.opaque });
-    }
-    Ok(calls)
-}
-
-/// A JSON object as text, byte for byte as it came if it came as text.
-fn arguments(tool: &str, arguments: Value) -> Result<String, ChatError> {
-    let broken = |what: String| Err(unparsable(format!("the arguments of its call of {tool:?} {what}")));
-    match arguments {
-        Value::Object(_) => Ok(arguments.to_string()),
-        // Some servers write no arguments so.
-        Value::String(text) if text.trim().is_empty() => Ok("{}".into()),
-        Value::String(text) => match serde_json::from_str::<Value>(&text) {
-            Ok(Value::Object(_)) => Ok(text),
-            Ok(_) => broken("are JSON, and no object".into()),
-            Err(error) => broken(format!("do not parse: {error}")),
-        },
-        Value::Null => broken("are missing".into()),
-        _ => broken("are no object".into()),
-    }
-}
-
-/// Whether an answer has the form that was asked for. One that asks for tools is not complete, and not checked.
-pub(super) fn check_form(said: &Assistant, format: &Format<'_>) -> Result<(), ChatError> {
-    if matches!(format, Format::Text) || !said.tool_calls.is_empty() {
-        return Ok(());
-    }
-    let text = said.text.as_deref().unwrap_or_default();
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| unparsable(format!("it has to be JSON and does not parse: {error}")))?;
-    match format {
-        Format::Schema { name, schema } => {
-            schema.check(&value).map_err(|why| unparsable(told(&format!("it does not fit the schema {name:?}: {why}"))))
-        }
-        Format::Json | Format::Text => Ok(()),
-    }
-}
-
 /// An error of the provider's, in the words of this crate.
 pub(super) fn error(fault: &Fault, after: Option<Duration>, place: &Place<'_>) -> ChatError {
-    let Place { provider, alias, model } = place;
+    let Place { provider, alias, model, .. } = place;
     let words = told(&fault.words);
     let said = if words.is_empty() { String::new() } else { format!(": {words}") };
     match fault.class {
@@ -113,6 +78,12 @@ pub(super) fn error(fault: &Fault, after: Option<Duration>, place: &Place<'_>) -
         Class::Model => ChatError::Unavailable {
             reason: format!("it has no model {model:?} at this address; see llm.models.{alias}.model{said}"),
         },
+        Class::Address => {
+            // A router has no words of its own; an API may mean the model.
+            let is_bare = words.is_empty() || words.starts_with("status ");
+            let or = if is_bare { String::new() } else { format!(", and llm.models.{alias}.model") };
+            ChatError::Unavailable { reason: format!("nothing is served there: {}{or}{said}", place.remedy()) }
+        }
         Class::Rate => {
             let reason = if words.is_empty() { "too many requests".to_owned() } else { words };
             ChatError::RateLimited { reason, after }

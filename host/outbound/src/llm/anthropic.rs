@@ -1,8 +1,10 @@
 //! Anthropic's Messages API, held by tests to the types that Anthropic publishes with its SDK.
 
+use super::finish::{self, Finish};
 use super::prompt::{Format, Past, Prompt, Turn};
-use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
-use super::types::{TokenUsage, ToolChoice, ToolResult};
+use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, put, root, text};
+use super::tokens::{Counted, first, sum};
+use super::types::{ToolChoice, ToolResult};
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -18,8 +20,16 @@ const VERSIONS: [&str; 2] = ["2026-10-21", "2023-06-01"];
 pub(super) struct Anthropic;
 
 impl Shape for Anthropic {
-    fn endpoint(&self, root: &Url, _model: &str) -> Url {
-        below(root, &["messages"])
+    fn tag(&self) -> &'static str {
+        TAG
+    }
+
+    fn example(&self) -> &'static str {
+        "https://api.anthropic.com/v1"
+    }
+
+    fn endpoint(&self, url: &Url, _model: &str) -> Url {
+        below(&root(url, &["messages"]), &["messages"])
     }
 
     /// The API takes it as a bearer's token as well; this header is the one that whoever speaks like it knows, too.
@@ -63,39 +73,45 @@ impl Shape for Anthropic {
     }
 
     fn read(&self, body: &Value) -> Reading {
-        let usage = &body["usage"];
-        // `input_tokens` leaves out what came from the cache and what went into it, which was read all the same.
-        let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
         let mut reading = Reading {
             model: text(body, "model").map(str::to_owned),
             id: text(body, "id").map(str::to_owned),
-            usage: TokenUsage {
-                input: input.iter().fold(0, |sum: u32, member| sum.saturating_add(count(usage, member))),
-                output: count(usage, "output_tokens"),
-            },
+            counted: counted(&body["usage"]),
             ..Reading::default()
         };
-        if body["error"].is_object() {
+        let error = &body["error"];
+        if error.as_object().is_some_and(|members| !members.is_empty()) || text(body, "error").is_some() {
             reading.ending = Ending::Fault(self.fault(500, body));
             return reading;
         }
-        let Some(blocks) = body["content"].as_array() else {
-            reading.ending = Ending::Broken("it has no content".into());
-            return reading;
+        let single = [body["content"].clone()];
+        let blocks: &[Value] = match &body["content"] {
+            Value::Array(blocks) => blocks,
+            // Servers that speak like it write words alone as a text.
+            Value::String(_) => &single,
+            _ if body["stop_reason"].is_string() => &[],
+            _ => {
+                reading.ending = Ending::Broken("it has no content".into());
+                return reading;
+            }
         };
-        reading.text =
-            blocks.iter().filter(|block| block["type"] == "text").filter_map(|b| b["text"].as_str()).collect();
+        let words = |block: &Value| {
+            block.as_str().or_else(|| block["text"].as_str().filter(|_| is(block, "text"))).map(str::to_owned)
+        };
+        reading.text = blocks.iter().filter_map(words).collect();
         reading.calls = calls(blocks);
+        reading.notes = notes(body, blocks);
         reading.ending = match blocks.iter().find_map(stranger) {
             Some(kind) => Ending::Broken(format!("it has a part of the type {kind:?}, which nobody asked for")),
-            None => ending(body, !reading.calls.is_empty()),
+            None => ending(body, &reading),
         };
         reading
     }
 
     fn fault(&self, status: u16, body: &Value) -> Fault {
         let error = &body["error"];
-        let words = text(error, "message").unwrap_or_default();
+        let words = error.as_str().or_else(|| text(error, "message")).or_else(|| text(body, "message"));
+        let words = words.or_else(|| text(body, "detail")).unwrap_or_default();
         let mut fault = Fault::of_status(status, words);
         if let Some(class) = error["details"]["error_code"].as_str().and_then(class) {
             fault.class = class;
@@ -109,7 +125,8 @@ impl Shape for Anthropic {
             "request_too_large" => Class::TooLong,
             "authentication_error" | "permission_error" => Class::Key,
             "billing_error" => Class::Quota,
-            "not_found_error" => Class::Model,
+            // Of a model, or of a path: the words say which.
+            "not_found_error" => Fault::of_status(404, words).class,
             "rate_limit_error" => Class::Rate,
             "api_error" | "overloaded_error" | "timeout_error" => Class::Down,
             _ => fault.class,
@@ -152,9 +169,9 @@ fn messages(turns: &[Turn<'_>]) -> Value {
             Turn::System(_) => continue,
             Turn::User(text) => ("user", vec![json!({"type": "text", "text": text})]),
             Turn::Assistant { text, calls } => ("assistant", said(*text, calls)),
-            Turn::Tool(result) => ("user", vec![tool_result(result)]),
+            Turn::Tool { result, id } => ("user", vec![tool_result(result, &id.text)]),
         };
-        let is_result = matches!(turn, Turn::Tool(_));
+        let is_result = matches!(turn, Turn::Tool { .. });
         // All results of one turn's calls have to stand in the one message after it.
         match messages.last_mut().and_then(|last| last["content"].as_array_mut()) {
             Some(last) if is_result && after_result => last.extend(blocks),
@@ -166,18 +183,18 @@ fn messages(turns: &[Turn<'_>]) -> Value {
 }
 
 fn said(words: Option<&str>, calls: &[Past<'_>]) -> Vec<Value> {
-    let thoughts = calls.iter().filter_map(|past| opaque(past.call, TAG));
+    let thoughts = calls.iter().filter_map(|past| past.carried);
     let thoughts = thoughts.filter_map(|thoughts| serde_json::from_str::<Vec<Value>>(thoughts).ok()).flatten();
     let words = words.map(|words| json!({"type": "text", "text": words}));
     let calls = calls.iter().map(|past| {
-        let (id, name) = (&past.call.id, &past.call.name);
+        let (id, name) = (&past.id.text, &past.call.name);
         json!({"type": "tool_use", "id": id, "name": name, "input": past.arguments})
     });
     thoughts.chain(words).chain(calls).collect()
 }
 
-fn tool_result(result: &ToolResult) -> Value {
-    let mut block = json!({"type": "tool_result", "tool_use_id": result.id, "content": result.content});
+fn tool_result(result: &ToolResult, id: &str) -> Value {
+    let mut block = json!({"type": "tool_result", "tool_use_id": id, "content": result.content});
     if result.failed {
         block["is_error"] = true.into();
     }
@@ -193,45 +210,88 @@ fn choice(choice: &ToolChoice) -> Value {
     }
 }
 
+/// Whether a block is of a type. One that does not say is of text, if it has any.
+fn is(block: &Value, kind: &str) -> bool {
+    block["type"].as_str().unwrap_or("text") == kind
+}
+
 fn calls(blocks: &[Value]) -> Vec<Asked> {
-    let is_thought = |block: &&Value| matches!(block["type"].as_str(), Some("thinking" | "redacted_thinking"));
-    let thoughts: Vec<&Value> = blocks.iter().filter(is_thought).collect();
+    let thoughts: Vec<&Value> =
+        blocks.iter().filter(|block| is(block, "thinking") || is(block, "redacted_thinking")).collect();
     let asked = |block: &Value| Asked {
-        id: text(block, "id").map(str::to_owned),
+        id: id(block, "id"),
         name: block["name"].as_str().unwrap_or_default().to_owned(),
         arguments: block["input"].clone(),
-        opaque: None,
+        carried: None,
     };
-    let mut calls: Vec<Asked> = blocks.iter().filter(|block| block["type"] == "tool_use").map(asked).collect();
+    let mut calls: Vec<Asked> = blocks.iter().filter(|block| is(block, "tool_use")).map(asked).collect();
     if let (Some(first), false) = (calls.first_mut(), thoughts.is_empty()) {
-        first.opaque = serde_json::to_string(&thoughts).ok().map(|thoughts| format!("{TAG}{thoughts}"));
+        first.carried = serde_json::to_string(&thoughts).ok();
     }
     calls
 }
 
 /// The type of a block that is neither words nor thoughts nor a call: the work of tools that the provider runs itself, which nobody
-/// asked for. Without it the answer is not whole, and a guest cannot be given it.
+/// asked for. Without it the answer is not whole, and a guest cannot be given it. Nothing is no block.
 fn stranger(block: &Value) -> Option<&str> {
-    let kind = block["type"].as_str().unwrap_or_default();
+    if block.is_null() || block.is_string() {
+        return None;
+    }
+    let kind = block["type"].as_str().unwrap_or(if block["text"].is_string() { "text" } else { "" });
     (!matches!(kind, "text" | "thinking" | "redacted_thinking" | "tool_use")).then_some(kind)
 }
 
-fn ending(body: &Value, has_calls: bool) -> Ending {
-    match body["stop_reason"].as_str() {
-        // Words alone are half of what it said.
-        Some("tool_use") if !has_calls => {
-            Ending::Broken("its stop_reason is \"tool_use\", and it calls no tool".into())
+/// What explains an answer without content.
+fn notes(body: &Value, blocks: &[Value]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !body["stop_reason"].is_null() {
+        notes.push(format!("its stop_reason is {}", body["stop_reason"]));
+    }
+    if blocks.iter().any(|block| is(block, "thinking") || is(block, "redacted_thinking")) {
+        notes.push("it has thoughts alone".into());
+    }
+    notes
+}
+
+fn ending(body: &Value, reading: &Reading) -> Ending {
+    let reason = &body["stop_reason"];
+    if reason == "refusal" {
+        let details = &body["stop_details"];
+        let why = text(details, "explanation").or_else(|| text(details, "category"));
+        return Ending::Refused(why.unwrap_or("the model refused").to_owned());
+    }
+    // Only tools that the provider runs itself pause, and none is asked for: the answer would not be whole.
+    if reason == "pause_turn" {
+        return Ending::Broken("it was paused before its end (pause_turn)".into());
+    }
+    match finish::of(reason) {
+        Finish::Calls if reading.calls.is_empty() && reading.text.trim().is_empty() => {
+            Ending::Broken(format!("its stop_reason is {reason}, and it calls no tool"))
         }
-        Some("end_turn" | "stop_sequence" | "tool_use") => Ending::Whole,
-        Some("max_tokens" | "model_context_window_exceeded") => Ending::Cut,
-        Some("refusal") => {
-            let details = &body["stop_details"];
-            let why = text(details, "explanation").or_else(|| text(details, "category"));
-            Ending::Refused(why.unwrap_or("the model refused").to_owned())
+        Finish::Whole | Finish::Calls => Ending::Whole,
+        Finish::Unsaid => Ending::Unsaid,
+        Finish::Cut => Ending::Cut,
+        Finish::Refused => Ending::Refused(format!("its stop_reason is {reason}")),
+        Finish::Failed => Ending::Fault(Fault::of_status(502, format!("its stop_reason is {reason}"))),
+        Finish::Malformed => {
+            Ending::Broken(format!("it ended in a call of a tool that is none (stop_reason {reason})"))
         }
-        // Only tools that the provider runs itself pause, and none is asked for: the answer would not be whole.
-        Some("pause_turn") => Ending::Broken("it was paused before its end (pause_turn)".into()),
-        Some(other) => Ending::Broken(format!("its stop_reason is {other:?}, which is not known here")),
-        None => Ending::Broken("it has no stop_reason, so nothing says that it is whole".into()),
+        Finish::Unknown => Ending::Broken(format!("its stop_reason is {reason}, which is not known here")),
+    }
+}
+
+/// Tokens. `input_tokens` leaves out what came from the cache and what went into it, which was read all the same.
+fn counted(usage: &Value) -> Counted {
+    let cached = first(usage, &["cache_read_input_tokens"]);
+    let cache_written = first(usage, &["cache_creation_input_tokens"]);
+    let input = first(usage, &["input_tokens"]);
+    let thoughts = ["output_tokens_details/thinking_tokens", "output_tokens_details/reasoning_tokens"];
+    Counted {
+        input: sum(&[input, cached, cache_written]),
+        output: first(usage, &["output_tokens"]),
+        total: None,
+        cached,
+        cache_written,
+        reasoning: first(usage, &thoughts),
     }
 }

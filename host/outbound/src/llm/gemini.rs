@@ -1,9 +1,11 @@
 //! Google's `generateContent` (Gemini API, v1beta), held by tests to the types that Google publishes with its SDK.
 
-use super::prompt::{Format, Past, Prompt, Turn};
+use super::finish::{self, Finish};
+use super::prompt::{Format, Id, Past, Prompt, Turn};
 use super::retry;
-use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, count, decimal, opaque, put, text};
-use super::types::{TokenUsage, ToolChoice, ToolResult};
+use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, put, root, status, text};
+use super::tokens::{Counted, first, sum};
+use super::types::{ToolChoice, ToolResult};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use url::Url;
@@ -15,8 +17,24 @@ const TAG: &str = "gemini:";
 pub(super) struct Gemini;
 
 impl Shape for Gemini {
-    fn endpoint(&self, root: &Url, model: &str) -> Url {
-        below(root, &["models", &format!("{model}:generateContent")])
+    fn tag(&self) -> &'static str {
+        TAG
+    }
+
+    /// It has ids where it gives some, and then wants each back; without them it goes by names and order.
+    fn marks_made_ids(&self) -> bool {
+        true
+    }
+
+    fn example(&self) -> &'static str {
+        "https://generativelanguage.googleapis.com/v1beta"
+    }
+
+    fn endpoint(&self, url: &Url, model: &str) -> Url {
+        let call = format!("{model}:generateContent");
+        // Also where the address has the whole call in it, or the folder of the models.
+        let root = root(&root(url, &["models", &call]), &["models"]);
+        below(&root, &["models", &call])
     }
 
     /// A key in the address, which the API also takes, would stand in every log on the way.
@@ -45,20 +63,15 @@ impl Shape for Gemini {
     }
 
     fn read(&self, body: &Value) -> Reading {
-        let usage = &body["usageMetadata"];
-        let output = ["candidatesTokenCount", "thoughtsTokenCount"];
-        let input = ["promptTokenCount", "toolUsePromptTokenCount"];
-        let sum =
-            |members: [&str; 2]| members.iter().fold(0_u32, |sum, member| sum.saturating_add(count(usage, member)));
         let mut reading = Reading {
             model: text(body, "modelVersion").map(str::to_owned),
             id: text(body, "responseId").map(str::to_owned),
-            usage: TokenUsage { input: sum(input), output: sum(output) },
+            counted: counted(&body["usageMetadata"]),
             ..Reading::default()
         };
-        if body["error"].is_object() {
-            let status = body["error"]["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
-            reading.ending = Ending::Fault(self.fault(status, body));
+        let error = &body["error"];
+        if error.as_object().is_some_and(|members| !members.is_empty()) || text(body, "error").is_some() {
+            reading.ending = Ending::Fault(self.fault(status(&error["code"]).unwrap_or(500), body));
             return reading;
         }
         let candidate = &body["candidates"][0];
@@ -67,10 +80,16 @@ impl Shape for Gemini {
         let words = parts.iter().filter(|part| part["thought"] != true).filter_map(|part| part["text"].as_str());
         reading.text = words.collect();
         reading.calls = parts.iter().filter(|part| part["functionCall"].is_object()).map(asked).collect();
+        reading.notes = notes(candidate, parts);
+        let has_content = !(reading.text.trim().is_empty() && reading.calls.is_empty());
         reading.ending = match text(&body["promptFeedback"], "blockReason") {
-            Some(reason) => Ending::Refused(format!("the prompt was blocked: {reason}")),
-            None if !candidate.is_object() => Ending::Broken("it has no candidates".into()),
-            None => match parts.iter().find_map(stranger) {
+            Some(reason) if !(has_content && reason == "BLOCK_REASON_UNSPECIFIED") => {
+                let said = text(&body["promptFeedback"], "blockReasonMessage");
+                let why = said.map_or_else(|| reason.to_owned(), |said| format!("{reason}: {said}"));
+                Ending::Refused(format!("the prompt was blocked: {why}"))
+            }
+            _ if !candidate.is_object() => Ending::Broken("it has no candidates".into()),
+            _ => match parts.iter().find_map(stranger) {
                 Some(kind) => Ending::Broken(format!("it has a part of the kind {kind:?}, which nobody asked for")),
                 None => ending(candidate),
             },
@@ -81,7 +100,7 @@ impl Shape for Gemini {
     fn fault(&self, status: u16, body: &Value) -> Fault {
         // Some gateways put the error into an array.
         let error = if body.is_array() { &body[0]["error"] } else { &body["error"] };
-        let words = text(error, "message").unwrap_or_default();
+        let words = error.as_str().or_else(|| text(error, "message")).unwrap_or_default();
         let details = error["details"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut fault = Fault::of_status(status, words);
         fault.class = match error["status"].as_str().unwrap_or_default() {
@@ -92,7 +111,7 @@ impl Shape for Gemini {
             // The project's billing, or its region.
             "FAILED_PRECONDITION" => Class::Quota,
             "UNAUTHENTICATED" | "PERMISSION_DENIED" => Class::Key,
-            "NOT_FOUND" => Class::Model,
+            "NOT_FOUND" => Fault::of_status(404, words).class,
             "RESOURCE_EXHAUSTED" => Class::Rate,
             "ABORTED" | "INTERNAL" | "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "UNKNOWN" => Class::Down,
             _ => fault.class,
@@ -132,19 +151,44 @@ fn config(prompt: &Prompt<'_>) -> Value {
     Value::Object(config)
 }
 
+/// The turns, with the results of one turn's calls in the order of the calls: without ids it goes by names and order.
+fn ordered<'t, 'a>(turns: &'t [Turn<'a>]) -> Vec<&'t Turn<'a>> {
+    let mut calls: &'t [Past<'a>] = &[];
+    let mut group = 0;
+    let mut keyed: Vec<(usize, Option<usize>, &'t Turn<'a>)> = Vec::with_capacity(turns.len());
+    for turn in turns {
+        let key = match turn {
+            Turn::Tool { result, .. } => calls.iter().position(|past| past.call.id == result.id),
+            Turn::Assistant { calls: made, .. } => {
+                calls = made;
+                group += 2;
+                None
+            }
+            Turn::System(_) | Turn::User(_) => {
+                group += 2;
+                None
+            }
+        };
+        // Results that follow one another are a group of their own.
+        keyed.push((group + usize::from(matches!(turn, Turn::Tool { .. })), key, turn));
+    }
+    keyed.sort_by_key(|(group, key, _)| (*group, *key));
+    keyed.into_iter().map(|(_, _, turn)| turn).collect()
+}
+
 fn contents(turns: &[Turn<'_>]) -> Value {
     let mut contents: Vec<Value> = Vec::new();
     let mut after_result = false;
-    for turn in turns {
+    for turn in ordered(turns) {
         let (role, parts) = match turn {
             Turn::System(_) => continue,
             Turn::User(text) => ("user", vec![json!({"text": text})]),
             Turn::Assistant { text, calls } => {
                 ("model", text.iter().map(|text| json!({"text": text})).chain(calls.iter().map(past_call)).collect())
             }
-            Turn::Tool(result) => ("user", vec![function_response(result)]),
+            Turn::Tool { result, id } => ("user", vec![function_response(result, id)]),
         };
-        let is_result = matches!(turn, Turn::Tool(_));
+        let is_result = matches!(turn, Turn::Tool { .. });
         // As many responses in one content as there were calls in the one before.
         match contents.last_mut().and_then(|last| last["parts"].as_array_mut()) {
             Some(last) if is_result && after_result => last.extend(parts),
@@ -157,29 +201,27 @@ fn contents(turns: &[Turn<'_>]) -> Value {
 
 fn past_call(past: &Past<'_>) -> Value {
     let mut call = Map::new();
-    put(&mut call, "id", known_id(&past.call.id));
+    put(&mut call, "id", known(&past.id));
     call.insert("name".into(), past.call.name.as_str().into());
     call.insert("args".into(), Value::Object(past.arguments.clone()));
     let mut part = Map::new();
     part.insert("functionCall".into(), call.into());
-    put(&mut part, "thoughtSignature", opaque(past.call, TAG));
+    put(&mut part, "thoughtSignature", past.carried);
     Value::Object(part)
 }
 
-fn function_response(result: &ToolResult) -> Value {
+fn function_response(result: &ToolResult, id: &Id<'_>) -> Value {
     let mut response = Map::new();
-    put(&mut response, "id", known_id(&result.id));
+    put(&mut response, "id", known(id));
     response.insert("name".into(), result.name.as_str().into());
     let outcome = if result.failed { "error" } else { "output" };
     response.insert("response".into(), json!({outcome: result.content}));
     json!({"functionResponse": response})
 }
 
-/// An id that the provider gave. Those that the host made mean nothing to it.
-fn known_id(id: &str) -> Option<&str> {
-    let is_made =
-        id.strip_prefix("call_").is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
-    (!is_made).then_some(id)
+/// An id that the provider gave, which it wants back. Those that the host made mean nothing to it.
+fn known<'a>(id: &'a Id<'_>) -> Option<&'a str> {
+    (!id.is_made).then_some(&*id.text)
 }
 
 fn calling(choice: &ToolChoice) -> Value {
@@ -194,11 +236,11 @@ fn calling(choice: &ToolChoice) -> Value {
 fn asked(part: &Value) -> Asked {
     let call = &part["functionCall"];
     Asked {
-        id: text(call, "id").map(str::to_owned),
+        id: id(call, "id"),
         name: call["name"].as_str().unwrap_or_default().to_owned(),
         // A function without parameters is called without arguments.
-        arguments: if call["args"].is_null() { json!({}) } else { call["args"].clone() },
-        opaque: text(part, "thoughtSignature").map(|signature| format!("{TAG}{signature}")),
+        arguments: if call["args"].is_null() { call["arguments"].clone() } else { call["args"].clone() },
+        carried: text(part, "thoughtSignature").map(str::to_owned),
     }
 }
 
@@ -216,6 +258,33 @@ fn stranger(part: &Value) -> Option<&str> {
     };
     let mut members = part.as_object()?.iter().filter(|(_, member)| !member.is_null());
     members.find_map(|(name, _)| (!about(name)).then_some(name.as_str()))
+}
+
+/// What explains an answer without content.
+fn notes(candidate: &Value, parts: &[Value]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !candidate["finishReason"].is_null() {
+        notes.push(format!("its finishReason is {}", candidate["finishReason"]));
+    }
+    if parts.iter().any(|part| part["thought"] == true) {
+        notes.push("it has thoughts alone".into());
+    }
+    notes
+}
+
+/// Tokens. Those from the cache are within the prompt's; thoughts are not within the candidates'.
+fn counted(usage: &Value) -> Counted {
+    let output = sum(&[first(usage, &["candidatesTokenCount"]), first(usage, &["thoughtsTokenCount"])]);
+    let input = sum(&[first(usage, &["promptTokenCount"]), first(usage, &["toolUsePromptTokenCount"])]);
+    let counted = Counted {
+        input,
+        output,
+        total: None,
+        cached: first(usage, &["cachedContentTokenCount"]),
+        cache_written: None,
+        reasoning: first(usage, &["thoughtsTokenCount"]),
+    };
+    counted.within(first(usage, &["totalTokenCount"]))
 }
 
 fn ending(candidate: &Value) -> Ending {
@@ -250,7 +319,20 @@ fn ending(candidate: &Value) -> Ending {
             broken("the model failed at it", reason)
         }
         Some(reason @ ("OTHER" | "FINISH_REASON_UNSPECIFIED")) => broken("it ended without a reason", reason),
-        Some(reason) => Ending::Broken(format!("its finishReason is {:?}, which is not known here", with(reason))),
-        None => Ending::Broken("it has no finishReason, so nothing says that it is whole".into()),
+        // The words of other servers, behind a gateway that speaks like it.
+        _ => match finish::of(&candidate["finishReason"]) {
+            Finish::Whole | Finish::Calls => Ending::Whole,
+            Finish::Unsaid => Ending::Unsaid,
+            Finish::Cut => Ending::Cut,
+            Finish::Refused => Ending::Refused(format!("its finishReason is {}", candidate["finishReason"])),
+            Finish::Failed => {
+                Ending::Fault(Fault::of_status(502, format!("its finishReason is {}", candidate["finishReason"])))
+            }
+            Finish::Malformed => broken("it ended in a call of a tool that is none", "finishReason"),
+            Finish::Unknown => Ending::Broken(format!(
+                "its finishReason is {:?}, which is not known here",
+                with(candidate["finishReason"].as_str().unwrap_or("of another type"))
+            )),
+        },
     }
 }

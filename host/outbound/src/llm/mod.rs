@@ -2,35 +2,45 @@
 //!
 //! ```text
 //! prompt     a request, checked            (schema, beside this module: what an answer has to fit)
-//! shape      what differs by provider:     openai, anthropic, gemini
+//! shape      what differs by provider:     openai, responses, anthropic, gemini
 //! provider   ask, and ask again            retry, deadlines, exchange (one request)
-//! answer     an answer, or why it is none
+//! body       bytes of a response, to JSON
+//! answer     an answer, or why it is none   calls, finish, form, tokens: what servers write, and what is read
+//! wire       what a call carries for its provider
 //! ```
 
 mod answer;
 mod anthropic;
+mod body;
+mod calls;
 mod deadlines;
 mod exchange;
+mod finish;
+mod form;
 mod gemini;
 mod openai;
 mod prompt;
 mod provider;
+mod responses;
 mod retry;
 mod settings;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod types;
+mod wire;
 
 pub use types::*;
 
 use crate::schema;
-use answer::Place;
 use deadlines::Deadlines;
 use prompt::{Format, Prompt};
 use provider::Provider;
+use shape::{Class, Ending};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokens::Counted;
 use tokio::time::Instant;
 
 /// Bytes of a text that are counted as one token. English has about four, other languages and code have fewer: an estimate
@@ -72,12 +82,8 @@ impl Llm {
 
     /// The most tokens that a request may cost, for a budget: its input estimated from its length, and its longest answer.
     pub fn estimate(&self, request: &ChatRequest) -> u64 {
-        let most = self.models.get(&request.model).map_or(u32::MAX, |model| model.max_output_tokens);
-        let answer = match self.models.get(&request.model) {
-            Some(_) => request.max_tokens.unwrap_or(most).min(most),
-            None => request.max_tokens.unwrap_or(0),
-        };
-        bytes(request).div_ceil(BYTES_PER_TOKEN).saturating_add(answer.into())
+        let (input, answer) = estimated(request, self.models.get(&request.model));
+        input.saturating_add(answer.into())
     }
 
     /// Asks, and waits for the whole answer; tries again what may be tried again before `until`. Dropping the future ends it.
@@ -93,12 +99,31 @@ impl Llm {
         };
         let mut trace =
             ChatTrace { provider: provider.name.clone(), model: model.model.clone(), ..ChatTrace::default() };
-        let mut usage = TokenUsage::default();
-        match converse(provider, model, request, until, (&mut trace, &mut usage)).await {
+        let mut read = Read::default();
+        let outcome = converse(provider, model, request, until, (&mut trace, &mut read)).await;
+        let usage = read.counted.usage();
+        trace.tokens = if trace.answered && !read.is_fault {
+            let (input, output) = estimated(request, Some(model));
+            let input = u32::try_from(input).unwrap_or(u32::MAX);
+            read.counted.booked((input, output), read.has_content || outcome.is_ok())
+        } else {
+            read.counted.exact()
+        };
+        match outcome {
             Ok(message) => Ok(ChatReply { wants_tools: !message.tool_calls.is_empty(), message, usage, trace }),
             Err(error) => Err(ChatFailure { error, usage, trace }),
         }
     }
+}
+
+/// What was read of an answer, whether it is one or not.
+#[derive(Default)]
+struct Read {
+    counted: Counted,
+    /// It has text or calls.
+    has_content: bool,
+    /// It is an error, for which no provider counts tokens.
+    is_fault: bool,
 }
 
 async fn converse(
@@ -106,32 +131,51 @@ async fn converse(
     model: &ModelSettings,
     request: &ChatRequest,
     until: Instant,
-    (trace, usage): (&mut ChatTrace, &mut TokenUsage),
+    (trace, read): (&mut ChatTrace, &mut Read),
 ) -> Result<Assistant, ChatError> {
     let deadlines = Deadlines { began: Instant::now(), until, total: None };
     let schema = match &request.response_format {
         ResponseFormat::JsonSchema { schema, .. } => {
             let text = schema.clone();
-            let read = schema::apart(move || schema::compile(&text));
-            Some(deadlines.bound(None, read).await?.and_then(|read| read))
+            let compiled = schema::apart(move || schema::compile(&text));
+            Some(deadlines.bound(None, compiled).await?.and_then(|compiled| compiled))
         }
         ResponseFormat::Text | ResponseFormat::Json => None,
     };
-    let prompt = Prompt::check(request, model, schema)?;
+    let prompt = Prompt::check(request, model, schema, provider.shape.tag())?;
+    if let Some(reason) = provider.shape.cannot(&prompt) {
+        return Err(ChatError::InvalidRequest { reason: reason.into() });
+    }
     let reading = provider.ask(&request.model, &prompt, until, trace).await?;
-    *usage = reading.usage;
+    *read = Read {
+        counted: reading.counted,
+        has_content: !(reading.text.is_empty() && reading.calls.is_empty()),
+        is_fault: matches!(reading.ending, Ending::Fault(_)),
+    };
     trace.model = reading.model.as_deref().map_or_else(|| model.model.clone(), answer::told);
     trace.request_id = trace.request_id.take().or_else(|| reading.id.as_deref().map(answer::told));
-    let place = Place { provider: &provider.name, alias: &request.model, model: &model.model };
-    let said = answer::of(reading, &prompt, &place)?;
-    if let Format::Schema { name, schema } = &prompt.format {
-        let (name, schema, copy) = (name.to_string(), schema.clone(), said.clone());
-        let check = move || answer::check_form(&copy, &Format::Schema { name: &name, schema });
-        deadlines.bound(None, schema::apart(check)).await?.map_err(answer::unparsable)??;
-    } else {
-        answer::check_form(&said, &prompt.format)?;
+    let asked = provider.asked(&prompt);
+    let place = provider.place(&request.model, &prompt, &asked);
+    if matches!(&reading.ending, Ending::Fault(fault) if fault.class == Class::Address) {
+        trace.address = Some(provider.address(&prompt));
     }
+    let mut said = answer::of(reading, &prompt, &place)?;
+    if let Format::Schema { name, schema } = &prompt.format {
+        let (name, schema) = (name.to_string(), schema.clone());
+        let check = move || form::check(&mut said, &Format::Schema { name: &name, schema }).map(|()| said);
+        return deadlines.bound(None, schema::apart(check)).await?.map_err(answer::unparsable)?;
+    }
+    form::check(&mut said, &prompt.format)?;
     Ok(said)
+}
+
+/// The tokens of a request and of its longest answer.
+fn estimated(request: &ChatRequest, model: Option<&ModelSettings>) -> (u64, u32) {
+    let answer = match model.map(|model| model.max_output_tokens) {
+        Some(most) => request.max_tokens.unwrap_or(most).min(most),
+        None => request.max_tokens.unwrap_or(0),
+    };
+    (bytes(request).div_ceil(BYTES_PER_TOKEN), answer)
 }
 
 /// All that the model reads, in bytes.

@@ -3,10 +3,12 @@
 use super::types::{
     Assistant, ChatError, ChatRequest, Message, ModelSettings, ResponseFormat, Tool, ToolCall, ToolChoice, ToolResult,
 };
+use super::wire::{self, Given};
 use crate::schema::Schema;
 use agentry_defence::Defence;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most texts that may end an answer; what the narrowest provider takes.
 const MAX_STOPS: usize = 4;
@@ -32,12 +34,24 @@ pub(super) enum Turn<'a> {
     System(&'a str),
     User(&'a str),
     Assistant { text: Option<&'a str>, calls: Vec<Past<'a>> },
-    Tool(&'a ToolResult),
+    Tool { result: &'a ToolResult, id: Id<'a> },
+}
+
+/// A call's id, for its provider.
+#[derive(Clone)]
+pub(super) struct Id<'a> {
+    /// As the provider gave it, where it gave one.
+    pub text: Cow<'a, str>,
+    /// The provider gave none, or the same one to another call of the message.
+    pub is_made: bool,
 }
 
 /// A call of the past.
 pub(super) struct Past<'a> {
     pub call: &'a ToolCall,
+    pub id: Id<'a>,
+    /// What the provider wants back with it.
+    pub carried: Option<&'a str>,
     pub arguments: Map<String, Value>,
 }
 
@@ -55,11 +69,13 @@ pub(super) enum Format<'a> {
 }
 
 impl<'a> Prompt<'a> {
-    /// Checks a request. `schema` is the one of its response format, read apart: see [`crate::schema`].
+    /// Checks a request. `schema` is the one of its response format, read apart: see [`crate::schema`]. `tag` names the kind of
+    /// provider that is asked.
     pub fn check(
         request: &'a ChatRequest,
         model: &'a ModelSettings,
         schema: Option<Result<Schema, String>>,
+        tag: &str,
     ) -> Result<Prompt<'a>, ChatError> {
         let tools = request.tools.iter().map(offer).collect::<Result<Vec<_>, _>>()?;
         distinct(&tools)?;
@@ -70,7 +86,7 @@ impl<'a> Prompt<'a> {
                 (Some(asked), true) => asked.min(model.max_output_tokens),
                 (asked, _) => asked.unwrap_or(model.max_output_tokens),
             },
-            turns: turns(&request.messages)?,
+            turns: turns(&request.messages, tag)?,
             choice: choice(request)?,
             tools,
             format: format(&request.response_format, schema)?,
@@ -170,23 +186,26 @@ fn format(format: &ResponseFormat, schema: Option<Result<Schema, String>>) -> Re
     })
 }
 
-fn turns(messages: &[Message]) -> Result<Vec<Turn<'_>>, ChatError> {
+fn turns<'a>(messages: &'a [Message], tag: &str) -> Result<Vec<Turn<'a>>, ChatError> {
     if messages.iter().all(|message| matches!(message, Message::System(_))) {
         return Err(invalid("messages are empty, or nothing but system messages; at least one other is wanted"));
     }
     let mut called = BTreeMap::new();
-    messages.iter().enumerate().map(|(n, message)| turn(n, message, &mut called)).collect()
+    messages.iter().enumerate().map(|(n, message)| turn((n, message), &mut called, tag)).collect()
 }
 
-/// One message; `called` has the calls before it, by id.
-fn turn<'a>(n: usize, message: &'a Message, called: &mut BTreeMap<&'a str, &'a str>) -> Result<Turn<'a>, ChatError> {
+/// The calls so far: the tool's name and the provider's id, by the guest's.
+type Called<'a> = BTreeMap<&'a str, (&'a str, Id<'a>)>;
+
+/// One message; `called` has the calls before it.
+fn turn<'a>((n, message): (usize, &'a Message), called: &mut Called<'a>, tag: &str) -> Result<Turn<'a>, ChatError> {
     Ok(match message {
         Message::System(text) => Turn::System(text),
         Message::User(text) => Turn::User(text),
-        Message::Assistant(said) => assistant(n, said, called)?,
+        Message::Assistant(said) => assistant((n, said), called, tag)?,
         Message::Tool(result) => match called.get(result.id.as_str()) {
-            Some(name) if *name == result.name => Turn::Tool(result),
-            Some(name) => {
+            Some((name, id)) if *name == result.name => Turn::Tool { result, id: id.clone() },
+            Some((name, _)) => {
                 let (id, other) = (&result.id, &result.name);
                 return Err(invalid(format!(
                     "messages[{n}] has the result of {other:?} for the call {id:?} of {name:?}"
@@ -202,16 +221,14 @@ fn turn<'a>(n: usize, message: &'a Message, called: &mut BTreeMap<&'a str, &'a s
     })
 }
 
-fn assistant<'a>(
-    n: usize,
-    said: &'a Assistant,
-    called: &mut BTreeMap<&'a str, &'a str>,
-) -> Result<Turn<'a>, ChatError> {
+fn assistant<'a>((n, said): (usize, &'a Assistant), called: &mut Called<'a>, tag: &str) -> Result<Turn<'a>, ChatError> {
     let text = said.text.as_deref().filter(|text| !text.is_empty());
     if text.is_none() && said.tool_calls.is_empty() {
         return Err(invalid(format!("messages[{n}], of the assistant, has neither text nor tool calls")));
     }
     let mut calls = Vec::with_capacity(said.tool_calls.len());
+    // Within one message each id stands for one call, also where the provider gave it twice.
+    let mut taken: BTreeSet<Cow<'_, str>> = said.tool_calls.iter().map(|call| call.id.as_str().into()).collect();
     for call in &said.tool_calls {
         check_name(&format!("messages[{n}] calls a tool; its name"), &call.name)?;
         if call.id.is_empty() {
@@ -219,8 +236,15 @@ fn assistant<'a>(
         }
         let arguments = serde_json::from_str(&call.arguments)
             .map_err(|error| invalid(format!("the arguments of call {:?} are no JSON object: {error}", call.id)))?;
-        called.insert(&call.id, &call.name);
-        calls.push(Past { call, arguments });
+        let (given, carried) = wire::unpack(tag, call.opaque.as_deref());
+        let own = Cow::Borrowed(call.id.as_str());
+        let id = match given {
+            Given::Same => Id { text: own, is_made: false },
+            Given::Other(id) if taken.insert(Cow::Owned(id.clone())) => Id { text: Cow::Owned(id), is_made: false },
+            Given::Other(_) | Given::Made => Id { text: own, is_made: true },
+        };
+        called.insert(&call.id, (&call.name, id.clone()));
+        calls.push(Past { call, id, carried, arguments });
     }
     Ok(Turn::Assistant { text, calls })
 }

@@ -7,11 +7,12 @@ use super::exchange;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
 use super::prompt::Prompt;
+use super::responses::Responses;
 use super::retry::{self, Setback};
 use super::shape::{Reading, Shape};
 use super::types::{ChatError, ChatTrace, LlmSettingsError, ProviderKind, ProviderSettings};
 use crate::secret::{self, Redactor};
-use crate::tls;
+use crate::{Proxy, tls};
 use agentry_defence::Defence;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -37,6 +38,7 @@ pub(super) struct Provider {
     pub name: String,
     pub shape: Box<dyn Shape>,
     pub client: reqwest::Client,
+    pub proxy: Option<Proxy>,
     pub root: Url,
     pub headers: HeaderMap,
     pub redactor: Redactor,
@@ -54,11 +56,15 @@ impl Provider {
         let fault = |key, reason| LlmSettingsError::Invalid { provider: name.to_owned(), key, reason };
         let shape: Box<dyn Shape> = match settings.kind {
             ProviderKind::OpenAi => Box::new(OpenAi::new(&settings.url)),
+            ProviderKind::OpenAiResponses => Box::new(Responses::new(&settings.url)),
             ProviderKind::Anthropic => Box::new(Anthropic),
             ProviderKind::Gemini => Box::new(Gemini),
         };
-        let tls = tls::client_of(&settings.url, settings.ca_file.as_deref());
+        let is_https = settings.url.scheme() == "https" || settings.proxy.as_ref().is_some_and(Proxy::is_tls);
+        let tls = tls::client_of(is_https, settings.ca_file.as_deref());
         let tls = tls.map_err(|reason| fault("ca_file", reason))?;
+        let through =
+            settings.proxy.as_ref().map(Proxy::of_client).transpose().map_err(|reason| fault("proxy", reason))?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
@@ -66,14 +72,19 @@ impl Provider {
             .no_proxy()
             .referer(false)
             .connect_timeout(settings.connect)
-            .user_agent(concat!("agentry/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| fault("url", format!("no client can be set up for it: {error}")))?;
+            .user_agent(concat!("agentry/", env!("CARGO_PKG_VERSION")));
+        let client = match through {
+            Some(proxy) => client.proxy(proxy),
+            None => client,
+        };
+        let client =
+            client.build().map_err(|error| fault("url", format!("no client can be set up for it: {error}")))?;
         Ok(Provider {
             name: name.to_owned(),
             headers: headers(shape.as_ref(), settings).map_err(|reason| fault("headers", reason))?,
             shape,
             client,
+            proxy: settings.proxy.clone(),
             root: settings.url.clone(),
             redactor: Redactor::new(secrets(settings).into_iter().filter(|_| Defence::LlmMask.stands())),
             connect: settings.connect,
@@ -103,7 +114,8 @@ impl Provider {
         if let Some((name, value)) = self.shape.header(prompt) {
             headers.entry(name).or_insert(value);
         }
-        let place = Place { provider: &self.name, alias, model: prompt.model };
+        let asked = self.asked(prompt);
+        let place = self.place(alias, prompt, &asked);
         let deadlines = Deadlines { began: Instant::now(), until, total: None };
         let mut setbacks = 0;
         loop {
@@ -116,6 +128,24 @@ impl Provider {
             tokio::time::sleep(pause).await;
             setbacks += 1;
         }
+    }
+
+    /// The method and the path of a question, without the host, which guests do not see.
+    pub fn asked(&self, prompt: &Prompt<'_>) -> String {
+        format!("POST {}", self.redactor.text(self.shape.endpoint(&self.root, prompt.model).path()))
+    }
+
+    /// Where a question goes, without the query, which may have a key.
+    pub fn address(&self, prompt: &Prompt<'_>) -> String {
+        let mut url = self.shape.endpoint(&self.root, prompt.model);
+        url.set_query(None);
+        self.redactor.text(url.as_str())
+    }
+
+    /// For errors.
+    pub fn place<'a>(&'a self, alias: &'a str, prompt: &'a Prompt<'_>, asked: &'a str) -> Place<'a> {
+        let (tag, example) = ((self.shape.tag(), self.shape.marks_made_ids()), self.shape.example());
+        Place { provider: &self.name, alias, model: prompt.model, tag, asked, example }
     }
 
     /// How long to wait before the next try; an error if there is none.
@@ -150,6 +180,8 @@ fn headers(shape: &dyn Shape, settings: &ProviderSettings) -> Result<HeaderMap, 
     };
     add("content-type", "application/json", false)?;
     add("accept", "application/json", false)?;
+    // Without it a server may compress as it likes (RFC 9110, section 12.5.3).
+    add("accept-encoding", "identity", false)?;
     if let Some(key) = &settings.key {
         let (name, value) = shape.key_header(key.expose());
         add(name, &value, true)?;
@@ -164,5 +196,6 @@ fn headers(shape: &dyn Shape, settings: &ProviderSettings) -> Result<HeaderMap, 
 fn secrets(settings: &ProviderSettings) -> Vec<String> {
     let is_secret = |name: &&String| !PUBLIC.contains(&name.to_ascii_lowercase().as_str());
     let headers = settings.headers.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value);
-    settings.key.iter().chain(headers).flat_map(|secret| secret::of_header(secret.expose())).collect()
+    let proxy = settings.proxy.iter().flat_map(Proxy::secrets);
+    settings.key.iter().chain(headers).flat_map(|secret| secret::of_header(secret.expose())).chain(proxy).collect()
 }

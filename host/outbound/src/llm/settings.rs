@@ -109,7 +109,7 @@ fn check_key(name: &str, provider: &ProviderSettings) -> Result<(), LlmSettingsE
         Err(LlmSettingsError::Invalid { provider: name.to_owned(), key: "key", reason: reason.to_owned() })
     };
     let carriers: &[&str] = match provider.kind {
-        ProviderKind::OpenAi => &["authorization", "api-key"],
+        ProviderKind::OpenAi | ProviderKind::OpenAiResponses => &["authorization", "api-key"],
         ProviderKind::Anthropic => &["x-api-key", "authorization"],
         ProviderKind::Gemini => &["x-goog-api-key", "authorization"],
     };
@@ -129,8 +129,10 @@ fn check_key(name: &str, provider: &ProviderSettings) -> Result<(), LlmSettingsE
 
 fn wants_key(provider: &ProviderSettings) -> bool {
     match (provider.kind, provider.url.host()) {
-        (ProviderKind::OpenAi, Some(Host::Domain(name))) => matches!(name, "api.openai.com" | "openrouter.ai"),
-        (ProviderKind::OpenAi, _) => false,
+        (ProviderKind::OpenAi | ProviderKind::OpenAiResponses, Some(Host::Domain(name))) => {
+            matches!(name, "api.openai.com" | "openrouter.ai")
+        }
+        (ProviderKind::OpenAi | ProviderKind::OpenAiResponses, _) => false,
         (_, host) => !host.is_some_and(|host| is_local(&host)),
     }
 }

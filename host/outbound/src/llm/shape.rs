@@ -1,7 +1,7 @@
 //! What differs between providers, behind one trait: how a question is written, how an answer and an error are read.
 
 use super::prompt::Prompt;
-use super::types::{TokenUsage, ToolCall};
+use super::tokens::Counted;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -9,6 +9,17 @@ use url::Url;
 
 /// One provider's API. It has no I/O: a request's parts go out, a response's body comes in.
 pub(super) trait Shape: Send + Sync {
+    /// Marks what a call carries for this kind of provider; see [`super::wire`].
+    fn tag(&self) -> &'static str;
+
+    /// Whether ids that the host made are kept from the provider, which has none of its own.
+    fn marks_made_ids(&self) -> bool {
+        false
+    }
+
+    /// An example of a root, for errors.
+    fn example(&self) -> &'static str;
+
     /// Where the question goes.
     fn endpoint(&self, root: &Url, model: &str) -> Url;
 
@@ -23,6 +34,11 @@ pub(super) trait Shape: Send + Sync {
     /// The header in which the provider names the request.
     fn request_id_header(&self) -> &'static str {
         "x-request-id"
+    }
+
+    /// What is asked and the provider's API does not know, where dropping it would change the answer.
+    fn cannot(&self, _prompt: &Prompt<'_>) -> Option<&'static str> {
+        None
     }
 
     /// The question.
@@ -42,21 +58,24 @@ pub(super) struct Reading {
     pub model: Option<String>,
     /// The provider's name for the answer.
     pub id: Option<String>,
-    pub usage: TokenUsage,
+    pub counted: Counted,
     pub text: String,
     pub calls: Vec<Asked>,
     pub ending: Ending,
+    /// How it ended, in the provider's words, and what there is besides an answer: for an error.
+    pub notes: Vec<String>,
 }
 
 /// A tool call as it came.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// Absent where the provider has none; the host makes one.
+    /// Absent where the provider has none, and not always unique; the host makes one then.
     pub id: Option<String>,
     pub name: String,
-    /// A text with JSON, or the JSON itself.
+    /// A text with JSON, or the JSON itself; `Null`: there are none.
     pub arguments: Value,
-    pub opaque: Option<String>,
+    /// What the provider wants back with the call.
+    pub carried: Option<String>,
 }
 
 /// How an answer ended, as the provider says.
@@ -64,6 +83,8 @@ pub(super) struct Asked {
 pub(super) enum Ending {
     /// It is all there.
     Whole,
+    /// It does not say. Whole, unless it has as many tokens as were allowed.
+    Unsaid,
     /// The allowance of tokens ended it.
     Cut,
     /// Safety or policy.
@@ -95,6 +116,8 @@ pub(super) enum Class {
     Quota,
     /// The operator's name for the model.
     Model,
+    /// The operator's address, or the name for the model: no such path.
+    Address,
     /// Too much at once.
     Rate,
     /// Anything of the provider's own.
@@ -114,10 +137,12 @@ pub(super) struct Fault {
 impl Fault {
     /// With the meaning that the status alone has (RFC 9110, and 529 as Anthropic uses it).
     pub fn of_status(status: u16, words: impl Into<String>) -> Fault {
+        let words = words.into();
         let class = match status {
             401 | 403 => Class::Key,
             402 => Class::Quota,
-            404 => Class::Model,
+            404 if names_model(&words) => Class::Model,
+            404 | 405 => Class::Address,
             413 => Class::TooLong,
             429 => Class::Rate,
             // 409: somebody else has the lock, and 499: they gave up. Their own clients ask again.
@@ -125,7 +150,7 @@ impl Fault {
             // Redirects come here as well, and are told apart where the address is known.
             _ => Class::Invalid,
         };
-        Fault { class, words: words.into(), after: None }
+        Fault { class, words, after: None }
     }
 }
 
@@ -134,15 +159,27 @@ pub(super) fn text<'a>(value: &'a Value, member: &str) -> Option<&'a str> {
     value[member].as_str().filter(|text| !text.is_empty())
 }
 
-/// A count of tokens; 0 where there is none.
-pub(super) fn count(value: &Value, member: &str) -> u32 {
-    u32::try_from(value[member].as_u64().unwrap_or(0)).unwrap_or(u32::MAX)
+/// Whether an error's words are about a model rather than a path. A server's router knows of no models.
+fn names_model(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["model", "deployment", "engine"].iter().any(|word| words.contains(word))
 }
 
-/// What a call carries for this provider, without the tag that says whose it is. What another provider gave is left out: the
-/// conversation has moved, and it would mean nothing here.
-pub(super) fn opaque<'a>(call: &'a ToolCall, tag: &str) -> Option<&'a str> {
-    call.opaque.as_deref()?.strip_prefix(tag)
+/// An id as it came: a text, or a number.
+pub(super) fn id(value: &Value, member: &str) -> Option<String> {
+    match &value[member] {
+        Value::Number(number) => Some(number.to_string()),
+        _ => text(value, member).filter(|id| !id.trim().is_empty()).map(str::to_owned),
+    }
+}
+
+/// An HTTP status within a body, as a number or as its digits.
+pub(super) fn status(value: &Value) -> Option<u16> {
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => value.as_u64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0).map(|n| n as u64))?,
+    };
+    u16::try_from(number).ok().filter(|status| (400..600).contains(status))
 }
 
 /// A number as a person wrote it: 0.7 as `f32` is not 0.7 as `f64`.
@@ -165,4 +202,20 @@ pub(super) fn below(root: &Url, segments: &[&str]) -> Url {
         path.pop_if_empty().extend(segments);
     }
     url
+}
+
+/// A root as an operator may write it, to what stands before the endpoint: without slashes at the end, and without the endpoint
+/// itself, as it is copied from documentation.
+pub(super) fn root(url: &Url, endpoint: &[&str]) -> Url {
+    let mut segments: Vec<&str> = url.path_segments().into_iter().flatten().collect();
+    while segments.last().is_some_and(|last| last.is_empty()) {
+        segments.pop();
+    }
+    if segments.ends_with(endpoint) {
+        segments.truncate(segments.len() - endpoint.len());
+    }
+    let path = format!("/{}", segments.join("/"));
+    let mut root = url.clone();
+    root.set_path(&path);
+    root
 }

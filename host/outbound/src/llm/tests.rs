@@ -15,6 +15,7 @@ fn provider(kind: ProviderKind, url: &str) -> ProviderSettings {
         url: url.parse().unwrap(),
         key: Some(Secret::new("sk-0123456789")),
         headers: BTreeMap::new(),
+        proxy: None,
         ca_file: None,
         connect: Duration::from_secs(10),
         first_byte: Duration::from_secs(120),

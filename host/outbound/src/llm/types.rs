@@ -18,6 +18,8 @@ pub struct LlmSettings {
 pub enum ProviderKind {
     /// Chat Completions, as OpenAI, OpenRouter, vLLM, llama.cpp and Ollama serve it.
     OpenAi,
+    /// OpenAI's Responses, without its state.
+    OpenAiResponses,
     /// Anthropic's Messages.
     Anthropic,
     /// Google's `generateContent`.
@@ -38,6 +40,8 @@ pub struct ProviderSettings {
     pub key: Option<Secret>,
     /// Headers in addition; `anthropic-version` holds instead of the host's own. Their values are taken for secrets, except those of headers that everybody may know, such as `X-Title`.
     pub headers: BTreeMap<String, Secret>,
+    /// The proxy that all requests go through; `None`: they go directly.
+    pub proxy: Option<crate::Proxy>,
     /// Certificate authorities in addition to the system's: a PEM file.
     pub ca_file: Option<std::path::PathBuf>,
     /// To a connection, TLS included.
@@ -201,6 +205,23 @@ pub struct TokenUsage {
     pub output: u32,
 }
 
+/// Tokens as a budget books them, and what a record of the call says of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of the request, those from a cache and for a cache included: the provider's number, or the estimate.
+    pub input: u32,
+    /// Of the answer, thoughts included: the provider's number, or the longest answer that was allowed.
+    pub output: u32,
+    /// The provider did not count one of the two, so that the estimate holds for it.
+    pub is_estimated: bool,
+    /// Those of `input` that came from the provider's cache.
+    pub cached: Option<u32>,
+    /// Those of `input` that were written into the provider's cache.
+    pub cache_written: Option<u32>,
+    /// Those of `output` that were thoughts.
+    pub reasoning: Option<u32>,
+}
+
 /// What was answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatReply {
@@ -229,6 +250,12 @@ pub struct ChatTrace {
     pub request_bytes: u64,
     /// Bytes of the last response's body.
     pub response_bytes: u64,
+    /// A success began to arrive, so that the provider counts tokens, whatever became of the answer.
+    pub answered: bool,
+    /// What is booked.
+    pub tokens: Tokens,
+    /// Where the last request went, without its query, if the address may be wrong. For the operator: a guest never sees it.
+    pub address: Option<String>,
 }
 
 /// Why there is no answer, and what a record of the call says.

@@ -97,6 +97,8 @@ pub enum Transport {
         url: url::Url,
         /// Headers with every request.
         headers: BTreeMap<String, Secret>,
+        /// The proxy that all requests go through; `None`: they go directly.
+        proxy: Option<crate::Proxy>,
         /// Certificate authorities in addition to the system's: a PEM file.
         ca_file: Option<PathBuf>,
     },
@@ -114,11 +116,12 @@ impl fmt::Debug for Transport {
                 .field("dir", dir)
                 .field("user", user)
                 .finish(),
-            Transport::Http { url, headers, ca_file } => f
+            Transport::Http { url, headers, proxy, ca_file } => f
                 .debug_struct("Http")
                 .field("origin", &url.origin().ascii_serialization())
                 .field("path", &url.path())
                 .field("headers", headers)
+                .field("proxy", proxy)
                 .field("ca_file", ca_file)
                 .finish(),
         }

@@ -111,9 +111,9 @@ impl Server {
                 let program = Program::check(&command, args, env, dir).map_err(|(key, reason)| wrong(key, reason))?;
                 Reach::Stdio(Program { user, supervisor: supervisor.cloned(), ..program })
             }
-            Transport::Http { url, headers, ca_file } => {
+            Transport::Http { url, headers, proxy, ca_file } => {
                 check_url(&url, !headers.is_empty()).map_err(|reason| wrong("url", reason))?;
-                http::Endpoint::new(&url, &headers, ca_file.as_deref(), settings.start)
+                http::Endpoint::new(&url, &headers, (proxy.as_ref(), ca_file.as_deref()), settings.start)
                     .map(Reach::Http)
                     .map_err(|(key, reason)| wrong(key, reason))?
             }
@@ -139,8 +139,9 @@ fn credentials(transport: &Transport) -> Vec<String> {
             let secrets = env.iter().filter(|(name, _)| !PLAIN.contains(&name.as_str()));
             secrets.map(|(_, value)| value.expose().to_owned()).collect()
         }
-        Transport::Http { url, headers, .. } => {
+        Transport::Http { url, headers, proxy, .. } => {
             let mut found: Vec<String> = headers.values().flat_map(|value| secret::of_header(value.expose())).collect();
+            found.extend(proxy.iter().flat_map(crate::Proxy::secrets));
             found.extend(url.query().map(str::to_owned));
             found.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
             found.extend(url.query().into_iter().flat_map(|query| {
@@ -316,7 +317,7 @@ mod tests {
     fn a_bearer_token_is_a_credential_without_its_scheme() {
         let headers = BTreeMap::from([("authorization".to_owned(), Secret::new("Bearer abcdefghij"))]);
         let url = "https://mcp.example.com/?key=q%20r%20s%20t%20u".parse().unwrap();
-        let redactor = Redactor::new(credentials(&Transport::Http { url, headers, ca_file: None }));
+        let redactor = Redactor::new(credentials(&Transport::Http { url, headers, proxy: None, ca_file: None }));
         for text in ["abcdefghij", "Bearer abcdefghij", "q r s t u", "key=q%20r%20s%20t%20u", "q%20r%20s%20t%20u"] {
             assert_eq!(redactor.text(text), "***", "{text}");
         }

@@ -24,6 +24,7 @@ pub fn closed() -> EgressSettings {
     EgressSettings {
         nameservers: Vec::new(),
         private: Vec::new(),
+        proxy: None,
         ca_file: None,
         connect: PATIENCE,
         first_byte: PATIENCE,

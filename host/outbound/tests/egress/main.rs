@@ -6,11 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that failed")]
 
 mod addresses;
+#[path = "../llm/connect.rs"]
+mod connect;
 mod connections;
 mod hostile;
 mod house;
 mod http2;
 mod names;
+mod proxies;
 mod requests;
 mod secrets;
 mod slow;

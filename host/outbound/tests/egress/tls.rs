@@ -51,7 +51,7 @@ pub fn named(name: &str) -> CertificateParams {
 }
 
 /// A server that speaks TLS, and what reaches it through it.
-async fn https(acceptor: TlsAcceptor) -> (Server, mpsc::UnboundedReceiver<String>) {
+pub async fn https(acceptor: TlsAcceptor) -> (Server, mpsc::UnboundedReceiver<String>) {
     let (asked, requests) = mpsc::unbounded_channel();
     let server = Server::new(move |stream| {
         let (acceptor, asked) = (acceptor.clone(), asked.clone());

@@ -181,7 +181,6 @@ async fn what_cannot_be_read_is_never_an_answer_and_says_why() {
         (json!({"candidates": []}), "no candidates"),
         (json!({}), "no candidates"),
         (json!(7), "no candidates"),
-        (answer(words("…"), Value::Null), "no finishReason"),
         (answer(json!([]), "STOP".into()), "neither text nor tool calls"),
         (answer(json!([{"text": "Hm.", "thought": true}]), "STOP".into()), "neither text nor tool calls"),
         (answer(call(json!("Oslo")), "STOP".into()), "do not parse"),

@@ -3,12 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that failed")]
 
+mod addresses;
 mod anthropic;
+mod connect;
 mod faults;
 mod forms;
 mod gemini;
 mod http2;
+mod ids;
 mod openai;
+mod proxies;
+mod responses;
 mod retries;
 mod round_trip;
 mod secrets;

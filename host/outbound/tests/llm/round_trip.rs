@@ -2,7 +2,7 @@
 
 use super::server::{Server, reply};
 use super::site::*;
-use agentry_outbound::llm::ProviderKind::{Anthropic, Gemini, OpenAi};
+use agentry_outbound::llm::ProviderKind::{Anthropic, Gemini, OpenAi, OpenAiResponses};
 use agentry_outbound::llm::*;
 use serde_json::{Value, json};
 
@@ -15,6 +15,15 @@ fn script(kind: ProviderKind) -> [Value; 2] {
             let calls = [call("a", "weather", &oslo), call("b", "clock", &rome)];
             let asks = json!({"choices": [{"message": {"content": "Wait.", "tool_calls": calls}, "finish_reason": "tool_calls"}]});
             [asks, json!({"choices": [{"message": {"content": "Rain, and noon."}, "finish_reason": "stop"}]})]
+        }
+        OpenAiResponses => {
+            let call = |id: &str, name: &str, arguments: &Value| json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments.to_string()});
+            let message = |text: &str| json!({"type": "message", "content": [{"type": "output_text", "text": text}]});
+            let output = [message("Wait."), call("a", "weather", &oslo), call("b", "clock", &rome)];
+            [
+                json!({"output": output, "status": "completed"}),
+                json!({"output": [message("Rain, and noon.")], "status": "completed"}),
+            ]
         }
         Anthropic => {
             let call = |id: &str, name: &str, input: &Value| json!({"type": "tool_use", "id": id, "name": name, "input": input});
@@ -38,7 +47,11 @@ fn script(kind: ProviderKind) -> [Value; 2] {
 
 /// What the provider is told the second time, beyond the question: the model's turn and the results.
 fn told(kind: ProviderKind, body: &Value) -> Value {
-    let turns = if kind == Gemini { &body["contents"] } else { &body["messages"] };
+    let turns = match kind {
+        Gemini => &body["contents"],
+        OpenAiResponses => &body["input"],
+        OpenAi | Anthropic => &body["messages"],
+    };
     Value::Array(turns.as_array().unwrap()[1..].to_vec())
 }
 
@@ -51,6 +64,9 @@ fn expected(kind: ProviderKind) -> Value {
             json!([said, {"role": "tool", "tool_call_id": "a", "content": "rain"},
                 {"role": "tool", "tool_call_id": "b", "content": "stopped"}])
         }
+        OpenAiResponses => json!([{"role": "assistant", "content": "Wait."}, asks["output"][1], asks["output"][2],
+            {"type": "function_call_output", "call_id": "a", "output": "rain"},
+            {"type": "function_call_output", "call_id": "b", "output": "stopped"}]),
         Anthropic => json!([{"role": "assistant", "content": asks["content"]},
             {"role": "user", "content": [
                 {"type": "tool_result", "tool_use_id": "a", "content": "rain"},
@@ -64,7 +80,7 @@ fn expected(kind: ProviderKind) -> Value {
 
 #[tokio::test]
 async fn the_same_agent_works_with_every_provider() {
-    for kind in [OpenAi, Anthropic, Gemini] {
+    for kind in [OpenAi, OpenAiResponses, Anthropic, Gemini] {
         let server = Server::new(script(kind).map(|body| reply(200, body))).await;
         let llm = llm(provider(kind, server.address));
         let mut request = with_tools();

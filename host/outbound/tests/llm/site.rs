@@ -20,6 +20,7 @@ pub fn provider(kind: ProviderKind, address: SocketAddr) -> ProviderSettings {
         url: format!("http://{address}/v1").parse().unwrap(),
         key: Some(Secret::new(CANARY)),
         headers: Default::default(),
+        proxy: None,
         ca_file: None,
         connect: PATIENCE,
         first_byte: PATIENCE,

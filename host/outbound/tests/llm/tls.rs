@@ -14,7 +14,12 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// A certificate of its own making, in a file.
 pub fn certificate(folder: &tempfile::TempDir) -> (PathBuf, rcgen::CertifiedKey<rcgen::KeyPair>) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    certificate_for(folder, "localhost")
+}
+
+/// The same, for a name.
+pub fn certificate_for(folder: &tempfile::TempDir, name: &str) -> (PathBuf, rcgen::CertifiedKey<rcgen::KeyPair>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let path = folder.path().join("ca.pem");
     std::fs::write(&path, made.cert.pem()).unwrap();
     (path, made)
@@ -35,7 +40,7 @@ pub fn acceptor(made: &rcgen::CertifiedKey<rcgen::KeyPair>, alpn: &[u8]) -> TlsA
 }
 
 /// A server that answers once.
-async fn serve(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
+pub async fn serve(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
     let acceptor = acceptor(made, b"http/1.1");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

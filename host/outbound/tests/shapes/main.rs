@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that failed")]
 
+mod corpus;
 mod peers;
 #[allow(dead_code, reason = "of the tests with scripts only the conversations are used here")]
 #[path = "../llm/server.rs"]

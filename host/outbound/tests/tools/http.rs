@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Settings for an endpoint.
 pub fn at(url: url::Url, headers: &[(&str, &str)], ca_file: Option<&Path>) -> ServerSettings {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
-    let transport = Transport::Http { url, headers, ca_file: ca_file.map(Path::to_owned) };
+    let transport = Transport::Http { url, headers, proxy: None, ca_file: ca_file.map(Path::to_owned) };
     ServerSettings { transport, start: PATIENCE, call: PATIENCE, output_bytes: 64 << 10 }
 }
 

@@ -3,12 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that failed")]
 
+#[allow(dead_code, reason = "not every manner of a proxy is tried here")]
+#[path = "../llm/connect.rs"]
+mod connect;
 mod http;
 mod http_server;
 mod lifecycle;
 mod odd_children;
 mod odd_http;
 mod odd_lists;
+mod proxies;
 mod raw_server;
 mod revisions;
 mod secrets;

@@ -5,7 +5,7 @@ mod body;
 pub(super) use body::Json;
 
 use agentry_defence::Defence;
-use agentry_outbound::llm::{self as outside, ChatError, ChatFailure, ChatReply};
+use agentry_outbound::llm::{self as outside, ChatError, ChatFailure, ChatReply, ChatTrace};
 use serde_json::{Value, json};
 
 use super::bindings::capabilities::llm::chat;
@@ -48,14 +48,11 @@ impl State {
             body::request(&request, to);
         }
         let answer = llm.chat(&request, self.shared.end).await;
-        let (usage, trace) = match &answer {
-            Ok(ChatReply { usage, trace, .. }) | Err(ChatFailure { usage, trace, .. }) => (*usage, trace),
+        let trace = match &answer {
+            Ok(ChatReply { trace, .. }) | Err(ChatFailure { trace, .. }) => trace,
         };
-        let tokens = u64::from(usage.input) + u64::from(usage.output);
-        let mut detail = json!({
-            "provider": trace.provider, "model": trace.model, "tries": trace.tries, "request_id": trace.request_id,
-            "input_tokens": usage.input, "output_tokens": usage.output,
-        });
+        let tokens = u64::from(trace.tokens.input) + u64::from(trace.tokens.output);
+        let mut detail = detail(trace);
         if let Err(failure) = &answer {
             detail["reason"] = Value::String(failure.error.to_string());
         }
@@ -82,6 +79,30 @@ impl State {
         let amounts = [(Spending::LlmRequests, 1), (Spending::LlmTokens, estimate)];
         self.allowance.take(&amounts).await
     }
+}
+
+/// What a record says of a call. Its tokens are those that are booked.
+fn detail(trace: &ChatTrace) -> Value {
+    let tokens = &trace.tokens;
+    let mut detail = json!({
+        "provider": trace.provider, "model": trace.model, "tries": trace.tries, "request_id": trace.request_id,
+        "input_tokens": tokens.input, "output_tokens": tokens.output,
+    });
+    if tokens.is_estimated {
+        detail["estimated"] = true.into();
+    }
+    let parts = [
+        ("cached_tokens", tokens.cached),
+        ("cache_write_tokens", tokens.cache_written),
+        ("reasoning_tokens", tokens.reasoning),
+    ];
+    for (name, count) in parts.into_iter().filter_map(|(name, count)| Some((name, count?))) {
+        detail[name] = count.into();
+    }
+    if let Some(address) = &trace.address {
+        detail["address"] = address.as_str().into();
+    }
+    detail
 }
 
 /// The stable word of a record.
@@ -174,5 +195,34 @@ fn from_outside(reply: ChatReply) -> chat::Reply {
         wants_tools: reply.wants_tools,
         model: reply.trace.model,
         usage: chat::Usage { input_tokens: reply.usage.input, output_tokens: reply.usage.output },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentry_outbound::llm::Tokens;
+
+    #[test]
+    fn record_has_the_booked_tokens_and_what_is_known_of_them() {
+        let trace = ChatTrace { provider: "lab".into(), model: "m-1".into(), tries: 1, ..ChatTrace::default() };
+        let plain = json!({"provider": "lab", "model": "m-1", "tries": 1, "request_id": null,
+            "input_tokens": 0, "output_tokens": 0});
+        assert_eq!(detail(&trace), plain);
+        let tokens = Tokens {
+            input: 20,
+            output: 6,
+            is_estimated: true,
+            cached: Some(7),
+            cache_written: Some(0),
+            reasoning: Some(5),
+        };
+        let shown = detail(&ChatTrace { tokens, address: Some("http://lab/v1".into()), ..trace });
+        assert_eq!(
+            (&shown["input_tokens"], &shown["output_tokens"], &shown["estimated"]),
+            (&json!(20), &json!(6), &json!(true))
+        );
+        assert_eq!((&shown["cached_tokens"], &shown["cache_write_tokens"]), (&json!(7), &json!(0)));
+        assert_eq!((&shown["reasoning_tokens"], &shown["address"]), (&json!(5), &json!("http://lab/v1")));
     }
 }

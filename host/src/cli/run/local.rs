@@ -21,7 +21,7 @@ pub struct Local {
     /// A network that is not global and may be reached all the same, such as 127.0.0.1:8080; may be repeated.
     #[arg(long, value_name = "NETWORK")]
     allow_private: Vec<String>,
-    /// A server for every model that it asks for: openai, anthropic or gemini, and its address.
+    /// A server for every model that it asks for: openai, openai-responses, anthropic or gemini, and its address.
     #[arg(long, value_name = "KIND=URL")]
     llm: Option<String>,
     /// The variable of the environment that holds its key.
@@ -109,9 +109,10 @@ impl Local {
         let (kind, url) = text.split_once('=').ok_or_else(|| wrong("there is no ="))?;
         let kind = match kind {
             "openai" => ProviderKind::OpenAi,
+            "openai-responses" => ProviderKind::OpenAiResponses,
             "anthropic" => ProviderKind::Anthropic,
             "gemini" => ProviderKind::Gemini,
-            _ => return Err(wrong("the kind is openai, anthropic or gemini")),
+            _ => return Err(wrong("the kind is openai, openai-responses, anthropic or gemini")),
         };
         let url = url.parse().map_err(|error: url::ParseError| wrong(&error.to_string()))?;
         let key = match &self.llm_key {
@@ -126,6 +127,7 @@ impl Local {
             url,
             key,
             headers: BTreeMap::new(),
+            proxy: None,
             ca_file: None,
             connect: Duration::from_secs(10),
             first_byte: Duration::from_secs(120),
@@ -178,7 +180,7 @@ fn pairs(flag: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failed> 
 fn server(text: &str) -> Result<ServerSettings, Failed> {
     let transport = match url::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
-            Transport::Http { url, headers: BTreeMap::new(), ca_file: None }
+            Transport::Http { url, headers: BTreeMap::new(), proxy: None, ca_file: None }
         }
         _ => {
             let mut words = text.split_whitespace().map(str::to_owned);

@@ -103,7 +103,10 @@ fn no_secret_is_shown_and_none_is_in_debug() {
 fn what_is_wrong_outside_is_named_with_its_remedy_and_no_secret() {
     let provider = "[llm.providers.a]\nkind = 'openai'\n";
     let cases = [
-        ("[llm.providers.a]\nkind = 'openia'", "\"openia\" is not allowed; it takes openai, anthropic or gemini"),
+        (
+            "[llm.providers.a]\nkind = 'openia'",
+            "\"openia\" is not allowed; it takes openai, openai-responses, anthropic or gemini",
+        ),
         ("[llm.providers.a]\nurl = 'http://a'", "kind in [llm.providers.a]"),
         (&format!("{provider}key = '${{MISSING}}'"), "the variable MISSING is not set"),
         (&format!("{provider}keys = 'hunter2'"), "did you mean key?"),
@@ -135,4 +138,56 @@ fn what_is_wrong_outside_is_named_with_its_remedy_and_no_secret() {
         assert!(problem.contains(wanted), "{toml:?}: {problem}");
         assert!(!problem.contains("hunter2") && !problem.contains('\n'), "{problem}");
     }
+}
+
+#[test]
+fn proxies_are_read_with_their_credentials_and_shown_without() {
+    let text = "[http]\nproxy_file = 'proxy'\n\
+        [llm.providers.a]\nkind = 'openai-responses'\nkey = 'k'\nproxy = 'http://me:${PASSWORD}@proxy:3128'\n\
+        [tools.b]\nurl = 'https://mcp.example/mcp'\nproxy = 'https://proxy'\n";
+    let setup = Setup::new(text).env("PASSWORD", "hunter2");
+    std::fs::write(setup.path("proxy"), "http://me:hunter3@proxy:8080\n").unwrap();
+    let settings = setup.settings();
+    let outside = &settings.outside;
+    let shown = |proxy: &Option<agentry_outbound::Proxy>| proxy.as_ref().map(ToString::to_string);
+    assert_eq!(shown(&outside.http.proxy).as_deref(), Some("http://proxy:8080"));
+    assert_eq!(shown(&outside.llm.providers["a"].proxy).as_deref(), Some("http://proxy:3128"));
+    assert_eq!(outside.llm.providers["a"].kind, ProviderKind::OpenAiResponses);
+    let Transport::Http { proxy, .. } = &outside.tools["b"].transport else { panic!() };
+    assert_eq!(shown(proxy).as_deref(), Some("https://proxy"));
+    let told: Vec<String> = settings.effective().iter().map(|e| format!("{} = {}", e.key, e.text())).collect();
+    let told = format!("{}{settings:?}", told.join("\n"));
+    assert!(!told.contains("hunter2") && !told.contains("hunter3"), "{told}");
+    assert!(
+        told.contains("llm.providers.\"a\".proxy = ***") && told.contains("http.proxy = http://me:***@proxy:8080"),
+        "{told}"
+    );
+}
+
+#[test]
+fn proxy_that_cannot_be_used_is_named_without_its_password() {
+    let provider = "[llm.providers.a]\nkind = 'openai'\nkey = 'k'\n";
+    for (toml, wanted) in [
+        (format!("{provider}proxy = 'socks5://me:hunter2@proxy'"), "SOCKS is not supported"),
+        (format!("{provider}proxy = 'http://me:hunter2@proxy/path'"), "a path"),
+        ("[http]\nproxy = 'ftp://me:hunter2@proxy'".to_owned(), "http.proxy"),
+        ("[http]\nproxy = 'http://me:hunter2@proxy/path'".to_owned(), "http.proxy"),
+        ("[tools.a]\ncommand = ['x']\nproxy = 'http://proxy'".to_owned(), "unknown setting proxy"),
+    ] {
+        let problem = Setup::new(&toml).problem();
+        assert!(problem.contains(wanted), "{toml:?}: {problem}");
+        assert!(!problem.contains("hunter2") && !problem.contains('\n'), "{problem}");
+    }
+}
+
+#[test]
+fn proxy_of_the_environment_is_a_warning_that_names_the_settings() {
+    let setup = Setup::new("").env("HTTPS_PROXY", "http://me:hunter2@proxy:3128").env("all_proxy", "x");
+    let warnings = setup.settings().warnings;
+    let one: Vec<_> = warnings.iter().filter(|line| line.contains("HTTPS_PROXY, all_proxy")).collect();
+    assert_eq!(one.len(), 1, "{warnings:?}");
+    for wanted in ["not used", "llm.providers.NAME.proxy", "tools.NAME.proxy", "http.proxy"] {
+        assert!(one[0].contains(wanted), "{wanted}: {warnings:?}");
+    }
+    assert!(!warnings.concat().contains("hunter2"), "{warnings:?}");
 }

@@ -29,7 +29,7 @@ fn check(change: impl FnOnce(&mut ChatRequest)) -> Result<(), ChatError> {
         ResponseFormat::JsonSchema { schema, .. } => Some(schema::compile(schema)),
         ResponseFormat::Text | ResponseFormat::Json => None,
     };
-    Prompt::check(&request, &model(10), schema).map(|_| ())
+    Prompt::check(&request, &model(10), schema, "openai:").map(|_| ())
 }
 
 fn refused(why: &str, change: impl FnOnce(&mut ChatRequest)) {

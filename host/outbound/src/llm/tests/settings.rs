@@ -177,7 +177,7 @@ fn the_longest_answer_has_the_name_that_the_server_knows() {
     let name = |url: &str| {
         let (shape, request) = (openai::OpenAi::new(&url.parse().unwrap()), question());
         let model = model(5);
-        let prompt = Prompt::check(&request, &model, None).unwrap();
+        let prompt = Prompt::check(&request, &model, None, "openai:").unwrap();
         let body = shape::Shape::body(&shape, &prompt);
         let names = ["max_tokens", "max_completion_tokens"].into_iter().filter(|name| body[name] == 5);
         names.collect::<Vec<_>>().join(" ")

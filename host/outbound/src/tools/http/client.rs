@@ -37,6 +37,8 @@ type Events = BoxStream<'static, Result<Sse, SseError>>;
 #[derive(Clone)]
 pub(in crate::tools) struct Client {
     pub(super) inner: reqwest::Client,
+    /// A proxy stands before the server.
+    pub(super) is_proxied: bool,
     pub(super) url: Url,
     pub(super) link: Arc<Link>,
     /// Messages that are not the answer to the request whose stream they came on.
@@ -100,7 +102,7 @@ impl Client {
     }
 
     pub(super) fn no_answer(&self, error: reqwest::Error) -> Failure {
-        let failure = Fault::no_answer(&error);
+        let failure = Fault::no_answer(&error, self.is_proxied);
         // An address has a query, and a query may have a key.
         self.link.explain(&causes(&error.without_url()));
         failure

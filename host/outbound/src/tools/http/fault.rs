@@ -1,5 +1,6 @@
 //! Requests that failed.
 
+use crate::proxy;
 use crate::tools::intake;
 use crate::tools::words::causes;
 use http::StatusCode;
@@ -51,9 +52,15 @@ impl Fault {
     }
 
     /// Nothing came back.
-    pub(super) fn no_answer(error: &reqwest::Error) -> Failure {
+    pub(super) fn no_answer(error: &reqwest::Error, is_proxied: bool) -> Failure {
         match () {
+            () if is_proxied && proxy::failure(error).is_some() => {
+                Fault::fatal("its proxy does not connect to it; see tools.NAME.proxy")
+            }
             () if error.is_timeout() => Fault::fatal("it took too long to be reached"),
+            () if is_proxied && error.is_connect() => {
+                Fault::fatal("it cannot be reached through its proxy; see tools.NAME.proxy")
+            }
             () if error.is_connect() => Fault::fatal("it cannot be reached"),
             () => Fault::fatal(format!("it broke the connection; {UNKNOWN}")),
         }

@@ -10,7 +10,7 @@ mod sse;
 pub(super) use fault::{Failure, words};
 
 use super::link::{Link, is_answer};
-use crate::{Secret, tls};
+use crate::{Proxy, Secret, tls};
 use client::Client;
 use http::{HeaderName, HeaderValue};
 use rmcp::RoleClient;
@@ -48,6 +48,7 @@ const OTHERS: usize = 64;
 /// Where a server is, and how it is spoken to.
 pub(super) struct Endpoint {
     client: reqwest::Client,
+    is_proxied: bool,
     /// With its query, which may hold a key: never shown.
     url: url::Url,
 }
@@ -57,21 +58,25 @@ impl Endpoint {
     pub(super) fn new(
         url: &url::Url,
         headers: &BTreeMap<String, Secret>,
-        ca_file: Option<&Path>,
+        (proxy, ca_file): (Option<&Proxy>, Option<&Path>),
         connect: Duration,
     ) -> Result<Endpoint, (&'static str, String)> {
         let headers = headers.iter().map(|(name, value)| header(name, value));
         let headers = headers.collect::<Result<http::HeaderMap, String>>().map_err(|reason| ("headers", reason))?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_of(url, ca_file).map_err(|reason| ("ca_file", reason))?)
+        let is_https = url.scheme() == "https" || proxy.is_some_and(Proxy::is_tls);
+        let builder = match proxy {
+            Some(proxy) => reqwest::Client::builder().proxy(proxy.of_client().map_err(|reason| ("proxy", reason))?),
+            None => reqwest::Client::builder().no_proxy(),
+        };
+        let client = builder
+            .tls_backend_preconfigured(tls::client_of(is_https, ca_file).map_err(|reason| ("ca_file", reason))?)
             .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .referer(false)
             .connect_timeout(connect)
             .build()
             .map_err(|error| ("url", format!("no client can be made for it: {}", error.without_url())))?;
-        Ok(Endpoint { client, url: url.clone() })
+        Ok(Endpoint { client, is_proxied: proxy.is_some(), url: url.clone() })
     }
 
     /// A connection that begins with the first message. An event of more than `most` bytes breaks its stream.
@@ -86,6 +91,7 @@ impl Endpoint {
         let (sender, others) = mpsc::channel(OTHERS);
         let client = Client {
             inner: self.client.clone(),
+            is_proxied: self.is_proxied,
             url: self.url.clone(),
             link: link.clone(),
             others: sender,

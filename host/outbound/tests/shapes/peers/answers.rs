@@ -4,7 +4,7 @@
 use super::{KINDS, Providers};
 use crate::site::*;
 use Told::*;
-use agentry_outbound::llm::ProviderKind::{Anthropic, Gemini, OpenAi};
+use agentry_outbound::llm::ProviderKind::{Anthropic, Gemini, OpenAi, OpenAiResponses};
 use agentry_outbound::llm::*;
 
 /// What becomes of an answer.
@@ -26,12 +26,13 @@ enum Told {
 /// What each case means. `/full`, `/nulls` and `/bare` mean the same as the case before them.
 fn rows(kind: ProviderKind) -> Vec<(Told, &'static str)> {
     match kind {
+        OpenAiResponses => unreachable!("its SDK's types are not among the peers"),
         OpenAi => vec![
-            (Answer, "finish/stop usage/full"),
+            (Answer, "finish/stop usage/full calls/none"),
             (Calls, "finish/tool_calls finish/function_call call/function calls"),
             (Truncated, "finish/length"),
             (Blocked, "finish/content_filter refusal error/misalignment"),
-            (Unparsable, "audio calls/none call/custom call/custom/mixed"),
+            (Unparsable, "audio call/custom call/custom/mixed"),
             (Invalid, "error/400 error/422"),
             (Limited, "error/429"),
             (Unavailable, "error/401 error/403 error/404 error/409 error/500 error/503"),
@@ -45,8 +46,10 @@ fn rows(kind: ProviderKind) -> Vec<(Told, &'static str)> {
             (Truncated, "finish/max_tokens finish/model_context_window_exceeded"),
             (Blocked, "finish/refusal refusal/cyber refusal/bio refusal/frontier_llm refusal/reasoning_extraction"),
             (Blocked, "refusal/general_harms"),
-            (Unparsable, "finish/pause_turn finish/none calls/none"),
-            (Unparsable, "block/text/tool_use block/thinking/tool_use block/redacted_thinking/tool_use"),
+            // What is there is judged, not how it ends.
+            (Answer, "finish/none calls/none"),
+            (Answer, "block/text/tool_use block/thinking/tool_use block/redacted_thinking/tool_use"),
+            (Unparsable, "finish/pause_turn"),
             (Unparsable, "block/server_tool_use block/server_tool_use/tool_use"),
             (Unparsable, "block/web_search_tool_result block/web_search_tool_result/tool_use"),
             (Unparsable, "block/web_fetch_tool_result block/web_fetch_tool_result/tool_use"),

@@ -2,13 +2,14 @@
 
 use super::{KINDS, Providers, client};
 use crate::site::*;
-use agentry_outbound::llm::ProviderKind::{Anthropic, Gemini, OpenAi};
+use agentry_outbound::llm::ProviderKind::{Anthropic, Gemini, OpenAi, OpenAiResponses};
 use agentry_outbound::llm::*;
 use serde_json::{Value, json};
 
 /// What each is asked, without any of what may be left out: `whole` is an answer.
 fn whole(kind: ProviderKind) -> &'static str {
     match kind {
+        OpenAiResponses => unreachable!("its SDK's types are not among the peers"),
         OpenAi => "finish/stop",
         Anthropic => "finish/end_turn",
         Gemini => "finish/STOP",
@@ -86,6 +87,7 @@ async fn what_came_with_a_call_goes_back_with_its_result_as_published() {
 fn good(kind: ProviderKind) -> (&'static str, Vec<(&'static str, &'static str)>, Value) {
     let schema = json!({"type": "object"});
     match kind {
+        OpenAiResponses => unreachable!("its SDK's types are not among the peers"),
         OpenAi => (
             "chat/completions",
             vec![("authorization", "Bearer key")],
@@ -111,6 +113,7 @@ fn good(kind: ProviderKind) -> (&'static str, Vec<(&'static str, &'static str)>,
 /// The places at which something is put that is not published.
 fn wrong(kind: ProviderKind) -> Vec<(&'static str, Value)> {
     match kind {
+        OpenAiResponses => unreachable!("its SDK's types are not among the peers"),
         OpenAi => vec![
             ("/seeds", json!(7)),
             ("/seed", json!("7")),

@@ -12,6 +12,7 @@ use super::run;
 e2e::in_both_modes! {
     tokens_of_a_task_are_counted_over_all_its_attempts
     tokens_of_interrupted_runs_are_returned_to_their_task
+    tokens_that_a_provider_does_not_count_are_booked_as_estimated
     requests_of_a_plugin_are_counted_over_a_day
 }
 
@@ -41,6 +42,33 @@ async fn tokens_of_a_task_are_counted_over_all_its_attempts(mode: Mode) {
     // Another task has its own.
     let other = run(&site, &daemon, reach::reach([must(chat("hello"))])).await;
     assert_eq!(other["state"], "completed", "{other}");
+    daemon.stop().await;
+}
+
+/// Without the estimate a provider that counts nothing would cost nothing.
+async fn tokens_that_a_provider_does_not_count_are_booked_as_estimated(mode: Mode) {
+    let site = Site::new(mode).await;
+    let models = llm::start(|_, _| {
+        let mut completion = llm::completion("hello", "stop");
+        completion["usage"] = json!(null);
+        Play::json(200, &completion)
+    })
+    .await;
+    // The longest answer that the model's settings allow is a part of the estimate.
+    let setup = reach::with_llm(reach::setup(&site), &models).set("plugins.reach.limits.llm_tokens", 250);
+    let daemon = setup.set("llm.models.default.max_output_tokens", 150).start().await;
+    let task = reach::reach([must(chat("hello")), chat("hello")]);
+    let id = task.id;
+    run(&site, &daemon, task).await;
+    let calls = daemon.http().calls(id).await;
+    let told: Vec<_> = calls.iter().map(|call| call["result"].as_str().unwrap_or_default()).collect();
+    assert_eq!((told, models.requests().len()), (vec!["ok", "budget_exceeded"], 1), "{calls:?}");
+    let detail = &calls[0]["detail"];
+    assert_eq!((&detail["estimated"], &detail["output_tokens"]), (&json!(true), &json!(150)), "{detail}");
+    let input = detail["input_tokens"].as_u64().unwrap_or_default();
+    let attempt = &daemon.http().attempts(id).await[0];
+    assert!(input > 0, "{detail}");
+    assert_eq!(attempt["usage"]["llm_tokens"], json!(input + 150), "{attempt}");
     daemon.stop().await;
 }
 
