@@ -158,7 +158,11 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
     if let Some(unclaimed) = candidate.unclaimed {
         shared.flights.claimed(message.id, claimed.fence, receipt);
         let claim = (message.id, claimed.fence, claimed.standing.attempt);
-        if !unclaimed.grant(claimed) {
+        if claimed.standing.isolated {
+            // Its guest runs in this process, where it may end the host: it is stopped, and runs again in the lane.
+            unclaimed.deny();
+            interrupt(ways, claim, "it was lost with its hosts before: it runs again in the isolation lane");
+        } else if !unclaimed.grant(claimed) {
             interrupt(ways, claim, "it had not begun when it was claimed");
         }
         return;
@@ -212,3 +216,7 @@ async fn attach(shared: &Shared, ways: &Ways, candidate: Candidate) -> Option<Ca
     };
     Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt: kept, arrived }), ..candidate })
 }
+
+#[cfg(test)]
+#[path = "claim_tests.rs"]
+mod tests;

@@ -89,7 +89,7 @@ impl Catalog for Prompt {
 }
 
 /// A worker without its steps, with two slots and one place in the isolation lane.
-fn shared() -> Arc<Shared> {
+pub(in crate::worker) fn shared() -> Arc<Shared> {
     let (memory, turns) = (MemoryBudget::new(1 << 20), Turns::new(2));
     let parts = Parts {
         broker: Arc::new(MemoryBroker::connect(&Server::new(20, Arc::new(|_| 0)))),
