@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, raw_s
 use std::str::FromStr;
 
 mod growth;
+mod letters;
 mod locking;
 mod migrating;
 mod plans;
