@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 
 impl PostgresDb {
-    /// Migrates on a connection of the path.
+    /// Migrates on a connection of the path, which holds a lock for as long as its session lasts.
     pub(super) async fn migrate_with(&self, patience: migrate::Patience) -> Result<Migrated, DbError> {
         let (schema, reads) = (self.schema.clone(), self.lines.reads.pool.clone());
-        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Tested), move |c| {
+        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Once), move |c| {
             let (schema, blockers) = (schema.clone(), Blockers::new(reads.clone()));
             Box::pin(async move { migrate::migrate(c, &schema, &blockers, patience).await })
         })
