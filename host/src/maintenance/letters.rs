@@ -34,8 +34,8 @@ enum Next {
     Pause(Duration),
 }
 
-/// Publish until told to end, and then what is left if that is possible at once.
-pub async fn run(parts: Parts, queue: String, closing: CancellationToken) {
+/// Publish until told to end, and then what is left if that is possible at once and before it is `over`.
+pub async fn run(parts: Parts, queue: String, closing: CancellationToken, over: CancellationToken) {
     let mut recorded = parts.letters.subscribe();
     let mut refusals = Refusals::of("dead letters");
     let mut size = Halving::new(BATCH as usize);
@@ -62,7 +62,8 @@ pub async fn run(parts: Parts, queue: String, closing: CancellationToken) {
         report(&parts, &queue, refusals.text());
         let last = closing.is_cancelled();
         let (pause, woken) = match next {
-            Next::AtOnce => continue,
+            Next::AtOnce if !over.is_cancelled() => continue,
+            Next::AtOnce => return,
             Next::Look | Next::Pause(_) if last => return,
             Next::Look => (LOOK, true),
             Next::Pause(pause) => (pause, false),

@@ -62,18 +62,35 @@ pub struct MaintenanceConfig {
 }
 
 /// Begin all duties; they end when `closing` is cancelled.
-pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationToken) -> TaskTracker {
-    let tracker = TaskTracker::new();
+pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationToken) -> Duties {
+    let (tracker, over) = (TaskTracker::new(), CancellationToken::new());
     tracker.spawn(relay::run(parts.clone(), closing.clone()));
     for queue in &parts.queues {
-        tracker.spawn(letters::run(parts.clone(), queue.clone(), closing.clone()));
+        tracker.spawn(letters::run(parts.clone(), queue.clone(), closing.clone(), over.clone()));
     }
     tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
     tracker.spawn(rescuer::run(parts.clone(), config.lease, closing.clone()));
     tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));
     tracker.spawn(pruner::run(parts.clone(), config.retention, closing.clone()));
     tracker.close();
-    tracker
+    Duties { tracker, over }
+}
+
+/// Duties that run.
+pub struct Duties {
+    tracker: TaskTracker,
+    /// Cancelled: what is left is left to other hosts, or to the next start.
+    over: CancellationToken,
+}
+
+impl Duties {
+    /// Waits for their end after `closing` was cancelled, no longer than `within`. Dead letters that are not published by then wait in the
+    /// database. Returns whether all duties have ended.
+    pub async fn end(self, within: Duration) -> bool {
+        let ended = tokio::time::timeout(within, self.tracker.wait()).await.is_ok();
+        self.over.cancel();
+        ended
+    }
 }
 
 /// Sweep, and again at once while a sweep was full, otherwise after a pause; an outage is said once.
