@@ -19,6 +19,7 @@ mod halving;
 #[cfg(test)]
 pub mod memory;
 mod options;
+mod parked;
 mod plan;
 pub mod postgres;
 pub mod queue_table;
@@ -119,10 +120,8 @@ pub trait Db: Send + Sync + 'static {
     /// that will do), become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
     /// `failed(unknown_plugin)`, with the known names. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
-    /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.
-    /// At most `limit`, and no more than [`BATCH_BYTES`] but for the first.
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError>;
+    /// Parked rows by priority, then age, and no more than [`BATCH_BYTES`] but for the first. Only read: they are claimed like deliveries.
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError>;
     /// Claim outbox rows, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError>;
     /// Hold rows for `ttl` from now; only those still held under the token.

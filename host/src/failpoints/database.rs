@@ -140,8 +140,8 @@ impl Db for Faulty {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.0.fail_unknown(grace, limit).await
     }
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        self.0.parked(plugins, except, lane, limit).await
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        self.0.parked(look).await
     }
     async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
         self.0.hold_outbox(token, ids, ttl).await

@@ -15,13 +15,13 @@ use std::path::Path;
 use tokio::sync::watch;
 
 /// A plugin whose runs complete at once, in the isolation lane too.
-struct Prompt {
+pub(in crate::worker) struct Prompt {
     name: Arc<str>,
     retry: RetryPolicy,
 }
 
 impl Prompt {
-    fn new() -> Arc<Prompt> {
+    pub(in crate::worker) fn new() -> Arc<Prompt> {
         Arc::new(Prompt { name: "prompt".into(), retry: RetryPolicy::default() })
     }
 }

@@ -197,7 +197,8 @@ behaviours! { {
     duties:
         a_deletion_takes_tasks_until_they_have_too_many_lines
         parked_tasks_are_read_until_they_have_too_many_bytes
-        a_row_that_cannot_be_read_stops_no_duty;
+        a_row_that_cannot_be_read_stops_no_duty
+        rows_that_cannot_be_read_do_not_stand_before_others;
     spending:
         what_an_earlier_build_counted_is_held_against_the_allowance;
     outbox:

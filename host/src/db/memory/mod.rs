@@ -126,8 +126,8 @@ impl Db for MemoryDb {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| tables.fail_unknown(grace, limit, now))
     }
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        self.at_once(|tables, _| tables.parked(plugins, except, lane, limit))
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        self.at_once(|tables, _| tables.parked(look))
     }
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
         self.at_once(|tables, now| tables.take_outbox(take, now))

@@ -193,11 +193,11 @@ impl Db for SqliteDb {
         self.write("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        let (plugins, except): (Arc<[String]>, Arc<[String]>) = (plugins.into(), except.into());
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        let look = Arc::new(look.clone());
         self.read("read what is parked", move |c| {
-            let (plugins, except) = (plugins.clone(), except.clone());
-            Box::pin(async move { read::parked(c, &plugins, &except, lane, limit).await })
+            let look = look.clone();
+            Box::pin(async move { read::parked(c, &look).await })
         })
         .await
     }
