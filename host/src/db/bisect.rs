@@ -59,6 +59,22 @@ impl<A> Bisection<A> {
     }
 }
 
+/// Answers a batch of `len`: tries it as a whole, and halves of what fails on its data. A single bad row is `refused`.
+pub(super) async fn each<A>(
+    len: usize,
+    mut attempt: impl AsyncFnMut(Range<usize>) -> Result<Vec<A>, Fault>,
+    refused: impl Fn(String) -> A,
+) -> Result<Vec<A>, Fault> {
+    let mut bisection = Bisection::new(len);
+    while let Some(range) = bisection.next() {
+        let result = attempt(range.clone()).await;
+        if let Some((index, fault)) = bisection.tried(range, result)? {
+            bisection.answer(index, refused(fault.reason()));
+        }
+    }
+    bisection.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Former, Locked};
+use super::schema::Applied;
 use super::{
     AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LabelledTasks, LogRow, MemoryRow,
     OutboxRow, Page, Redrive, TableSize, TaskRow, UnpublishedLetter, Unread,
@@ -202,6 +203,16 @@ pub(super) fn unpublished(row: &impl Cells) -> Result<UnpublishedLetter, Fault> 
         detail: need(row.text("detail")?, "detail")?,
         body: need(row.bytes("body")?, "body")?,
         properties: value(row.text("properties")?),
+    })
+}
+
+/// A migration that was applied.
+pub(super) fn applied(row: &impl Cells) -> Result<Applied, Fault> {
+    Ok(Applied {
+        version: need(row.int("version")?, "version")?,
+        name: need(row.text("name")?, "name")?,
+        checksum: need(row.text("checksum")?, "checksum")?,
+        min_build: need(row.text("min_build")?, "min_build")?,
     })
 }
 

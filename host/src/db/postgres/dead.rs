@@ -1,6 +1,6 @@
 //! Unusable messages.
 
-use super::super::bisect::Bisection;
+use super::super::bisect;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, content_hash};
@@ -9,6 +9,7 @@ use super::hosts::interval;
 use super::transition::{column, give_birth};
 use sqlx::{Connection, PgConnection, query};
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::time::Duration;
 
 statements! {
@@ -58,14 +59,8 @@ statements! {
 }
 
 pub(super) async fn record(connection: &mut PgConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {
-    let mut bisection = Bisection::new(letters.len());
-    while let Some(range) = bisection.next() {
-        let result = record_all(connection, &letters[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, DeadAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    let attempt = async |range: Range<usize>| record_all(connection, &letters[range]).await;
+    bisect::each(letters.len(), attempt, DeadAnswer::Refused).await
 }
 
 async fn record_all(connection: &mut PgConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {

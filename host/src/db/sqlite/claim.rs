@@ -1,6 +1,6 @@
 //! Claiming: one transaction for a batch, and a few statements.
 
-use super::super::bisect::Bisection;
+use super::super::bisect;
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
 use super::super::{ClaimAnswer, Claimant};
@@ -9,20 +9,15 @@ use super::transition::{begin, insert_tasks, read_rows, write};
 use crate::task::{Arrival, decide};
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
+use std::ops::Range;
 
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
     me: Claimant,
     batch: &[Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
-    let mut bisection = Bisection::new(batch.len());
-    while let Some(range) = bisection.next() {
-        let result = claim_all(connection, me, &batch[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, ClaimAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    let attempt = async |range: Range<usize>| claim_all(connection, me, &batch[range]).await;
+    bisect::each(batch.len(), attempt, ClaimAnswer::Refused).await
 }
 
 async fn claim_all(

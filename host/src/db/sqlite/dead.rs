@@ -1,6 +1,6 @@
 //! Unusable messages.
 
-use super::super::bisect::Bisection;
+use super::super::bisect;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, bounded, content_hash, counted};
@@ -8,6 +8,7 @@ use super::super::{BATCH_BYTES, DeadAnswer, DeadLetter, DeadRecorded, Unpublishe
 use super::transition::{begin, insert_tasks, now, one};
 use chrono::{DateTime, Utc};
 use sqlx::{SqliteConnection, query};
+use std::ops::Range;
 use std::time::Duration;
 
 statements! {
@@ -35,14 +36,8 @@ pub(super) async fn record(
     connection: &mut SqliteConnection,
     letters: &[DeadLetter],
 ) -> Result<Vec<DeadAnswer>, Fault> {
-    let mut bisection = Bisection::new(letters.len());
-    while let Some(range) = bisection.next() {
-        let result = record_all(connection, &letters[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, DeadAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    let attempt = async |range: Range<usize>| record_all(connection, &letters[range]).await;
+    bisect::each(letters.len(), attempt, DeadAnswer::Refused).await
 }
 
 async fn record_all(connection: &mut SqliteConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {
