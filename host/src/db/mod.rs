@@ -86,6 +86,16 @@ pub trait Db: Send + Sync + 'static {
     /// Answers in the same order. A letter that the database refuses fails alone.
     async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError>;
 
+    /// Take back tasks that a relay published and whose messages this host cannot use, so that none waits for a message that is gone: a row
+    /// that is due is parked as `held`. One that cannot be read or written is put into the outbox, due after `again`: a host of another
+    /// build may publish it, and another one take it. Answers in the same order.
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError>;
+
     // ── submission ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Insert tasks as `pending` with an outbox row each (or `scheduled`, without), all or nothing. One whose id exists

@@ -101,6 +101,14 @@ impl Db for Faulty {
         between(("lease.renew", "lease.renewed"), String::new(), self.0.renew_lease(host, ttl)).await
     }
 
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        self.0.park_unusable(me, tasks, again).await
+    }
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         self.0.take_letters(queue, limit, hold).await
     }

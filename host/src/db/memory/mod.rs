@@ -93,6 +93,14 @@ impl Db for MemoryDb {
     async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError> {
         self.at_once(|tables, now| letters.iter().map(|letter| tables.record_dead(letter, now)).collect())
     }
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        self.at_once(|tables, now| tasks.iter().map(|task| tables.park_unusable(me, task, again, now)).collect())
+    }
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         self.at_once(|tables, now| Ok(tables.take_letters(queue, limit, now + plan::bounded(hold), now)))
     }

@@ -23,6 +23,7 @@ mod spending;
 mod stores;
 mod submit;
 mod transition;
+mod unusable;
 mod version;
 mod ways;
 
@@ -60,19 +61,6 @@ impl PostgresDb {
         let scans = Arc::new(Semaphore::new(connect::BESIDES as usize / 2));
         let (timeout, schema) = (options.timeout, options.schema.clone());
         Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default(), unserved: Arc::default() })
-    }
-
-    /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
-    pub fn place(&self) -> String {
-        format!("{}, schema {}", self.lines.path.place, self.schema)
-    }
-
-    /// Close every connection, once what is under way has ended.
-    pub async fn close(&self) {
-        let Lines { path, lease, reads, stores } = &self.lines;
-        for line in [path, reads, stores, lease] {
-            line.pool.close().await;
-        }
     }
 }
 
@@ -153,6 +141,20 @@ impl Db for PostgresDb {
         self.run("record dead letters", move |c| {
             let letters = letters.clone();
             Box::pin(async move { dead::record(c, &letters).await })
+        })
+        .await
+    }
+
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        let tasks: Arc<[Unusable]> = tasks.into();
+        self.run("park unusable tasks", move |c| {
+            let tasks = tasks.clone();
+            Box::pin(async move { unusable::park(c, me, &tasks, again).await })
         })
         .await
     }

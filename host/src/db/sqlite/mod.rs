@@ -26,6 +26,7 @@ mod spending;
 mod stores;
 mod submit;
 mod transition;
+mod unusable;
 mod version;
 mod writer;
 
@@ -117,6 +118,20 @@ impl Db for SqliteDb {
         self.write("record dead letters", move |c| {
             let letters = letters.clone();
             Box::pin(async move { dead::record(c, &letters).await })
+        })
+        .await
+    }
+
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        let tasks: Arc<[Unusable]> = tasks.into();
+        self.write("park unusable tasks", move |c| {
+            let tasks = tasks.clone();
+            Box::pin(async move { unusable::park(c, me, &tasks, again).await })
         })
         .await
     }

@@ -202,6 +202,15 @@ impl Db for WireDb {
         let letters = letters.to_vec();
         self.0.call(async move |db| db.record_dead(&letters).await).await
     }
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        let tasks = tasks.to_vec();
+        self.0.call(async move |db| db.park_unusable(me, &tasks, again).await).await
+    }
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         let queue = queue.to_owned();
         self.0.call(async move |db| db.take_letters(&queue, limit, hold).await).await
