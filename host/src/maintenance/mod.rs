@@ -17,7 +17,7 @@ pub mod rescuer;
 pub mod scheduler;
 pub mod undertaker;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Publication, PublishError};
 use crate::db::{Db, DbError, Retention};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,10 @@ use tokio_util::task::TaskTracker;
 
 /// Rows a duty takes at a time.
 const BATCH: u32 = 500;
+
+/// How long rows are held that are being published, again and again until the broker has answered: as long as one waits whose host died.
+/// After it another host may publish them; should both, the claim recognises a task.
+const HELD: Duration = Duration::from_secs(10);
 
 /// What the duties are given.
 #[derive(Clone)]
@@ -90,6 +94,25 @@ impl Duties {
         let ended = tokio::time::timeout(within, self.tracker.wait()).await.is_ok();
         self.over.cancel();
         ended
+    }
+}
+
+/// Publishes, and holds the rows until the broker has answered: a confirmation may take longer than a hold.
+async fn publish<F>(parts: &Parts, batch: Vec<Publication>, hold: impl Fn() -> F) -> Vec<Result<(), PublishError>>
+where
+    F: Future<Output = Result<(), DbError>>,
+{
+    let mut publishing = parts.broker.publish(batch);
+    loop {
+        tokio::select! {
+            biased;
+            answers = &mut publishing => return answers,
+            () = tokio::time::sleep(HELD / 3) => {
+                if let Err(error) = hold().await {
+                    tracing::debug!(%error, "rows are not held while they are published; another host may publish them too");
+                }
+            }
+        }
     }
 }
 

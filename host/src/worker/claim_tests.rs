@@ -14,7 +14,9 @@ async fn copy_of_a_suspect_that_began_without_a_claim_is_stopped_and_runs_again_
     for (isolated, is_stopped) in [(false, false), (true, true)] {
         let id = uuid::Uuid::now_v7();
         let message = TaskMessage::assemble(Some(id), "prompt", "1", Options::default(), &Default::default()).unwrap();
-        let Begun::Started(stop) = shared.flights.begin(id, message.fingerprint, "prompt".into()) else { panic!("busy") };
+        let Begun::Started(stop) = shared.flights.begin(id, message.fingerprint, "prompt".into()) else {
+            panic!("busy")
+        };
         let (unclaimed, answer) = Unclaimed::new(stop.clone());
         let arrival = Arrival {
             message: Arc::new(message),

@@ -5,9 +5,9 @@ use crate::broker::{FENCE, Message, Receipt, Source};
 use crate::db::memory::MemoryDb;
 use crate::db::{Db, DeadFilter, Fields, NewTask, OutboxTake, ParkedLook};
 use crate::task::{Options, State, TaskMessage, WaitCode};
+use crate::worker::Parts;
 use crate::worker::execute::tests::shared;
 use crate::worker::lease::Lease;
-use crate::worker::Parts;
 use tokio::time::Instant;
 
 struct World {

@@ -233,9 +233,8 @@ pub async fn rows_that_cannot_be_read_do_not_stand_before_others(s: &Subject) {
     let limited = || Options { deadline: ahead, ..Options::default() };
     let spoilt = [0; 3].map(|_| arrival_with(later(), here()));
     let limited_too = [0; 3].map(|_| arrival_with(limited(), elsewhere(WaitCode::NoSlot)));
-    let unserved = [0; 3].map(|_| {
-        arrival_of(message(id(), "nowhere", "1", Options::default()), elsewhere(WaitCode::NoPlugin))
-    });
+    let unserved =
+        [0; 3].map(|_| arrival_of(message(id(), "nowhere", "1", Options::default()), elsewhere(WaitCode::NoPlugin)));
     for arrival in spoilt.iter().chain(&limited_too).chain(&unserved) {
         s.claim(host, arrival).await;
     }

@@ -4,8 +4,8 @@ use super::super::fault::Fault;
 use super::super::plan::{self, Known, Locked, Write, bounded};
 use super::super::rows;
 use super::super::{
-    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Parked, ParkedCursor, ParkedLook, ParkedTask, Prunable, PrunePlan,
-    Renewal, Retention, storable,
+    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Parked, ParkedCursor, ParkedLook,
+    ParkedTask, Prunable, PrunePlan, Renewal, Retention, storable,
 };
 use super::tables::{Host, Tables, is_overdue};
 use crate::task::{HostId, State, TaskId, WaitCode, claim};

@@ -184,9 +184,11 @@ async fn backlog_of_dead_letters_leaves_time_to_end_the_lease() {
         )
         .await;
     site.amqp().publish(site.prefix(), "default", [Outgoing::json("nonsense")]).await;
-    eventually("it is published again and again", async || match site.amqp().count(&site.queue("default.dead")).await? {
-        (0..10, _) => Err("it is not".to_owned()),
-        _ => Ok(()),
+    eventually("it is published again and again", async || {
+        match site.amqp().count(&site.queue("default.dead")).await? {
+            (0..10, _) => Err("it is not".to_owned()),
+            _ => Ok(()),
+        }
     })
     .await;
     assert_eq!(daemon.terminate().await, Some(0), "{}", daemon.said());
