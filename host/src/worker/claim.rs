@@ -126,6 +126,8 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, ans
             deny(shared, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.dead.send(Burial::refused(delivery, id, reason)).await;
+            } else {
+                shared.refused.add(id);
             }
         }
     }

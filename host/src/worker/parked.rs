@@ -9,7 +9,7 @@ use crate::db::{DbError, Halving, ParkedCursor, ParkedLook, Unread};
 use crate::registry::Resolved;
 use crate::task::{Runnable, TaskId, WaitCode};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,6 +25,33 @@ const CLAIMED: Duration = Duration::from_millis(20);
 const LEAST: usize = 16;
 /// Pages of one round behind the first, if none of those before has a task for a slot that is free.
 const PAGES: usize = 8;
+
+/// Time for which a task is not offered again that the database refused to this build. Another build may run it meanwhile.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// Parked tasks that the database refused, and when.
+#[derive(Default)]
+pub struct Refused(Mutex<HashMap<TaskId, Instant>>);
+
+impl Refused {
+    /// This one is refused.
+    pub fn add(&self, id: TaskId) {
+        self.lock().insert(id, Instant::now());
+    }
+
+    fn has(&self, id: TaskId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Forget those that may be offered again.
+    fn forget(&self) {
+        self.lock().retain(|_, at| at.elapsed() < REFUSED);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // whole at every instruction
+    }
+}
 
 /// What is known from earlier rounds.
 #[derive(Default)]
@@ -56,6 +83,7 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut size = Halving::new(batch::MOST);
     loop {
         known.on_their_way.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
+        shared.refused.forget();
         let pause = match offer(&shared, &claims, size.size(), &mut known).await {
             Ok(offered) => {
                 size.ended();
@@ -115,6 +143,9 @@ async fn offer(
         // What asks for a version that is not here, however urgently, is not to stand before what can run.
         let (excepted, mut sent) = (look.except.len(), false);
         for task in parked.tasks {
+            if shared.refused.has(task.message.id) {
+                continue;
+            }
             if known.on_their_way.contains_key(&task.message.id) {
                 if offered == Offered::None {
                     offered = Offered::Known;
@@ -152,7 +183,7 @@ async fn offer(
         if look.except.len() > excepted {
             continue; // The same page without those.
         }
-        // The others are not for a slot that is left: they are being claimed, cannot be read, or wait for a slot of their queue.
+        // The others are not for a slot that is left: they are being claimed, cannot be used, or wait for a slot of their queue.
         let Some(last) = parked.last else {
             known.behind = None;
             return Ok(offered);

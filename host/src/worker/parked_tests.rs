@@ -80,3 +80,18 @@ async fn tasks_of_a_queue_without_a_free_slot_do_not_stand_before_others() {
     let other = park(&db, "default", 0, 1).await;
     assert_eq!(first(&shared).await, other[0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn task_that_the_database_refuses_is_not_offered_again_at_once() {
+    let (db, shared) = world();
+    let id = park(&db, "default", 0, 1).await[0];
+    let (claims, mut offered) = mpsc::channel(1);
+    let offering = tokio::spawn(run(shared.clone(), claims));
+    assert_eq!(offered.recv().await.unwrap().arrival.message.id, id);
+    shared.refused.add(id);
+    let next = tokio::time::timeout(REFUSED - LOOK, offered.recv()).await;
+    assert!(next.is_err(), "it is offered once a second");
+    let next = tokio::time::timeout(3 * LOOK, offered.recv()).await;
+    assert_eq!(next.expect("it is offered again").unwrap().arrival.message.id, id);
+    offering.abort();
+}
