@@ -1,6 +1,6 @@
 //! Claiming: rows that are not there are inserted by one statement; the others are decided on under lock.
 
-use super::super::bisect;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
@@ -10,7 +10,6 @@ use crate::task::{Arrival, TaskId, decide};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, query};
 use std::collections::HashSet;
-use std::ops::Range;
 
 statements! {
     CLOCK = "SELECT clock_timestamp() AS now";
@@ -27,8 +26,8 @@ pub(super) async fn claim(
     order.sort_by_key(|&index| batch[index].message.id);
     let sorted: Vec<&Arrival> = order.iter().map(|&index| &batch[index]).collect();
 
-    let attempt = async |range: Range<usize>| claim_sorted(connection, me, &sorted[range]).await;
-    let answers = bisect::each(sorted.len(), attempt, ClaimAnswer::Refused).await?;
+    let answers =
+        bisected!(sorted.len(), |range| claim_sorted(connection, me, &sorted[range]).await, ClaimAnswer::Refused)?;
     let mut answers: Vec<(usize, ClaimAnswer)> = order.into_iter().zip(answers).collect();
     answers.sort_by_key(|(index, _)| *index);
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())

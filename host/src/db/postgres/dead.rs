@@ -1,6 +1,6 @@
 //! Unusable messages.
 
-use super::super::bisect;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, content_hash};
@@ -9,7 +9,6 @@ use super::hosts::interval;
 use super::transition::{column, give_birth};
 use sqlx::{Connection, PgConnection, query};
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::time::Duration;
 
 statements! {
@@ -59,8 +58,7 @@ statements! {
 }
 
 pub(super) async fn record(connection: &mut PgConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {
-    let attempt = async |range: Range<usize>| record_all(connection, &letters[range]).await;
-    bisect::each(letters.len(), attempt, DeadAnswer::Refused).await
+    bisected!(letters.len(), |range| record_all(connection, &letters[range]).await, DeadAnswer::Refused)
 }
 
 async fn record_all(connection: &mut PgConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {

@@ -1,6 +1,6 @@
 //! Recording a first attempt that ran without a claim: birth, run and end of a whole batch in one statement.
 
-use super::super::bisect;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::Recorded;
@@ -9,7 +9,6 @@ use super::transition::column;
 use crate::task::{HostId, TaskId, WaitCode, settle::LogLine};
 use sqlx::{PgConnection, query};
 use std::collections::HashSet;
-use std::ops::Range;
 
 /// The row of a task that had none. The large columns are unnested once, and only here.
 macro_rules! born {
@@ -142,8 +141,11 @@ pub(super) async fn record(
 
     let mut answers = Vec::with_capacity(batch.len());
     for (part, relayed) in [(&sorted[..middle], false), (&sorted[middle..], true)] {
-        let attempt = async |range: Range<usize>| record_sorted(connection, host, &part[range], relayed).await;
-        answers.extend(bisect::each(part.len(), attempt, RecordAnswer::Refused).await?);
+        answers.extend(bisected!(
+            part.len(),
+            |range| record_sorted(connection, host, &part[range], relayed).await,
+            RecordAnswer::Refused
+        )?);
     }
     let mut answers: Vec<(usize, RecordAnswer)> = order.into_iter().zip(answers).collect();
     answers.sort_by_key(|(index, _)| *index);

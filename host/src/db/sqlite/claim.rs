@@ -1,6 +1,6 @@
 //! Claiming: one transaction for a batch, and a few statements.
 
-use super::super::bisect;
+use super::super::bisect::bisected;
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
 use super::super::{ClaimAnswer, Claimant};
@@ -9,15 +9,13 @@ use super::transition::{begin, insert_tasks, read_rows, write};
 use crate::task::{Arrival, decide};
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
-use std::ops::Range;
 
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
     me: Claimant,
     batch: &[Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
-    let attempt = async |range: Range<usize>| claim_all(connection, me, &batch[range]).await;
-    bisect::each(batch.len(), attempt, ClaimAnswer::Refused).await
+    bisected!(batch.len(), |range| claim_all(connection, me, &batch[range]).await, ClaimAnswer::Refused)
 }
 
 async fn claim_all(

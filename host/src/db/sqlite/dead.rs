@@ -1,6 +1,6 @@
 //! Unusable messages.
 
-use super::super::bisect;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, bounded, content_hash, counted};
@@ -8,7 +8,6 @@ use super::super::{BATCH_BYTES, DeadAnswer, DeadLetter, DeadRecorded, Unpublishe
 use super::transition::{begin, insert_tasks, now, one};
 use chrono::{DateTime, Utc};
 use sqlx::{SqliteConnection, query};
-use std::ops::Range;
 use std::time::Duration;
 
 statements! {
@@ -36,8 +35,7 @@ pub(super) async fn record(
     connection: &mut SqliteConnection,
     letters: &[DeadLetter],
 ) -> Result<Vec<DeadAnswer>, Fault> {
-    let attempt = async |range: Range<usize>| record_all(connection, &letters[range]).await;
-    bisect::each(letters.len(), attempt, DeadAnswer::Refused).await
+    bisected!(letters.len(), |range| record_all(connection, &letters[range]).await, DeadAnswer::Refused)
 }
 
 async fn record_all(connection: &mut SqliteConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {

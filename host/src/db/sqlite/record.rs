@@ -1,6 +1,6 @@
 //! Recording first attempts that ran without a claim: birth, run and end of a batch in one transaction, and a few statements.
 
-use super::super::bisect;
+use super::super::bisect::bisected;
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Outcome, Recorded, Write};
 use super::super::{RecordAnswer, Recording};
@@ -9,7 +9,6 @@ use super::settle::settle_round;
 use super::transition::{begin, insert_tasks, read_rows, write};
 use crate::task::{HostId, decide};
 use sqlx::SqliteConnection;
-use std::ops::Range;
 
 /// `batch`: of different tasks.
 pub(super) async fn record(
@@ -18,8 +17,7 @@ pub(super) async fn record(
     batch: &[Recording],
     outgoing: &mut Outgoing,
 ) -> Result<Vec<RecordAnswer>, Fault> {
-    let attempt = async |range: Range<usize>| record_all(connection, host, &batch[range], outgoing).await;
-    bisect::each(batch.len(), attempt, RecordAnswer::Refused).await
+    bisected!(batch.len(), |range| record_all(connection, host, &batch[range], outgoing).await, RecordAnswer::Refused)
 }
 
 async fn record_all(
