@@ -41,6 +41,9 @@ use tokio_util::sync::CancellationToken;
 /// Time that is kept at the end of a shutdown for threads that cannot be stopped.
 pub const LAST: Duration = Duration::from_millis(500);
 
+/// The longest that a shutdown waits for its duties, and half of what is left of it at most: the lease and the connections need some.
+const DUTIES: Duration = Duration::from_secs(2);
+
 /// Why the daemon did not start, or how it ended if not well.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -277,8 +280,10 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         watching.abort();
         closing.cancel();
         let closed = async {
-            // A backlog of letters is left to others or to the next start, and not the time for the lease and the connections.
-            let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()) / 2, duties.wait()).await;
+            let left = end.saturating_duration_since(Instant::now());
+            if !duties.end((left / 2).min(DUTIES)).await {
+                tracing::info!("dead letters that are not published yet are left to other hosts, or to the next start");
+            }
             broker.close().await;
             if let Some(tools) = tools {
                 tools.close().await;

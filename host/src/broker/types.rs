@@ -1,5 +1,6 @@
 //! What a broker hands over and takes.
 
+pub use crate::task::claim::FENCE;
 use crate::task::{Fence, TaskMessage};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -50,10 +51,6 @@ impl Source {
         }
     }
 }
-
-/// Header of a message that a relay published: the fence of its task's row at that time. A hint for the claim; a producer has
-/// no use for it.
-pub const FENCE: &str = "agentry-fence";
 
 /// A message's body and properties, as AMQP 0-9-1 has them.
 #[derive(Clone, Debug, Default, PartialEq)]

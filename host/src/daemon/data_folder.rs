@@ -16,13 +16,28 @@ pub enum DataFolderError {
     #[error("data folder {0} is in use by another agentry process; give this one its own data.dir")]
     InUse(PathBuf),
     /// The system refused.
-    #[error("data folder {path}: {source}; check data.dir and its permissions")]
+    #[error("data folder {path}: {source}; {}", remedy(source))]
     Io {
         /// Where.
         path: PathBuf,
         /// What it said.
         source: io::Error,
     },
+}
+
+/// What to do about an error. Root reads and writes files of others by a capability, which a container may lack.
+fn remedy(error: &io::Error) -> &'static str {
+    #[cfg(target_os = "linux")]
+    if error.kind() == io::ErrorKind::PermissionDenied
+        && rustix::process::geteuid().is_root()
+        && let Ok(sets) = rustix::thread::capabilities(None)
+        && !sets.effective.contains(rustix::thread::CapabilitySet::DAC_OVERRIDE)
+    {
+        return "this process is root's and lacks CAP_DAC_OVERRIDE, so it may use its own files only: give data.dir to root, run \
+                the daemon as the owner of data.dir, or start it with that capability (--cap-add=DAC_OVERRIDE of a container)";
+    }
+    let _ = error;
+    "check data.dir and its permissions"
 }
 
 /// The folder, locked until dropped.
@@ -101,5 +116,27 @@ mod tests {
         assert!(matches!(DataFolder::open(&path), Err(DataFolderError::InUse(_))));
         drop(first);
         assert_eq!(DataFolder::open(&path).unwrap().former(), Some(id));
+    }
+
+    /// Of a thread, as a container drops it for the whole process.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn root_without_the_capability_to_use_files_of_others_is_told_so() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: root_without_the_capability_to_use_files_of_others_is_told_so: it needs root");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(scratch.path(), Some(65_534), Some(65_534)).unwrap();
+        let path = scratch.path().to_owned();
+        let opened = std::thread::spawn(move || {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::DAC_OVERRIDE);
+            set_capabilities(None, sets).unwrap();
+            DataFolder::open(&path.join("data")).map(drop).map_err(|error| error.to_string())
+        });
+        let error = opened.join().unwrap().unwrap_err();
+        assert!(error.contains("CAP_DAC_OVERRIDE") && error.contains("give data.dir to root"), "{error}");
     }
 }

@@ -59,6 +59,22 @@ impl<A> Bisection<A> {
     }
 }
 
+/// Answers a batch of so many: tries it as a whole, and halves of what fails on its data. A single bad row is answered with the reason.
+macro_rules! bisected {
+    ($len:expr, |$range:ident| $attempt:expr, $refused:expr) => {{
+        let mut bisection = $crate::db::bisect::Bisection::new($len);
+        while let Some(range) = bisection.next() {
+            let $range = range.clone();
+            let result = $attempt;
+            if let Some((index, fault)) = bisection.tried(range, result)? {
+                bisection.answer(index, $refused(fault.reason()));
+            }
+        }
+        bisection.finish()
+    }};
+}
+pub(super) use bisected;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,6 +72,8 @@ impl<DB: Database> Line<DB> {
 pub(super) enum Trust {
     /// It is: the operation may not be repeatable, and a server that restarted is not to cost it.
     Tested,
+    /// It is, and it is closed afterwards, however the operation ends: what its session holds is not to stay behind in the pool.
+    Once,
     /// It is not: the operation is called again and again, a round trip each time would show, and it gives the right answer
     /// when it is repeated. If the connection turns out to be gone, it is repeated on one that was tried.
     Repeatable,
@@ -92,9 +94,12 @@ where
     let line = line.clone();
     let flight = tokio::spawn(async move {
         let mut connection = match trust {
-            Trust::Tested => line.tested(limit).await?,
+            Trust::Tested | Trust::Once => line.tested(limit).await?,
             Trust::Repeatable => line.acquire(limit).await?,
         };
+        if trust == Trust::Once {
+            connection.close_on_drop();
+        }
         let mut tries = 1;
         loop {
             match tokio::time::timeout(limit * 2, operation(&mut connection)).await {

@@ -19,6 +19,7 @@ mod halving;
 #[cfg(test)]
 pub mod memory;
 mod options;
+mod parked;
 mod plan;
 pub mod postgres;
 pub mod queue_table;
@@ -85,6 +86,16 @@ pub trait Db: Send + Sync + 'static {
     /// Answers in the same order. A letter that the database refuses fails alone.
     async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError>;
 
+    /// Take back tasks that a relay published and whose messages this host cannot use, so that none waits for a message that is gone: a row
+    /// that is due is parked as `held`. One that cannot be read or written is put into the outbox, due after `again`: a host of another
+    /// build may publish it, and another one take it. Answers in the same order.
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError>;
+
     // ── submission ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Insert tasks as `pending` with an outbox row each (or `scheduled`, without), all or nothing. One whose id exists
@@ -119,10 +130,8 @@ pub trait Db: Send + Sync + 'static {
     /// that will do), become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
     /// `failed(unknown_plugin)`, with the known names. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
-    /// Parked rows of these plugins (names without requirement), but for those that ask for one of `except` (as they ask: with
-    /// requirement), by priority, then age; those that wait for the isolation lane only if it has room. Only read: they are claimed like deliveries.
-    /// At most `limit`, and no more than [`BATCH_BYTES`] but for the first.
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError>;
+    /// Parked rows by priority, then age, and no more than [`BATCH_BYTES`] but for the first. Only read: they are claimed like deliveries.
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError>;
     /// Claim outbox rows, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError>;
     /// Hold rows for `ttl` from now; only those still held under the token.

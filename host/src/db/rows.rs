@@ -3,9 +3,10 @@
 use super::cells::{Cells, need, parsed};
 use super::fault::Fault;
 use super::plan::{BODY_SHOWN, Former, Locked};
+use super::schema::Applied;
 use super::{
     AskedTask, AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, KeyRow, LabelledTasks, LogRow, MemoryRow,
-    OutboxRow, Page, Parked, ParkedTask, Redrive, TableSize, TaskRow, UnpublishedLetter, Unread,
+    OutboxRow, Page, Redrive, TableSize, TaskRow, UnpublishedLetter, Unread,
 };
 use crate::task::{Event, Failure, State, TaskId, TaskMessage, WaitCode, Waiting, claim};
 use serde::de::DeserializeOwned;
@@ -100,17 +101,6 @@ fn try_message(row: &impl Cells) -> Result<TaskMessage, Fault> {
         correlation_id: row.text("correlation_id")?,
         traceparent: row.text("traceparent")?,
     })
-}
-
-pub(super) fn parked<R: Cells>(rows: &[R]) -> Result<Parked, Fault> {
-    let mut parked = Parked::default();
-    for row in rows {
-        match message(row) {
-            Ok(message) => parked.tasks.push(ParkedTask { message, queue: need(row.text("queue")?, "queue")? }),
-            Err(fault) => parked.unread.push(unread(need(row.id("id")?, "id")?, fault)?),
-        }
-    }
-    Ok(parked)
 }
 
 /// A task whose row cannot be read; any other fault is returned.
@@ -213,6 +203,16 @@ pub(super) fn unpublished(row: &impl Cells) -> Result<UnpublishedLetter, Fault> 
         detail: need(row.text("detail")?, "detail")?,
         body: need(row.bytes("body")?, "body")?,
         properties: value(row.text("properties")?),
+    })
+}
+
+/// A migration that was applied.
+pub(super) fn applied(row: &impl Cells) -> Result<Applied, Fault> {
+    Ok(Applied {
+        version: need(row.int("version")?, "version")?,
+        name: need(row.text("name")?, "name")?,
+        checksum: need(row.text("checksum")?, "checksum")?,
+        min_build: need(row.text("min_build")?, "min_build")?,
     })
 }
 

@@ -101,6 +101,14 @@ impl Db for Faulty {
         between(("lease.renew", "lease.renewed"), String::new(), self.0.renew_lease(host, ttl)).await
     }
 
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        self.0.park_unusable(me, tasks, again).await
+    }
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         self.0.take_letters(queue, limit, hold).await
     }
@@ -140,8 +148,8 @@ impl Db for Faulty {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.0.fail_unknown(grace, limit).await
     }
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        self.0.parked(plugins, except, lane, limit).await
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        self.0.parked(look).await
     }
     async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
         self.0.hold_outbox(token, ids, ttl).await

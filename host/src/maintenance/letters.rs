@@ -3,10 +3,10 @@
 //!
 //! Each queue has a duty of its own: a dead-letter queue that accepts nothing, or does not answer, holds up no other.
 
-use super::Parts;
-use super::refusals::Refusals;
-use crate::broker::{Message, Publication, PublishError, Target, buried};
-use crate::db::{DbError, Halving, OutboxReason, UnpublishedLetter};
+use super::refusals::{Refusals, why};
+use super::{HELD, Parts, publish};
+use crate::broker::{Message, Publication, Target, buried};
+use crate::db::{DbError, Halving, UnpublishedLetter};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,6 @@ mod tests;
 const BATCH: u32 = 500;
 /// The same when the queue is tried again.
 const PROBE: u32 = 50;
-/// Time after which a letter that was taken is due again: its host may have died.
-const HELD: Duration = Duration::from_secs(10);
 /// How often letters are looked for that another process recorded.
 const LOOK: Duration = Duration::from_secs(5);
 /// The pause while the broker accepts nothing at all, or the database failed.
@@ -34,8 +32,8 @@ enum Next {
     Pause(Duration),
 }
 
-/// Publish until told to end, and then what is left if that is possible at once.
-pub async fn run(parts: Parts, queue: String, closing: CancellationToken) {
+/// Publish until told to end, and then what is left if that is possible at once and before it is `over`.
+pub async fn run(parts: Parts, queue: String, closing: CancellationToken, over: CancellationToken) {
     let mut recorded = parts.letters.subscribe();
     let mut refusals = Refusals::of("dead letters");
     let mut size = Halving::new(BATCH as usize);
@@ -62,7 +60,8 @@ pub async fn run(parts: Parts, queue: String, closing: CancellationToken) {
         report(&parts, &queue, refusals.text());
         let last = closing.is_cancelled();
         let (pause, woken) = match next {
-            Next::AtOnce => continue,
+            Next::AtOnce if !over.is_cancelled() => continue,
+            Next::AtOnce => return,
             Next::Look | Next::Pause(_) if last => return,
             Next::Look => (LOOK, true),
             Next::Pause(pause) => (pause, false),
@@ -88,48 +87,28 @@ async fn round(parts: &Parts, queue: &str, refusals: &mut Refusals, most: u32) -
         return Ok(Next::Look);
     }
     let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
-    let answers = publish(parts, letters.into_iter().map(|letter| publication(queue, letter)).collect(), &ids).await;
-    let (mut published, mut left, mut why) = (Vec::new(), Vec::new(), None);
+    let publications = letters.into_iter().map(|letter| publication(queue, letter)).collect();
+    let answers = publish(parts, publications, || parts.db.defer_letters(&ids, HELD)).await;
+    let (mut published, mut left, mut refused) = (Vec::new(), Vec::new(), None);
     for (id, answer) in ids.into_iter().zip(answers) {
         match answer {
             Ok(()) => published.push(id),
             Err(error) => {
                 left.push(id);
-                why = Some(match error {
-                    PublishError::Unroutable(place) => {
-                        (OutboxReason::Unroutable, format!("no queue is bound for it ({place})"))
-                    }
-                    PublishError::Unconfirmed(why) => (OutboxReason::NotPublished, why),
-                });
+                refused = Some(why(error));
             }
         }
     }
     if !published.is_empty() {
         parts.db.letters_published(&published).await?;
     }
-    let Some((reason, why)) = why else {
+    let Some((reason, why)) = refused else {
         refusals.accepted(queue);
         return Ok(Next::AtOnce);
     };
     let pause = refusals.refused(queue, reason, why, published.len());
     parts.db.defer_letters(&left, Duration::ZERO).await?;
     Ok(Next::Pause(pause))
-}
-
-/// Publishes letters and holds them until the broker has answered: a confirmation may take longer than a hold.
-async fn publish(parts: &Parts, letters: Vec<Publication>, ids: &[i64]) -> Vec<Result<(), PublishError>> {
-    let mut publishing = parts.broker.publish(letters);
-    loop {
-        tokio::select! {
-            biased;
-            answers = &mut publishing => return answers,
-            () = tokio::time::sleep(HELD / 3) => {
-                if let Err(error) = parts.db.defer_letters(ids, HELD).await {
-                    tracing::debug!(%error, "dead letters are not held any longer; another host may publish them");
-                }
-            }
-        }
-    }
 }
 
 fn publication(queue: &str, letter: UnpublishedLetter) -> Publication {

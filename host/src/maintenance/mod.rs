@@ -17,7 +17,7 @@ pub mod rescuer;
 pub mod scheduler;
 pub mod undertaker;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Publication, PublishError};
 use crate::db::{Db, DbError, Retention};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,10 @@ use tokio_util::task::TaskTracker;
 
 /// Rows a duty takes at a time.
 const BATCH: u32 = 500;
+
+/// How long rows are held that are being published, again and again until the broker has answered: as long as one waits whose host died.
+/// After it another host may publish them; should both, the claim recognises a task.
+const HELD: Duration = Duration::from_secs(10);
 
 /// What the duties are given.
 #[derive(Clone)]
@@ -62,18 +66,54 @@ pub struct MaintenanceConfig {
 }
 
 /// Begin all duties; they end when `closing` is cancelled.
-pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationToken) -> TaskTracker {
-    let tracker = TaskTracker::new();
+pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationToken) -> Duties {
+    let (tracker, over) = (TaskTracker::new(), CancellationToken::new());
     tracker.spawn(relay::run(parts.clone(), closing.clone()));
     for queue in &parts.queues {
-        tracker.spawn(letters::run(parts.clone(), queue.clone(), closing.clone()));
+        tracker.spawn(letters::run(parts.clone(), queue.clone(), closing.clone(), over.clone()));
     }
     tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
     tracker.spawn(rescuer::run(parts.clone(), config.lease, closing.clone()));
     tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));
     tracker.spawn(pruner::run(parts.clone(), config.retention, closing.clone()));
     tracker.close();
-    tracker
+    Duties { tracker, over }
+}
+
+/// Duties that run.
+pub struct Duties {
+    tracker: TaskTracker,
+    /// Cancelled: what is left is left to other hosts, or to the next start.
+    over: CancellationToken,
+}
+
+impl Duties {
+    /// Waits for their end after `closing` was cancelled, no longer than `within`. Dead letters that are not published by then wait in the
+    /// database. Returns whether all duties have ended.
+    pub async fn end(self, within: Duration) -> bool {
+        let ended = tokio::time::timeout(within, self.tracker.wait()).await.is_ok();
+        self.over.cancel();
+        ended
+    }
+}
+
+/// Publishes, and holds the rows until the broker has answered: a confirmation may take longer than a hold.
+async fn publish<F>(parts: &Parts, batch: Vec<Publication>, hold: impl Fn() -> F) -> Vec<Result<(), PublishError>>
+where
+    F: Future<Output = Result<(), DbError>>,
+{
+    let mut publishing = parts.broker.publish(batch);
+    loop {
+        tokio::select! {
+            biased;
+            answers = &mut publishing => return answers,
+            () = tokio::time::sleep(HELD / 3) => {
+                if let Err(error) = hold().await {
+                    tracing::debug!(%error, "rows are not held while they are published; another host may publish them too");
+                }
+            }
+        }
+    }
 }
 
 /// Sweep, and again at once while a sweep was full, otherwise after a pause; an outage is said once.

@@ -1,5 +1,6 @@
 //! Queues for which the broker refuses messages, and since when.
 
+use crate::broker::PublishError;
 use crate::db::OutboxReason;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -17,6 +18,14 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 /// A queue accepts tasks again after this time without a refusal. One that is full accepts as many as are consumed: without it each
 /// second would bring a line for either.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// What a refusal comes to, for the row and for a person.
+pub(super) fn why(error: PublishError) -> (OutboxReason, String) {
+    match error {
+        PublishError::Unroutable(place) => (OutboxReason::Unroutable, format!("no queue is bound for it ({place})")),
+        PublishError::Unconfirmed(why) => (OutboxReason::NotPublished, why),
+    }
+}
 
 struct Refusal {
     reason: OutboxReason,

@@ -7,8 +7,8 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::Parts;
-use super::refusals::{LONGEST, Refusals};
+use super::refusals::{LONGEST, Refusals, why};
+use super::{HELD, Parts, publish};
 use crate::broker::{Message, Publication, PublishError, Target};
 use crate::db::{DbError, Halving, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Unread};
 use crate::task::TaskId;
@@ -22,9 +22,6 @@ use tokio_util::sync::CancellationToken;
 const BATCH: u32 = 500;
 /// The same when a queue is tried again.
 const PROBE: u32 = 50;
-/// How long rows are held, again and again until the broker has answered: as long as a task waits whose relay died, or never
-/// heard what it had taken. After it another relay may publish them; should both, the claim recognises it.
-const HELD: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody in this process said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
 /// Rows of resting queues that are written per second if there are many, and the longest rest of one.
@@ -116,7 +113,9 @@ async fn round(
         parts.db.defer_outbox(batch.token, &ids, OutboxReason::NotPublished, UNREAD).await?;
     }
     if !batch.rows.is_empty() {
-        let answers = publish(parts, &batch).await;
+        let ids: Vec<TaskId> = batch.rows.iter().map(|row| row.id).collect();
+        let hold = || parts.db.hold_outbox(batch.token, &ids, HELD);
+        let answers = publish(parts, batch.rows.iter().map(publication).collect(), hold).await;
         settle(parts, &batch, answers, refusals).await?;
     }
     refusals.forget();
@@ -177,23 +176,6 @@ impl Aside {
     }
 }
 
-/// Publishes rows and holds them until the broker has answered: a confirmation may take longer than a hold.
-async fn publish(parts: &Parts, batch: &OutboxBatch) -> Vec<Result<(), PublishError>> {
-    let ids: Vec<TaskId> = batch.rows.iter().map(|row| row.id).collect();
-    let mut publishing = parts.broker.publish(batch.rows.iter().map(publication).collect());
-    loop {
-        tokio::select! {
-            biased;
-            answers = &mut publishing => return answers,
-            () = tokio::time::sleep(HELD / 3) => {
-                if let Err(error) = parts.db.hold_outbox(batch.token, &ids, HELD).await {
-                    tracing::debug!(%error, "rows of the outbox are not held any longer; another relay may publish them");
-                }
-            }
-        }
-    }
-}
-
 /// Deletes what was confirmed and gives the rest back.
 async fn settle(
     parts: &Parts,
@@ -212,12 +194,7 @@ async fn settle(
             }
             Err(error) => {
                 queue.ids.push(row.id);
-                queue.why = Some(match error {
-                    PublishError::Unroutable(place) => {
-                        (OutboxReason::Unroutable, format!("no queue is bound for it ({place})"))
-                    }
-                    PublishError::Unconfirmed(why) => (OutboxReason::NotPublished, why),
-                });
+                queue.why = Some(why(error));
             }
         }
     }

@@ -116,7 +116,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
     let drained = worker.drain().await;
     world.count(if drained == Drained::Cleanly { "drained cleanly" } else { "drained dirtily" });
     closing.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(5), duties.wait()).await;
+    duties.end(Duration::from_secs(5)).await;
     broker.close().await;
     lease_end.cancel();
     let _ = keeping.await;

@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Header of a message that a relay published: the fence of its task's row at that time. A hint for the claim; a producer has
+/// no use for it.
+pub const FENCE: &str = "agentry-fence";
+
 /// A task that wants to run on this host.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -153,6 +157,20 @@ pub fn decide(row: Option<&Row>, arrival: &Arrival, me: HostId, now: DateTime<Ut
     if row.fingerprint.as_deref() != Some(arrival.message.fingerprint.as_slice()) {
         return Decision::Conflict;
     }
+    decide_known(row, &arrival.runnable, me, now)
+}
+
+/// The same for a task that a relay published and whose message this host cannot use. Its row has the payload: it waits there for a host
+/// that can, and says why.
+pub fn decide_unusable(row: &Row, detail: &Value, me: HostId, now: DateTime<Utc>) -> Decision {
+    if row.state == State::Pending && row.parked.is_some() {
+        return Decision::Keep(Kept::AlreadyParked);
+    }
+    decide_known(row, &Runnable::NotHere { code: WaitCode::Held, detail: detail.clone() }, me, now)
+}
+
+/// What is to be done with a task that has a row.
+fn decide_known(row: &Row, runnable: &Runnable, me: HostId, now: DateTime<Utc>) -> Decision {
     if row.state.is_terminal() {
         return Decision::Keep(Kept::Terminal);
     }
@@ -171,9 +189,9 @@ pub fn decide(row: Option<&Row>, arrival: &Arrival, me: HostId, now: DateTime<Ut
         return expired(row.deadline);
     }
     match row.state {
-        State::Running => take_over(row, arrival),
+        State::Running => take_over(row, runnable),
         State::Scheduled | State::Retrying if row.run_at.is_some_and(|at| at > now) => Decision::Keep(Kept::NotDue),
-        _ => match &arrival.runnable {
+        _ => match runnable {
             Runnable::Never { failure } => Decision::End { event: Event::Failed, failure: Some(failure.clone()) },
             Runnable::Here { lane, .. } => run(row, Event::Running, row.host_losses, *lane),
             Runnable::NotHere { code, .. } if row.parked == Some(*code) => Decision::Keep(Kept::AlreadyParked),
@@ -217,11 +235,11 @@ fn decide_new(arrival: &Arrival, now: DateTime<Utc>) -> Decision {
 }
 
 /// Its owner's lease has expired.
-fn take_over(row: &Row, arrival: &Arrival) -> Decision {
+fn take_over(row: &Row, runnable: &Runnable) -> Decision {
     // It is suspected, not convicted: a host that dies takes honest tasks with it. In the lane only a child's death counts,
     // while its parent lives, so the death of that parent adds nothing.
     let host_losses = (row.host_losses + 1).min(retry::SUSPECT_AFTER);
-    match &arrival.runnable {
+    match runnable {
         // The rescuer has it published anew.
         Runnable::Never { .. } => Decision::Keep(Kept::OwnedElsewhere),
         Runnable::Here { lane, .. } => run(row, Event::TakenOver, host_losses, *lane),

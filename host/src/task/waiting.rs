@@ -84,7 +84,7 @@ impl WaitCode {
             Paused => "its queue or plugin is paused",
             Queued => "in its queue, behind others",
             NoSlot => "its plugin is at its concurrency limit",
-            Held => "held by a host that has not started it",
+            Held => "a host received its message and cannot use it; it waits for one that can",
             Isolation => "waits for the isolation lane",
         }
     }

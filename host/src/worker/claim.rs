@@ -126,6 +126,8 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, ans
             deny(shared, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
                 let _ = ways.dead.send(Burial::refused(delivery, id, reason)).await;
+            } else {
+                shared.refused.add(id);
             }
         }
     }
@@ -158,7 +160,11 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
     if let Some(unclaimed) = candidate.unclaimed {
         shared.flights.claimed(message.id, claimed.fence, receipt);
         let claim = (message.id, claimed.fence, claimed.standing.attempt);
-        if !unclaimed.grant(claimed) {
+        if claimed.standing.isolated {
+            // Its guest runs in this process, where it may end the host: it is stopped, and runs again in the lane.
+            unclaimed.deny();
+            interrupt(ways, claim, "it was lost with its hosts before: it runs again in the isolation lane");
+        } else if !unclaimed.grant(claimed) {
             interrupt(ways, claim, "it had not begun when it was claimed");
         }
         return;
@@ -212,3 +218,7 @@ async fn attach(shared: &Shared, ways: &Ways, candidate: Candidate) -> Option<Ca
     };
     Some(Candidate { delivery: Some(Delivery { source, message, redelivered, receipt: kept, arrived }), ..candidate })
 }
+
+#[cfg(test)]
+#[path = "claim_tests.rs"]
+mod tests;

@@ -1,16 +1,24 @@
 //! Dead letters: unusable messages are recorded in batches, and then acknowledged. A duty publishes them to their dead-letter
 //! queue ([`crate::maintenance::letters`]): one that accepts nothing is not to hold up what is delivered behind them.
+//!
+//! What a relay published is no dead letter: its task has a row, which would wait for a message that is gone. The limits of this host may
+//! have changed since, or a host of a newer build may have published it. The row waits for a host that can use it.
 
 use super::acknowledge::Done;
+use super::receive::relayed;
 use super::settle::STATEMENT_BYTES;
 use super::{Shared, batch};
 use crate::broker::{Delivery, Publication, Target, buried};
-use crate::db::{DeadAnswer, DeadLetter};
+use crate::db::{Claimant, DeadAnswer, DeadLetter, Unusable, UnusableAnswer};
 use crate::task::{Rejection, TaskId};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// The pause after which a task is published again whose row this build can neither read nor write.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// A message to be dead-lettered.
 pub struct Burial {
@@ -45,6 +53,12 @@ impl Burial {
         Burial { delivery, reason: "returned".into(), detail, task_id: id, plugin: None }
     }
 
+    /// What its task's row is told, if a relay published it.
+    fn unusable(&self) -> Option<Unusable> {
+        relayed(&self.delivery)?;
+        Some(Unusable { id: self.task_id?, reason: self.reason.clone(), detail: self.detail.clone() })
+    }
+
     fn letter(&self) -> DeadLetter {
         let message = &self.delivery.message;
         DeadLetter {
@@ -77,11 +91,44 @@ pub async fn run(shared: Arc<Shared>, mut burials: mpsc::Receiver<Burial>, acks:
     }
 }
 
+/// Leave messages that a relay published to the rows of their tasks. Returns the others, which are dead letters; `None`: a shutdown could
+/// not wait, and the broker delivers all of them again.
+async fn without_rows(shared: &Shared, burials: Vec<Burial>, acks: &mpsc::Sender<Done>) -> Option<Vec<Burial>> {
+    let (relayed, mut dead): (Vec<Burial>, _) = burials.into_iter().partition(|burial| burial.unusable().is_some());
+    if relayed.is_empty() {
+        return Some(dead);
+    }
+    let tasks: Vec<Unusable> = relayed.iter().filter_map(Burial::unusable).collect();
+    let me = Claimant { host: shared.config.host, steady: shared.lease.is_steady() };
+    let call = |range: Range<usize>| shared.parts.db.park_unusable(me, &tasks[range], AGAIN);
+    let answers = batch::all_answered(shared, "park unusable tasks", tasks.len(), call).await?;
+    shared.config.settled.send_modify(|n| *n += 1);
+    for ((burial, task), answer) in relayed.into_iter().zip(tasks).zip(answers) {
+        let Unusable { id, reason, detail } = task;
+        match answer {
+            UnusableAnswer::Unknown => {
+                dead.push(burial);
+                continue;
+            }
+            UnusableAnswer::Kept => {
+                tracing::warn!(task = %id, reason, detail, "this host cannot use the message of a task; it waits in the database");
+            }
+            UnusableAnswer::Later(why) => tracing::error!(
+                task = %id, reason, detail, why, again_after = ?AGAIN,
+                "this build can use neither the message nor the row of a task; it is published again"
+            ),
+        }
+        let _ = acks.send(Done::now(Some(id), vec![burial.delivery.receipt])).await;
+    }
+    Some(dead)
+}
+
 async fn record(shared: &Arc<Shared>, burials: Vec<Burial>, acks: &mpsc::Sender<Done>) {
+    let Some(burials) = without_rows(shared, burials, acks).await.filter(|burials| !burials.is_empty()) else { return };
     let letters: Vec<DeadLetter> = burials.iter().map(Burial::letter).collect();
     // An answer that never came may have been a commit: a letter that is tried again is to be recognised like a redelivery.
     let tried: Vec<AtomicBool> = letters.iter().map(|_| AtomicBool::new(false)).collect();
-    let call = |range: std::ops::Range<usize>| {
+    let call = |range: Range<usize>| {
         let again = |(letter, tried): (&DeadLetter, &AtomicBool)| {
             let redelivered = letter.redelivered | tried.swap(true, Ordering::Relaxed);
             DeadLetter { redelivered, ..letter.clone() }
@@ -140,3 +187,7 @@ async fn publish(shared: Arc<Shared>, burial: Burial, acks: mpsc::Sender<Done>) 
     }
     let _ = acks.send(Done::now(task_id, vec![delivery.receipt])).await;
 }
+
+#[cfg(test)]
+#[path = "dead_tests.rs"]
+mod tests;

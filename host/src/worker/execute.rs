@@ -198,4 +198,4 @@ fn broken(message: String) -> Report {
 
 #[cfg(test)]
 #[path = "execute_tests.rs"]
-mod tests;
+pub(super) mod tests;

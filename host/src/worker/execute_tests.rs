@@ -15,13 +15,13 @@ use std::path::Path;
 use tokio::sync::watch;
 
 /// A plugin whose runs complete at once, in the isolation lane too.
-struct Prompt {
+pub(in crate::worker) struct Prompt {
     name: Arc<str>,
     retry: RetryPolicy,
 }
 
 impl Prompt {
-    fn new() -> Arc<Prompt> {
+    pub(in crate::worker) fn new() -> Arc<Prompt> {
         Arc::new(Prompt { name: "prompt".into(), retry: RetryPolicy::default() })
     }
 }
@@ -89,7 +89,7 @@ impl Catalog for Prompt {
 }
 
 /// A worker without its steps, with two slots and one place in the isolation lane.
-fn shared() -> Arc<Shared> {
+pub(in crate::worker) fn shared() -> Arc<Shared> {
     let (memory, turns) = (MemoryBudget::new(1 << 20), Turns::new(2));
     let parts = Parts {
         broker: Arc::new(MemoryBroker::connect(&Server::new(20, Arc::new(|_| 0)))),

@@ -162,6 +162,7 @@ pub(crate) struct Shared {
     pub lease: Lease,
     pub flights: flights::Flights,
     pub room: room::Room,
+    pub refused: parked::Refused,
     pub window: window::Window,
     /// How each subscription is held while the database is away.
     pub flows: receive::Flows,
@@ -193,6 +194,7 @@ impl Shared {
             flights: flights::Flights::default(),
             room: room::Room::new(config.slots, &config.queue_slots, config.lanes, busy, parts.memory.clone())
                 .with_turns(parts.turns.clone()),
+            refused: parked::Refused::default(),
             window: window::Window::of(&config.queues),
             flows: receive::Flows::default(),
             receivers: TaskTracker::new(),

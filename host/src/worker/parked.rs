@@ -5,11 +5,11 @@
 
 use super::candidate::{Candidate, consider};
 use super::{Shared, batch};
-use crate::db::{DbError, Halving, Unread};
+use crate::db::{DbError, Halving, ParkedCursor, ParkedLook, Unread};
 use crate::registry::Resolved;
 use crate::task::{Runnable, TaskId, WaitCode};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -23,6 +23,46 @@ const AGAIN: Duration = LOOK;
 const CLAIMED: Duration = Duration::from_millis(20);
 /// Tasks that are read at least. The first ones may belong to queues without a free slot, or to versions that are not here.
 const LEAST: usize = 16;
+/// Pages of one round behind the first, if none of those before has a task for a slot that is free.
+const PAGES: usize = 8;
+
+/// Time for which a task is not offered again that the database refused to this build. Another build may run it meanwhile.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// Parked tasks that the database refused, and when.
+#[derive(Default)]
+pub struct Refused(Mutex<HashMap<TaskId, Instant>>);
+
+impl Refused {
+    /// This one is refused.
+    pub fn add(&self, id: TaskId) {
+        self.lock().insert(id, Instant::now());
+    }
+
+    fn has(&self, id: TaskId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Forget those that may be offered again.
+    fn forget(&self) {
+        self.lock().retain(|_, at| at.elapsed() < REFUSED);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // whole at every instruction
+    }
+}
+
+/// What is known from earlier rounds.
+#[derive(Default)]
+struct Known {
+    /// Tasks that were sent to be claimed, and when.
+    on_their_way: HashMap<TaskId, Instant>,
+    /// Tasks whose rows this build cannot read. Each is logged once.
+    unread: HashSet<TaskId>,
+    /// Where the next round goes on, behind its first page: as many tasks as one round reads may stand before one that can run.
+    behind: Option<ParkedCursor>,
+}
 
 /// Result of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +79,12 @@ enum Offered {
 pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut changes = shared.parts.catalog.changes();
     let mut watching = true;
-    let mut on_their_way = HashMap::new();
-    let mut unread = HashSet::new();
+    let mut known = Known::default();
     let mut size = Halving::new(batch::MOST);
     loop {
-        on_their_way.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
-        let pause = match offer(&shared, &claims, size.size(), &mut on_their_way, &mut unread).await {
+        known.on_their_way.retain(|_, at: &mut Instant| at.elapsed() < AGAIN);
+        shared.refused.forget();
+        let pause = match offer(&shared, &claims, size.size(), &mut known).await {
             Ok(offered) => {
                 size.ended();
                 match offered {
@@ -75,8 +115,7 @@ async fn offer(
     shared: &Shared,
     claims: &mpsc::Sender<Candidate>,
     most: usize,
-    on_their_way: &mut HashMap<TaskId, Instant>,
-    unread: &mut HashSet<TaskId>,
+    known: &mut Known,
 ) -> Result<Offered, DbError> {
     if with_room(shared).is_empty() {
         return Ok(Offered::None);
@@ -87,24 +126,27 @@ async fn offer(
         () = shared.closing.cancelled() => return Ok(Offered::None),
     };
     let mut slot = Some(first);
-    let plugins = with_room(shared); // a plugin may have reached its limit meanwhile
-    let wanted = (shared.room.free() as usize + 1).max(LEAST) + on_their_way.len() + unread.len();
-    let wanted = wanted.min(most);
-    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+    let wanted = (shared.room.free() as usize + 1).max(LEAST) + known.on_their_way.len();
+    let limit = |rows: usize| u32::try_from(rows.min(most)).unwrap_or(u32::MAX);
     let lane = shared.room.free_lanes() > 0;
-    let mut offered = Offered::None;
-    // What asks for a version that is not here, however urgently, is not to stand before what can run.
-    let mut not_here: Vec<String> = Vec::new();
+    let mut look = ParkedLook { lane, limit: limit(wanted), ..ParkedLook::default() };
+    let (mut offered, mut pages) = (Offered::None, 0);
     loop {
-        let parked = shared.parts.db.parked(&plugins, &not_here, lane, wanted).await?;
+        // A plugin may have reached its limit meanwhile.
+        look.plugins = with_room(shared);
+        let parked = shared.parts.db.parked(&look).await?;
         for Unread { id, reason } in parked.unread {
-            if unread.insert(id) {
+            if known.unread.insert(id) {
                 tracing::error!(task = %id, reason, "a parked task is left to another build");
             }
         }
-        let known = not_here.len();
+        // What asks for a version that is not here, however urgently, is not to stand before what can run.
+        let (excepted, mut sent) = (look.except.len(), false);
         for task in parked.tasks {
-            if on_their_way.contains_key(&task.message.id) {
+            if shared.refused.has(task.message.id) {
+                continue;
+            }
+            if known.on_their_way.contains_key(&task.message.id) {
                 if offered == Offered::None {
                     offered = Offered::Known;
                 }
@@ -127,21 +169,34 @@ async fn offer(
             };
             // Still not for us: its row says why already.
             if candidate.ready.is_some() {
-                on_their_way.insert(id, Instant::now());
-                offered = Offered::Some;
+                known.on_their_way.insert(id, Instant::now());
+                (offered, sent) = (Offered::Some, true);
                 let _ = claims.send(candidate).await;
-            } else if !is_for_a_place(&candidate) && !not_here.contains(&plugin) {
-                not_here.push(plugin);
+            } else if !is_for_a_place(&candidate) && !look.except.contains(&plugin) {
+                look.except.push(plugin);
             }
             if asked.elapsed() >= LOOK {
                 // It had to wait for memory, and by now another may be more urgent than the next.
                 return Ok(offered);
             }
         }
-        // Fewer than asked for may be all that there is, or all that one answer has room for.
-        if not_here.len() == known {
+        if look.except.len() > excepted {
+            continue; // The same page without those.
+        }
+        // The others are not for a slot that is left: they are being claimed, cannot be used, or wait for a slot of their queue.
+        let Some(last) = parked.last else {
+            known.behind = None;
+            return Ok(offered);
+        };
+        look.after = Some(last);
+        if !sent {
+            look.after = look.after.max(known.behind.filter(|_| pages == 0));
+            known.behind = look.after;
+        }
+        if pages == PAGES {
             return Ok(offered);
         }
+        (look.limit, pages) = (limit(batch::MOST), pages + 1);
     }
 }
 
@@ -163,3 +218,7 @@ fn with_room(shared: &Shared) -> Vec<String> {
     });
     names
 }
+
+#[cfg(test)]
+#[path = "parked_tests.rs"]
+mod tests;

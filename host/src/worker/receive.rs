@@ -137,7 +137,7 @@ async fn past(delivery: &Delivery, time: Option<Duration>) {
 }
 
 /// The fence of its task's row, if a relay published it.
-fn relayed(delivery: &Delivery) -> Option<Fence> {
+pub fn relayed(delivery: &Delivery) -> Option<Fence> {
     delivery.message.header(FENCE)?.parse().ok()
 }
 

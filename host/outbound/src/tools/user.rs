@@ -11,9 +11,12 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Bits of `CapEff` in `/proc/self/status` (capabilities(7)): CAP_KILL, since the daemon ends what it started, CAP_SETGID and
-/// CAP_SETUID.
-const NEEDED: u64 = 1 << 5 | 1 << 6 | 1 << 7;
+/// What is needed to start a program as another user, and to end it: bits of `CapEff` in `/proc/thread-self/status`, and their names
+/// (capabilities(7)).
+const NEEDED: [(u64, &str); 3] = [(1 << 7, "CAP_SETUID"), (1 << 6, "CAP_SETGID"), (1 << 5, "CAP_KILL")];
+/// The same for a folder that is made for that user: it is given away, entered as the daemon's user, and removed. Without these, root itself
+/// cannot, as in a container that drops them.
+const NEEDED_OF_A_FOLDER: [(u64, &str); 2] = [(1, "CAP_CHOWN"), (1 << 1, "CAP_DAC_OVERRIDE")];
 
 /// A user of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,23 +111,41 @@ pub(super) fn drop_ambient() -> io::Result<()> {
 
 impl Rights {
     fn of_this_process() -> Rights {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let capabilities = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
         Rights { user: geteuid().as_raw(), capabilities: capabilities.unwrap_or(0) }
     }
 
+    /// The names of those that this process lacks.
+    fn lacking(&self, needed: &[(u64, &'static str)]) -> String {
+        let lacking = needed.iter().filter(|(bit, _)| self.capabilities & bit == 0);
+        lacking.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+    }
+
     fn allow(&self, has_dir: bool) -> Result<(), String> {
         let otherwise = "or leave user out: the server then runs as the daemon's user, and can read what that user can";
-        if self.capabilities & NEEDED != NEEDED {
+        let lacking = self.lacking(&NEEDED);
+        if !lacking.is_empty() {
             return Err(format!(
                 "a program is started as another user only by root, or with the capabilities CAP_SETUID, CAP_SETGID and \
-                 CAP_KILL (of systemd, AmbientCapabilities=); start the daemon so, {otherwise}"
+                 CAP_KILL, and this process lacks {lacking}; start the daemon with them (AmbientCapabilities= of systemd, \
+                 --cap-add of a container), {otherwise}"
             ));
         }
-        if self.user != 0 && !has_dir {
+        if has_dir {
+            return Ok(());
+        }
+        if self.user != 0 {
             return Err(format!(
                 "only root can give a folder to another user; set dir to one of that user's, {otherwise}"
+            ));
+        }
+        let lacking = self.lacking(&NEEDED_OF_A_FOLDER);
+        if !lacking.is_empty() {
+            return Err(format!(
+                "without dir a folder is made for the user, and this process, although it is root's, lacks {lacking}; set dir to \
+                 a folder of that user's, start the daemon with them (--cap-add of a container), {otherwise}"
             ));
         }
         Ok(())
@@ -159,12 +180,42 @@ mod tests {
     fn another_user_needs_root_or_three_capabilities_and_a_folder() {
         let allow = |user, capabilities, has_dir| Rights { user, capabilities }.allow(has_dir);
         assert_eq!(allow(0, u64::MAX, false), Ok(()));
-        assert_eq!(allow(1_000, NEEDED, true), Ok(()));
-        for bit in [5, 6, 7] {
-            let error = allow(0, NEEDED & !(1 << bit), true).unwrap_err();
-            assert!(error.contains("root") && error.contains("CAP_SETUID, CAP_SETGID and CAP_KILL"), "{error}");
+        let needed = NEEDED.iter().fold(0, |set, (bit, _)| set | bit);
+        assert_eq!(allow(1_000, needed, true), Ok(()));
+        for (bit, name) in NEEDED {
+            let error = allow(0, needed & !bit, true).unwrap_err();
+            assert!(error.contains("root") && error.contains(&format!("this process lacks {name};")), "{error}");
         }
-        assert!(allow(1_000, NEEDED, false).unwrap_err().contains("set dir"));
+        assert!(allow(1_000, needed, false).unwrap_err().contains("set dir"));
+    }
+
+    #[test]
+    fn root_without_the_capabilities_for_a_folder_is_told_which_and_needs_dir() {
+        for (bit, name) in NEEDED_OF_A_FOLDER {
+            let root = Rights { user: 0, capabilities: !bit };
+            let error = root.allow(false).unwrap_err();
+            assert!(error.contains(&format!("lacks {name};")) && error.contains("set dir"), "{error}");
+            assert_eq!(root.allow(true), Ok(()));
+        }
+    }
+
+    /// Of a thread, as a container sets them for the whole process.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn capabilities_are_looked_at_and_not_the_user_alone() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        if !geteuid().is_root() {
+            eprintln!("skipped: capabilities_are_looked_at_and_not_the_user_alone: it needs root");
+            return;
+        }
+        let checked = std::thread::spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::CHOWN);
+            set_capabilities(None, sets).unwrap();
+            User::check("nobody", false)
+        });
+        let error = checked.join().unwrap().unwrap_err();
+        assert!(error.contains("lacks CAP_CHOWN"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What must happen even if nobody asks.
 
 use super::subject::*;
-use crate::db::{ClaimAnswer, Retention, SettleAnswer};
+use crate::db::{ClaimAnswer, ParkedLook, Retention, SettleAnswer};
 use crate::task::settle::Ended;
 use crate::task::{Arrival, Event, FailureKind, Options, State, WaitCode};
 use chrono::{TimeDelta, Utc};
@@ -99,19 +99,33 @@ pub async fn parked_tasks_are_read_by_priority_then_age(s: &Subject) {
     }
     s.db.submit(&[new_task(id(), Options::default())]).await.unwrap();
     let names = ["a".to_owned(), "b".to_owned(), "z".to_owned()];
-    let parked = s.db.parked(&names, &[], true, 10).await.unwrap().tasks;
+    let parked = s.db.parked(&parked_of(&names, true, 10)).await.unwrap().tasks;
     let ids: Vec<_> = parked.iter().map(|p| p.message.id).collect();
     assert_eq!(ids, [&urgent, &other, &old, &young].map(|a| a.message.id));
     assert_eq!(parked[0].message, *urgent.message);
     assert_eq!(parked[0].queue, "default");
-    assert_eq!(s.db.parked(&names, &[], true, 2).await.unwrap().tasks.len(), 2);
-    let others = s.db.parked(&names, &["a".to_owned()], true, 10).await.unwrap().tasks;
+    assert_eq!(s.db.parked(&parked_of(&names, true, 2)).await.unwrap().tasks.len(), 2);
+    // Page by page, however many are read of one.
+    for limit in [1, 2, 3, 10] {
+        let (mut look, mut found) = (parked_of(&names, true, limit), Vec::new());
+        loop {
+            let page = s.db.parked(&look).await.unwrap();
+            found.extend(page.tasks.iter().map(|p| p.message.id));
+            look.after = page.last;
+            if page.last.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, ids, "{limit}");
+    }
+    let except = ParkedLook { except: vec!["a".to_owned()], ..parked_of(&names, true, 10) };
+    let others = s.db.parked(&except).await.unwrap().tasks;
     assert_eq!(others.iter().map(|p| p.message.id).collect::<Vec<_>>(), [&other, &young].map(|a| a.message.id));
-    assert!(s.db.parked(&[], &[], true, 10).await.unwrap().tasks.is_empty());
+    assert!(s.db.parked(&parked_of(&[], true, 10)).await.unwrap().tasks.is_empty());
     // They are claimed as deliveries are.
     let arrival = arrival_of(parked[0].message.clone(), here());
     s.run(host, &arrival).await;
-    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().tasks.len(), 3);
+    assert_eq!(s.db.parked(&parked_of(&names, true, 10)).await.unwrap().tasks.len(), 3);
 }
 
 pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
@@ -178,7 +192,7 @@ pub async fn parked_tasks_are_read_until_they_have_too_many_bytes(s: &Subject) {
         s.claim(host, &arrival_of(message(id(), "a", &input, Options::default()), elsewhere(WaitCode::NoSlot))).await;
     }
     let names = ["a".to_owned()];
-    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().tasks.len(), 2);
+    assert_eq!(s.db.parked(&parked_of(&names, true, 10)).await.unwrap().tasks.len(), 2);
 }
 
 pub async fn a_row_that_cannot_be_read_stops_no_duty(s: &Subject) {
@@ -201,7 +215,7 @@ pub async fn a_row_that_cannot_be_read_stops_no_duty(s: &Subject) {
     s.set(&spoil(&parked[0])).await;
     assert_eq!(s.db.wake_due(10).await.unwrap(), 1);
     assert_eq!(s.published().await, [due[1].message.id]);
-    let found = s.db.parked(&["a".to_owned()], &[], true, 10).await.unwrap();
+    let found = s.db.parked(&parked_of(&["a".to_owned()], true, 10)).await.unwrap();
     assert_eq!(found.tasks.iter().map(|task| task.message.id).collect::<Vec<_>>(), [parked[1].message.id]);
     assert_eq!(found.unread.iter().map(|unread| unread.id).collect::<Vec<_>>(), [parked[0].message.id]);
     // A batch of claims is answered in spite of it.
@@ -209,4 +223,34 @@ pub async fn a_row_that_cannot_be_read_stops_no_duty(s: &Subject) {
     let answers = s.db.claim(steady(host), &batch).await.unwrap();
     assert!(matches!(&answers[0], ClaimAnswer::Refused(reason) if reason.contains("host_losses")), "{:?}", answers[0]);
     assert!(answers[1..].iter().all(|a| matches!(a, ClaimAnswer::Run(_) | ClaimAnswer::Mine(_))), "{answers:?}");
+}
+
+pub async fn rows_that_cannot_be_read_do_not_stand_before_others(s: &Subject) {
+    let host = s.host().await;
+    let long_ago = "2020-01-01T00:00:00.000000Z";
+    let ahead = Some(at("2999-01-01T00:00:00Z"));
+    let later = || Options { run_at: ahead, ..Options::default() };
+    let limited = || Options { deadline: ahead, ..Options::default() };
+    let spoilt = [0; 3].map(|_| arrival_with(later(), here()));
+    let limited_too = [0; 3].map(|_| arrival_with(limited(), elsewhere(WaitCode::NoSlot)));
+    let unserved =
+        [0; 3].map(|_| arrival_of(message(id(), "nowhere", "1", Options::default()), elsewhere(WaitCode::NoPlugin)));
+    for arrival in spoilt.iter().chain(&limited_too).chain(&unserved) {
+        s.claim(host, arrival).await;
+    }
+    // More than a count may be.
+    s.set("UPDATE tasks SET host_losses = 5000000000").await;
+    let (due, expired) = (arrival_with(later(), here()), arrival_with(limited(), elsewhere(WaitCode::NoSlot)));
+    let unknown = arrival_of(message(id(), "nowhere", "1", Options::default()), elsewhere(WaitCode::NoPlugin));
+    for arrival in [&due, &expired, &unknown] {
+        s.claim(host, arrival).await;
+    }
+    s.set(&format!("UPDATE tasks SET run_at = '{long_ago}' WHERE state = 'scheduled'")).await;
+    s.set(&format!("UPDATE tasks SET deadline = '{long_ago}' WHERE deadline IS NOT NULL")).await;
+    assert_eq!(s.db.wake_due(2).await.unwrap(), 1);
+    assert_eq!(s.published().await, [due.message.id]);
+    assert_eq!(s.db.fail_expired(2).await.unwrap(), 1);
+    assert_eq!(s.row(expired.message.id).await.state, State::Failed);
+    assert_eq!(s.db.fail_unknown(Duration::ZERO, 2).await.unwrap(), 1);
+    assert_eq!(s.row(unknown.message.id).await.state, State::Failed);
 }

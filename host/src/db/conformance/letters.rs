@@ -1,8 +1,11 @@
 //! Unusable messages.
 
 use super::subject::*;
-use crate::db::{ClaimAnswer, DeadAnswer, DeadFilter, DeadLetter, DeadRecorded, Retention, record_dead};
-use crate::task::{Event, FailureKind, State, TaskId};
+use crate::db::{
+    ClaimAnswer, DeadAnswer, DeadFilter, DeadLetter, DeadRecorded, OutboxTake, Retention, Unusable, UnusableAnswer,
+    record_dead,
+};
+use crate::task::{Arrival, Event, FailureKind, Options, State, TaskId, WaitCode};
 use serde_json::json;
 use std::time::Duration;
 
@@ -189,4 +192,67 @@ pub async fn a_letter_is_due_until_it_is_published(s: &Subject) {
     s.db.erase(named.task_id.unwrap()).await.unwrap();
     assert!(take("default", 9, LONG).await.is_empty(), "there is nothing to publish");
     assert_eq!(take("other", 9, LONG).await.len(), 1);
+}
+
+fn unusable(id: TaskId) -> Unusable {
+    Unusable { id, reason: "bad_options".into(), detail: "options.priority is 10".into() }
+}
+
+pub async fn a_task_whose_message_is_unusable_waits_for_a_host_that_can_use_it(s: &Subject) {
+    let (host, lost) = (s.host().await, s.host().await);
+    let submitted = new_task(id(), Options::default());
+    s.db.submit(std::slice::from_ref(&submitted)).await.unwrap();
+    let batch = s.db.take_outbox(&OutboxTake::new(10, LONG)).await.unwrap();
+    s.db.drop_outbox(batch.token, &[submitted.message.id]).await.unwrap();
+    let later = arrival_with(Options { run_at: Some(at("2999-01-01T00:00:00Z")), ..Options::default() }, here());
+    s.claim(host, &later).await;
+    let (running, ended, orphan) = (arrival(), arrival(), arrival());
+    s.run(host, &running).await;
+    s.end(host, &ended, completed()).await;
+    s.run(lost, &orphan).await;
+    s.db.end_lease(lost).await.unwrap();
+    let due = arrival();
+    s.end(host, &due, retrying()).await;
+    let id_of = |arrival: &Arrival| arrival.message.id;
+    let others = [&later, &running, &ended, &orphan, &due].map(id_of);
+    let ids: Vec<TaskId> = [submitted.message.id, id()].into_iter().chain(others).collect();
+    let tasks: Vec<Unusable> = ids.iter().map(|id| unusable(*id)).collect();
+    // The second time nothing is left to be done.
+    for _ in 0..2 {
+        let answers = s.db.park_unusable(steady(host), &tasks, LONG).await.unwrap();
+        let is_unknown = |answer: &UnusableAnswer| *answer == UnusableAnswer::Unknown;
+        assert_eq!(answers.iter().position(is_unknown), Some(1), "{answers:?}");
+        assert_eq!(answers.iter().filter(|answer| **answer == UnusableAnswer::Kept).count(), 6, "{answers:?}");
+        assert_eq!(s.history(submitted.message.id).await, [Event::Pending, Event::Parked]);
+        assert_eq!(s.history(id_of(&orphan)).await, [Event::Running, Event::Interrupted]);
+        assert_eq!(s.history(id_of(&due)).await, [Event::Running, Event::Retrying, Event::Parked]);
+        for (arrival, state) in [(&later, State::Scheduled), (&running, State::Running), (&ended, State::Completed)] {
+            assert_eq!(s.row(id_of(arrival)).await.state, state);
+        }
+    }
+    let waiting = s.row(submitted.message.id).await.waiting_for.unwrap();
+    assert_eq!(waiting.code, WaitCode::Held);
+    assert_eq!(waiting.detail, json!({"reason": "bad_options", "detail": "options.priority is 10"}));
+    let parked = s.db.parked(&parked_of(&["word-count".to_owned()], true, 10)).await.unwrap().tasks;
+    assert_eq!(parked.len(), 3);
+    // A host that can use it takes it from there.
+    let task = parked.into_iter().find(|task| task.message.id == submitted.message.id).unwrap();
+    s.run(host, &arrival_of(task.message, here())).await;
+}
+
+pub async fn a_task_whose_row_cannot_be_read_either_is_published_again_later(s: &Subject) {
+    let host = s.host().await;
+    let (spoilt, good) = (new_task(id(), Options::default()), new_task(id(), Options::default()));
+    s.db.submit(&[spoilt.clone(), good.clone()]).await.unwrap();
+    let batch = s.db.take_outbox(&OutboxTake::new(10, LONG)).await.unwrap();
+    s.set(&format!("UPDATE tasks SET host_losses = 5000000000 WHERE id = '{}'", spoilt.message.id)).await;
+    let tasks = [unusable(spoilt.message.id), unusable(good.message.id)];
+    let answers = s.db.park_unusable(steady(host), &tasks, LONG).await.unwrap();
+    assert!(matches!(&answers[0], UnusableAnswer::Later(reason) if reason.contains("host_losses")), "{answers:?}");
+    assert_eq!(answers[1], UnusableAnswer::Kept);
+    // The relay that published both deletes what it held.
+    s.db.drop_outbox(batch.token, &[spoilt.message.id, good.message.id]).await.unwrap();
+    assert!(s.published().await.is_empty(), "not yet");
+    s.set("UPDATE outbox SET due_at = '2020-01-01T00:00:00.000000Z'").await;
+    assert_eq!(s.published().await, [spoilt.message.id]);
 }

@@ -167,7 +167,8 @@ behaviours! { {
         letters_are_paged_and_filtered
         a_batch_of_letters_is_answered_in_its_order_and_each_has_one_row
         a_letter_that_the_database_refuses_fails_alone
-        a_letter_is_due_until_it_is_published;
+        a_letter_is_due_until_it_is_published
+        a_task_whose_message_is_unusable_waits_for_a_host_that_can_use_it;
     reading:
         tasks_are_paged_newest_first
         tasks_are_filtered
@@ -197,11 +198,14 @@ behaviours! { {
     duties:
         a_deletion_takes_tasks_until_they_have_too_many_lines
         parked_tasks_are_read_until_they_have_too_many_bytes
-        a_row_that_cannot_be_read_stops_no_duty;
+        a_row_that_cannot_be_read_stops_no_duty
+        rows_that_cannot_be_read_do_not_stand_before_others;
     spending:
         what_an_earlier_build_counted_is_held_against_the_allowance;
     outbox:
         a_row_that_cannot_be_read_is_held_apart_from_its_neighbours;
+    letters:
+        a_task_whose_row_cannot_be_read_either_is_published_again_later;
     settling:
         an_attempt_that_cannot_be_recorded_at_all_stops_no_other;
     shapes:

@@ -182,6 +182,11 @@ pub fn conflicting(arrival: &Arrival) -> Arrival {
     arrival_of(message(arrival.message.id, "word-count", "2", Options::default()), here())
 }
 
+/// Parked tasks of these plugins.
+pub fn parked_of(plugins: &[String], lane: bool, limit: u32) -> ParkedLook {
+    ParkedLook { plugins: plugins.to_vec(), lane, limit, ..ParkedLook::default() }
+}
+
 /// A task to be submitted.
 pub fn new_task(id: TaskId, options: Options) -> NewTask {
     NewTask {

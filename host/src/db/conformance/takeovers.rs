@@ -61,8 +61,8 @@ pub async fn a_task_that_keeps_losing_its_hosts_is_isolated_and_its_own_budget_e
     let answer = s.claim(host, &again(&arrival, full)).await;
     assert!(matches!(answer, ClaimAnswer::Done(Decision::Park { code: WaitCode::Isolation, .. })), "{answer:?}");
     let names = ["word-count".to_owned()];
-    assert!(s.db.parked(&names, &[], false, 10).await.unwrap().tasks.is_empty());
-    assert_eq!(s.db.parked(&names, &[], true, 10).await.unwrap().tasks.len(), 1);
+    assert!(s.db.parked(&parked_of(&names, false, 10)).await.unwrap().tasks.is_empty());
+    assert_eq!(s.db.parked(&parked_of(&names, true, 10)).await.unwrap().tasks.len(), 1);
     let claimed = s.run(host, &arrival).await;
     let (losses, isolated) = (claimed.standing.child_losses, claimed.standing.isolated);
     assert_eq!((losses, isolated, claimed.standing.attempt), (1, true, 1));

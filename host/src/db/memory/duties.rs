@@ -4,8 +4,8 @@ use super::super::fault::Fault;
 use super::super::plan::{self, Known, Locked, Write, bounded};
 use super::super::rows;
 use super::super::{
-    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Parked, ParkedTask, Prunable, PrunePlan,
-    Renewal, Retention, storable,
+    HostRecord, HostRow, OutboxBatch, OutboxReason, OutboxRow, OutboxTake, Parked, ParkedCursor, ParkedLook,
+    ParkedTask, Prunable, PrunePlan, Renewal, Retention, storable,
 };
 use super::tables::{Host, Tables, is_overdue};
 use crate::task::{HostId, State, TaskId, WaitCode, claim};
@@ -112,22 +112,23 @@ impl Tables {
         ids.len() as u64
     }
 
-    pub(super) fn parked(
-        &self,
-        plugins: &[String],
-        except: &[String],
-        lane: bool,
-        limit: u32,
-    ) -> Result<Parked, Fault> {
+    pub(super) fn parked(&self, look: &ParkedLook) -> Result<Parked, Fault> {
+        let at = |task: &super::Task| ParkedCursor {
+            priority: std::cmp::Reverse(task.priority.into()),
+            created_at: task.created_at,
+            id: task.id,
+        };
         let fits = |task: &super::Task| {
             task.state == State::Pending
-                && task.waiting_code.is_some_and(|code| lane || code != WaitCode::Isolation)
-                && plugins.contains(&task.plugin_name)
-                && !except.contains(&task.plugin)
+                && task.waiting_code.is_some_and(|code| look.lane || code != WaitCode::Isolation)
+                && look.plugins.contains(&task.plugin_name)
+                && !look.except.contains(&task.plugin)
                 && task.fingerprint.is_some()
+                && look.after.is_none_or(|after| at(task) > after)
         };
-        let ids = self.pick(limit, fits, |task| (std::cmp::Reverse(task.priority), task.created_at, task.id));
-        let mut parked = Parked::default();
+        let ids = self.pick(look.limit, fits, at);
+        let last = ids.last().filter(|_| ids.len() >= look.limit as usize).and_then(|id| self.tasks.get(id));
+        let mut parked = Parked { last: last.map(at), ..Parked::default() };
         for task in ids.iter().filter_map(|id| self.tasks.get(id)) {
             match task.message() {
                 Ok(Some(message)) => parked.tasks.push(ParkedTask { message, queue: task.queue.clone() }),

@@ -93,6 +93,14 @@ impl Db for MemoryDb {
     async fn record_dead(&self, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, DbError> {
         self.at_once(|tables, now| letters.iter().map(|letter| tables.record_dead(letter, now)).collect())
     }
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        self.at_once(|tables, now| tasks.iter().map(|task| tables.park_unusable(me, task, again, now)).collect())
+    }
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         self.at_once(|tables, now| Ok(tables.take_letters(queue, limit, now + plan::bounded(hold), now)))
     }
@@ -126,8 +134,8 @@ impl Db for MemoryDb {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| tables.fail_unknown(grace, limit, now))
     }
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        self.at_once(|tables, _| tables.parked(plugins, except, lane, limit))
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        self.at_once(|tables, _| tables.parked(look))
     }
     async fn take_outbox(&self, take: &OutboxTake) -> Result<OutboxBatch, DbError> {
         self.at_once(|tables, now| tables.take_outbox(take, now))

@@ -4,13 +4,14 @@ use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Outcome, Recorded, Submission, Write, unstorable};
 use super::super::{
     AttemptRow, CallRow, CancelAnswer, ClaimAnswer, Claimant, LogRow, NewTask, RecordAnswer, Recording, SettleAnswer,
-    Submitted, storable,
+    Submitted, Unusable, UnusableAnswer, storable,
 };
 use super::tables::Tables;
 use crate::task::settle::Call;
 use crate::task::{Arrival, Event, Fence, HostId, Settlement, State, TaskId, decide};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
+use std::time::Duration;
 
 impl Tables {
     pub(super) fn claim(&mut self, me: Claimant, arrival: &Arrival, now: DateTime<Utc>) -> Result<ClaimAnswer, Fault> {
@@ -35,6 +36,25 @@ impl Tables {
             self.write(change, now)?;
         }
         Ok(plan::answer(&locked, decision, change.as_ref(), now))
+    }
+
+    pub(super) fn park_unusable(
+        &mut self,
+        me: Claimant,
+        task: &Unusable,
+        again: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<UnusableAnswer, Fault> {
+        let Some(mut locked) = self.locked(task.id, now) else { return Ok(UnusableAnswer::Unknown) };
+        locked.row.owner_alive = locked.owner_alive(me.steady);
+        let parked = Write::of_unusable(&locked, task, me.host, now);
+        match parked.and_then(|change| change.map(|change| self.write(&change, now)).transpose()) {
+            Err(fault) if fault.is_about_data() => {
+                self.enqueue(task.id, now + plan::bounded(again));
+                Ok(UnusableAnswer::Later(fault.reason()))
+            }
+            other => other.map(|_| UnusableAnswer::Kept),
+        }
     }
 
     pub(super) fn settle(

@@ -1,7 +1,7 @@
 //! A change of a row that is under lock.
 
 use super::super::fault::Fault;
-use super::super::{ClaimAnswer, storable};
+use super::super::{ClaimAnswer, Unusable, storable};
 use super::birth::stored;
 use super::{allowed, max_attempts};
 use crate::db::Claimed;
@@ -130,20 +130,36 @@ impl Write {
         arrival: &Arrival,
         host: HostId,
     ) -> Result<Option<Write>, Fault> {
+        let Decision::Run { event, attempt, host_losses, .. } = decision else {
+            return Write::without_run(locked, decision, host);
+        };
+        let mut write = Write::of_event(locked, *event, Some(host))?;
+        write.fence += 1;
+        write.owner = Some(host);
+        write.attempt = *attempt;
+        write.host_losses = *host_losses;
+        write.max_attempts = max_attempts(arrival);
+        write.allowed = allowed(arrival);
+        if let Runnable::Here { version, digest, .. } = &arrival.runnable {
+            (write.version, write.digest) = (Some(version.to_string()), Some(digest.to_string()));
+        }
+        Ok(Some(write))
+    }
+
+    /// The change for a task that a relay published and whose message this host cannot use; `None`: its row is left as it is.
+    pub fn of_unusable(
+        locked: &Locked,
+        unusable: &Unusable,
+        host: HostId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Write>, Fault> {
+        let detail = json!({"reason": unusable.reason, "detail": unusable.detail});
+        Write::without_run(locked, &claim::decide_unusable(&locked.row, &detail, host, now), host)
+    }
+
+    /// The change that any other decision makes than to run.
+    fn without_run(locked: &Locked, decision: &Decision, host: HostId) -> Result<Option<Write>, Fault> {
         let write = match decision {
-            Decision::Run { event, attempt, host_losses, .. } => {
-                let mut write = Write::of_event(locked, *event, Some(host))?;
-                write.fence += 1;
-                write.owner = Some(host);
-                write.attempt = *attempt;
-                write.host_losses = *host_losses;
-                write.max_attempts = max_attempts(arrival);
-                write.allowed = allowed(arrival);
-                if let Runnable::Here { version, digest, .. } = &arrival.runnable {
-                    (write.version, write.digest) = (Some(version.to_string()), Some(digest.to_string()));
-                }
-                write
-            }
             Decision::Park { event, code, detail } => Write {
                 waiting_code: Some(*code),
                 waiting_detail: (!detail.is_null()).then(|| storable::json(detail)),
@@ -153,6 +169,7 @@ impl Write {
             Decision::End { failure: Some(failure), .. } => Write::fail(locked, failure, Some(host))?,
             Decision::End { event, failure: None } => Write::of_event(locked, *event, Some(host))?,
             Decision::Schedule => return Err(Fault::Row("a task with a row was to be scheduled anew".into())),
+            Decision::Run { .. } => return Err(Fault::Defect("a run was decided without what runs it".into())),
             Decision::Mine | Decision::Keep(_) | Decision::Conflict => return Ok(None),
         };
         Ok(Some(write))

@@ -11,8 +11,6 @@ use tokio::time::Instant;
 /// How often is looked, and how often progress is reported.
 const LOOK: Duration = Duration::from_millis(200);
 const REPORT: Duration = Duration::from_secs(30);
-/// The server is away if it has not answered for so long: a connection that falls silent would otherwise be waited for without end.
-const SILENCE: Duration = Duration::from_secs(60);
 
 statements! {
     /// The oldest transaction first. An index is not shown before its build has begun.
@@ -43,16 +41,22 @@ impl Blockers {
         seen.unwrap_or_else(|| "a session that could not be seen".to_owned())
     }
 
-    /// Runs `work`, which waits in the session `pid`, and remembers who blocks it. Fails when the session or the server is gone.
-    pub async fn watching<T>(&self, pid: i64, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    /// Runs `work`, which waits in the session `pid`, and remembers who blocks it. Fails when the session is gone, and when the server has not
+    /// answered for `silence`: a connection that falls silent would otherwise be waited for without end.
+    pub async fn watching<T>(
+        &self,
+        pid: i64,
+        silence: Duration,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
         tokio::select! {
             biased;
             result = work => result,
-            fault = self.watch(pid) => Err(fault),
+            fault = self.watch(pid, silence) => Err(fault),
         }
     }
 
-    async fn watch(&self, pid: i64) -> Fault {
+    async fn watch(&self, pid: i64, silence: Duration) -> Fault {
         let (mut answered, mut reported, mut missed) = (Instant::now(), Instant::now(), 0);
         loop {
             tokio::time::sleep(LOOK).await;
@@ -65,7 +69,7 @@ impl Blockers {
                         return Fault::Busy("the session that migrates is gone".into());
                     }
                 }
-                Err(fault) if answered.elapsed() >= SILENCE => return fault,
+                Err(fault) if answered.elapsed() >= silence => return fault,
                 Err(fault) => tracing::debug!(reason = %fault.reason(), "failed to look for blockers of the migration"),
             }
         }

@@ -1,6 +1,6 @@
 //! Claiming: rows that are not there are inserted by one statement; the others are decided on under lock.
 
-use super::super::bisect::Bisection;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
@@ -26,14 +26,9 @@ pub(super) async fn claim(
     order.sort_by_key(|&index| batch[index].message.id);
     let sorted: Vec<&Arrival> = order.iter().map(|&index| &batch[index]).collect();
 
-    let mut bisection = Bisection::new(sorted.len());
-    while let Some(range) = bisection.next() {
-        let result = claim_sorted(connection, me, &sorted[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, ClaimAnswer::Refused(fault.reason()));
-        }
-    }
-    let mut answers: Vec<(usize, ClaimAnswer)> = order.into_iter().zip(bisection.finish()?).collect();
+    let answers =
+        bisected!(sorted.len(), |range| claim_sorted(connection, me, &sorted[range]).await, ClaimAnswer::Refused)?;
+    let mut answers: Vec<(usize, ClaimAnswer)> = order.into_iter().zip(answers).collect();
     answers.sort_by_key(|(index, _)| *index);
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }

@@ -1,6 +1,6 @@
 //! Unusable messages.
 
-use super::super::bisect::Bisection;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, content_hash};
@@ -12,8 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 statements! {
-    /// Two hosts may hold the same message, one of them without knowing that it was cut off: they take turns, in the order of
-    /// the keys, so that no two wait for each other.
+    /// Two hosts may hold the same message, one of them without knowing that it was cut off. And a call that timed out may go on in its
+    /// transaction while it is repeated. They take turns, in the order of the keys, so that no two wait for each other.
     TURNS = "SELECT pg_advisory_xact_lock(key) FROM (
         SELECT DISTINCT key FROM unnest($1::bigint[]) AS k(key) ORDER BY key) AS keys";
     /// The last letter that equals each. It is due to be published again: a host may have died after it had recorded it.
@@ -58,14 +58,7 @@ statements! {
 }
 
 pub(super) async fn record(connection: &mut PgConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {
-    let mut bisection = Bisection::new(letters.len());
-    while let Some(range) = bisection.next() {
-        let result = record_all(connection, &letters[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, DeadAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    bisected!(letters.len(), |range| record_all(connection, &letters[range]).await, DeadAnswer::Refused)
 }
 
 async fn record_all(connection: &mut PgConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {
@@ -75,12 +68,9 @@ async fn record_all(connection: &mut PgConnection, letters: &[DeadLetter]) -> Re
         (0..letters.len()).filter(|&n| earlier[n].is_none() && plan::may_be_known(&letters[n])).collect();
     let mut tx = connection.begin().await?;
     let mut known: HashMap<usize, i64> = HashMap::new();
+    let turn = |[a, b, c, d, e, f, g, h, ..]: &[u8; 32]| i64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+    query(TURNS).bind(column(&hashes, turn)).execute(&mut *tx).await?;
     if !asked.is_empty() {
-        let turn = |&n: &usize| {
-            let [a, b, c, d, e, f, g, h, ..] = hashes[n];
-            i64::from_be_bytes([a, b, c, d, e, f, g, h])
-        };
-        query(TURNS).bind(column(&asked, turn)).execute(&mut *tx).await?;
         let same = query(SAME)
             .bind(column(&asked, |&n| n as i64))
             .bind(column(&asked, |&n| &hashes[n][..]))

@@ -44,13 +44,13 @@ statements! {
         (SELECT statement_timestamp() FROM tasks WHERE cancel_requested AND state IN ('scheduled', 'pending', 'retrying')
             LIMIT 1)) AS due";
     /// The statement's own time, as in [`prune`](super::prune): what waits for years is not looked at by every sweep.
-    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= statement_timestamp()
-        ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
+    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= statement_timestamp()", readable!(),
+        "ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
     EXPIRED = locked!("WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL
-        AND t.deadline <= statement_timestamp() ORDER BY t.deadline LIMIT $1 FOR UPDATE SKIP LOCKED");
+        AND t.deadline <= statement_timestamp()", readable!(), "ORDER BY t.deadline LIMIT $1 FOR UPDATE SKIP LOCKED");
     /// Those whose end was asked for while they ran, and that wait again.
-    CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')
-        LIMIT $1 FOR UPDATE SKIP LOCKED");
+    CALLED_OFF = locked!("WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')", readable!(),
+        "LIMIT $1 FOR UPDATE SKIP LOCKED");
     /// What is waited for in vain, perhaps: which versions will do is not for SQL to say. Each is looked for behind the last one, so that one
     /// row of each is read and not all that wait.
     WAITED_FOR = "WITH RECURSIVE asked AS (
@@ -62,8 +62,8 @@ statements! {
     )
     SELECT plugin FROM asked WHERE plugin IS NOT NULL LIMIT $2";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken')
-        AND t.waiting_since <= statement_timestamp() - $1::interval AND t.plugin = ANY($2)
-        LIMIT $3 FOR UPDATE SKIP LOCKED");
+        AND t.waiting_since <= statement_timestamp() - $1::interval AND t.plugin = ANY($2)", readable!(),
+        "LIMIT $3 FOR UPDATE SKIP LOCKED");
     /// Of owners that were lost of late, whose tasks are found by them. The tasks of the living are not read.
     RESCUE = rescue!("FROM tasks t WHERE t.state = 'running' AND t.owner = ANY (ARRAY(
             SELECT id FROM hosts WHERE lease_until <= statement_timestamp() AND (ended OR $3)

@@ -2,7 +2,7 @@
 //!
 //! A statement that waits for the lock of a table keeps every later one on that table waiting behind it. So a step that gets no lock
 //! within moments is undone and tried again, and the error names the session in the way. Indexes of a filled schema are built
-//! concurrently; what an interrupted build left is dropped first.
+//! concurrently; what an interrupted build left is dropped first, and one that another session is building is waited for.
 
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
@@ -23,17 +23,24 @@ pub(super) struct Patience {
     pub total: Duration,
     /// Between two tries, at first.
     pub pause: Duration,
+    /// For a server that does not answer.
+    pub silence: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Patience { lock: Duration::from_secs(2), total: Duration::from_secs(300), pause: Duration::from_secs(1) }
+        Patience {
+            lock: Duration::from_secs(2),
+            total: Duration::from_secs(300),
+            pause: Duration::from_secs(1),
+            silence: Duration::from_secs(60),
+        }
     }
 }
 
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How often a process that migrates is asked whether it has ended.
+/// How often is looked whether another process has ended its migration, or the build of an index.
 const LOOK: Duration = Duration::from_millis(100);
 
 statements! {
@@ -46,14 +53,22 @@ statements! {
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('agentry migrates ' || $1, 0)";
-    LIMITS = "SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock,
-        pg_backend_pid()::bigint AS pid";
+    ME = "SELECT pg_backend_pid()::bigint AS pid";
     LIMIT = "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
     SCHEMA_EXISTS = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
-    /// What a concurrent build leaves when it is interrupted.
-    INVALID = "SELECT c.relname::text AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = $1 AND c.relname::text = ANY($2) AND NOT (i.indisvalid AND i.indisready)";
+    /// What a concurrent build leaves when it is interrupted, and what one that is under way has made so far: then with the process that builds.
+    /// It holds a lock of the table, which is shown to every user. Of the progress of other users' sessions only the process is.
+    INVALID = "SELECT c.relname::text AS name, b.pid::bigint AS pid, a.application_name AS application
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN LATERAL (
+            SELECT p.pid FROM pg_stat_progress_create_index p JOIN pg_locks l ON l.pid = p.pid
+            WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND l.relation = i.indrelid
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND COALESCE(p.index_relid, i.indexrelid) IN (i.indexrelid, 0)
+            LIMIT 1) b ON true
+        LEFT JOIN pg_stat_activity a ON a.pid = b.pid
+        WHERE n.nspname = $1 AND c.relname::text = ANY($2) AND NOT (i.indisvalid AND i.indisready)
+        ORDER BY b.pid IS NULL, name";
     CREATE_VERSIONS = "CREATE TABLE IF NOT EXISTS schema_version (
         version    bigint      NOT NULL PRIMARY KEY,
         name       text        NOT NULL,
@@ -70,6 +85,7 @@ pub(super) mod versions {
     }
 }
 
+/// Migrates in a session that ends afterwards: settings and locks of it are left as they are.
 pub(super) async fn migrate(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -77,16 +93,9 @@ pub(super) async fn migrate(
     patience: Patience,
 ) -> Result<Migrated, Fault> {
     version::expect_utf8(&mut *connection).await?;
-    let row = query(LIMITS).fetch_one(&mut *connection).await?;
-    let limits = (need(row.text("statement")?, "statement_timeout")?, need(row.text("lock")?, "lock_timeout")?);
-    let pid = need(row.int("pid")?, "pid")?;
+    let pid = need(query(ME).fetch_one(&mut *connection).await?.int("pid")?, "pid")?;
     let mut run = Run { schema, patience, from: None, step: None };
-    let migrated = blockers.watching(pid, run.all(connection, blockers)).await;
-    // The connection goes back to the pool. One that does not answer is replaced when it is tried again.
-    let restored = query(LIMIT).bind(limits.0).bind(limits.1).execute(&mut *connection);
-    let restored = tokio::time::timeout(LONGEST, restored).await;
-    let from = migrated?;
-    restored.map_err(|_| Fault::Busy("the session that migrated does not answer".into()))??;
+    let from = blockers.watching(pid, patience.silence, run.all(connection, blockers)).await?;
     let to = version::check(connection, schema).await?;
     Ok(Migrated { from, to })
 }
@@ -223,19 +232,42 @@ impl Run<'_> {
             tracing::info!(migration = migration.version, index = name, "building an index beside running daemons");
             raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
         }
+        // `IF NOT EXISTS` accepts an index that another session began to build meanwhile, and did not finish.
+        let invalid = query(INVALID).bind(self.schema.as_str()).bind(migration.indexes());
+        if let Some(row) = invalid.fetch_optional(&mut *connection).await? {
+            let name = need(row.text("name")?, "name")?;
+            return Err(Fault::Busy(format!(
+                "the index {name} is not valid after its build: another session built it as well; migrate again, which \
+                 waits for that session or builds the index anew"
+            )));
+        }
         wrote(connection, migration).await
     }
 
+    /// Drops what interrupted builds left. An index that another session is building is waited for, and kept if it becomes valid.
     async fn drop_invalid(&self, connection: &mut PgConnection, migration: &Migration) -> Result<(), Fault> {
-        let invalid = query(INVALID).bind(self.schema.as_str()).bind(migration.indexes());
-        for row in invalid.fetch_all(&mut *connection).await? {
+        let began = Instant::now();
+        loop {
+            let invalid = query(INVALID).bind(self.schema.as_str()).bind(migration.indexes());
+            let Some(row) = invalid.fetch_optional(&mut *connection).await? else { return Ok(()) };
             let name = need(row.text("name")?, "name")?;
+            if let Some(pid) = row.int("pid")? {
+                if began.elapsed() >= self.patience.total {
+                    let who = format!("process {pid} ({})", row.text("application")?.unwrap_or_default());
+                    let step = format!("migration {} ({})", migration.version, migration.name);
+                    return Err(Fault::Busy(format!(
+                        "{step} waits for the index {name}, which {who} is building; wait for the end of that build, and \
+                         migrate again: what was applied before is kept"
+                    )));
+                }
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
             tracing::warn!(index = name, "dropping an index whose build was interrupted; it is built again");
             // One of this build's own names.
             let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS \"{}\".\"{name}\"", self.schema);
             raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
         }
-        Ok(())
     }
 
     /// Bounds the wait for locks and nothing else: a build takes as long as its table is large.

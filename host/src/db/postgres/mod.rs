@@ -23,6 +23,7 @@ mod spending;
 mod stores;
 mod submit;
 mod transition;
+mod unusable;
 mod version;
 mod ways;
 
@@ -60,19 +61,6 @@ impl PostgresDb {
         let scans = Arc::new(Semaphore::new(connect::BESIDES as usize / 2));
         let (timeout, schema) = (options.timeout, options.schema.clone());
         Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default(), unserved: Arc::default() })
-    }
-
-    /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
-    pub fn place(&self) -> String {
-        format!("{}, schema {}", self.lines.path.place, self.schema)
-    }
-
-    /// Close every connection, once what is under way has ended.
-    pub async fn close(&self) {
-        let Lines { path, lease, reads, stores } = &self.lines;
-        for line in [path, reads, stores, lease] {
-            line.pool.close().await;
-        }
     }
 }
 
@@ -157,6 +145,20 @@ impl Db for PostgresDb {
         .await
     }
 
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        let tasks: Arc<[Unusable]> = tasks.into();
+        self.run("park unusable tasks", move |c| {
+            let tasks = tasks.clone();
+            Box::pin(async move { unusable::park(c, me, &tasks, again).await })
+        })
+        .await
+    }
+
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         let queue: Arc<str> = queue.into();
         self.run("take dead letters", move |c| {
@@ -228,11 +230,11 @@ impl Db for PostgresDb {
         Ok(failed)
     }
 
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        let (plugins, except): (Arc<[String]>, Arc<[String]>) = (plugins.into(), except.into());
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        let look = Arc::new(look.clone());
         self.run("read what is parked", move |c| {
-            let (plugins, except) = (plugins.clone(), except.clone());
-            Box::pin(async move { read::parked(c, &plugins, &except, lane, limit).await })
+            let look = look.clone();
+            Box::pin(async move { read::parked(c, &look).await })
         })
         .await
     }

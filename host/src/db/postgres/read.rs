@@ -5,7 +5,7 @@ use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
     AttemptRow, BATCH_BYTES, BENCH_LABEL, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow,
-    PAGE_BYTES, Page, Parked, TaskFilter, TaskRow, rows, storable,
+    PAGE_BYTES, Page, Parked, ParkedLook, TaskFilter, TaskRow, parked, rows, storable,
 };
 use crate::task::{FailureKind, State, TaskId};
 use sqlx::{PgConnection, query};
@@ -150,6 +150,7 @@ statements! {
             SELECT t.id, t.priority, t.created_at FROM tasks t
             WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
                 AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
+                AND ($6::bigint IS NULL OR t.priority < $6 OR t.priority = $6 AND (t.created_at, t.id) > ($7, $8))
             ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2) AS p
         ORDER BY p.priority DESC, p.created_at, p.id LIMIT $2
     ), page AS (
@@ -157,7 +158,8 @@ statements! {
         FROM first f JOIN tasks t ON t.id = f.id WHERE t.fingerprint IS NOT NULL
         WINDOW w AS (ORDER BY f.priority DESC, f.created_at, f.id)
     )
-    SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
+    SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent,
+        t.priority, t.created_at, (SELECT count(*) FROM page) AS found
     FROM page p JOIN tasks t ON t.id = p.id WHERE p.n = 1 OR p.total <= $5::bigint ORDER BY p.n";
 }
 
@@ -250,16 +252,19 @@ pub(super) async fn attempts(connection: &mut PgConnection, id: TaskId) -> Resul
     rows.iter().map(rows::attempt).collect()
 }
 
-pub(super) async fn parked(
-    connection: &mut PgConnection,
-    plugins: &[String],
-    except: &[String],
-    lane: bool,
-    limit: u32,
-) -> Result<Parked, Fault> {
-    let rows = query(PARKED).bind(plugins).bind(i64::from(limit)).bind(lane).bind(except);
-    let rows = rows.bind(plan::counted(BATCH_BYTES)).fetch_all(connection).await?;
-    rows::parked(&rows)
+pub(super) async fn parked(connection: &mut PgConnection, look: &ParkedLook) -> Result<Parked, Fault> {
+    let rows = query(PARKED)
+        .bind(&look.plugins)
+        .bind(i64::from(look.limit))
+        .bind(look.lane)
+        .bind(&look.except)
+        .bind(plan::counted(BATCH_BYTES))
+        .bind(look.after.map(|after| after.priority.0))
+        .bind(look.after.map(|after| after.created_at))
+        .bind(look.after.map(|after| after.id))
+        .fetch_all(connection)
+        .await?;
+    parked::read(&rows, look.limit)
 }
 
 pub(super) async fn dead_letters(connection: &mut PgConnection, filter: &DeadFilter) -> Result<Page<DeadRow>, Fault> {

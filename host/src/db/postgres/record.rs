@@ -1,6 +1,6 @@
 //! Recording a first attempt that ran without a claim: birth, run and end of a whole batch in one statement.
 
-use super::super::bisect::Bisection;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::Recorded;
@@ -141,14 +141,11 @@ pub(super) async fn record(
 
     let mut answers = Vec::with_capacity(batch.len());
     for (part, relayed) in [(&sorted[..middle], false), (&sorted[middle..], true)] {
-        let mut bisection = Bisection::new(part.len());
-        while let Some(range) = bisection.next() {
-            let result = record_sorted(connection, host, &part[range.clone()], relayed).await;
-            if let Some((index, fault)) = bisection.tried(range, result)? {
-                bisection.answer(index, RecordAnswer::Refused(fault.reason()));
-            }
-        }
-        answers.extend(bisection.finish()?);
+        answers.extend(bisected!(
+            part.len(),
+            |range| record_sorted(connection, host, &part[range], relayed).await,
+            RecordAnswer::Refused
+        )?);
     }
     let mut answers: Vec<(usize, RecordAnswer)> = order.into_iter().zip(answers).collect();
     answers.sort_by_key(|(index, _)| *index);

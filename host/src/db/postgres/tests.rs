@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, raw_s
 use std::str::FromStr;
 
 mod growth;
+mod letters;
 mod locking;
 mod migrating;
 mod plans;
@@ -138,6 +139,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("spending", spending::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
+        ("unusable", unusable::ALL),
         ("version", version::ALL),
         ("version", version::versions::ALL),
     ];

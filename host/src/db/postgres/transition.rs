@@ -13,14 +13,14 @@ use std::collections::HashMap;
 
 /// What is selected of a row under lock, and the statement around it.
 macro_rules! locked {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
             t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin, t.attempt, t.version,
             t.digest, t.started_at, t.last_seq,
             t.state = 'running' AND COALESCE(t.kill_at > t.started_at AND t.kill_at <= clock_timestamp(), false) AS overdue
             FROM tasks t ",
-            $rest
+            $($rest),+
         )
     };
 }

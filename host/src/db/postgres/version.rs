@@ -3,7 +3,7 @@
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::schema::{self, Applied, BUILD, POSTGRES};
-use super::super::{SchemaName, SchemaVersion};
+use super::super::{SchemaName, SchemaVersion, rows};
 use sqlx::{PgConnection, query};
 
 statements! {
@@ -54,16 +54,7 @@ pub(super) async fn applied(connection: &mut PgConnection, schema: &SchemaName) 
         }
         other => other.into(),
     })?;
-    rows.iter()
-        .map(|row| {
-            Ok(Applied {
-                version: need(row.int("version")?, "version")?,
-                name: need(row.text("name")?, "name")?,
-                checksum: need(row.text("checksum")?, "checksum")?,
-                min_build: need(row.text("min_build")?, "min_build")?,
-            })
-        })
-        .collect()
+    rows.iter().map(rows::applied).collect()
 }
 
 async fn tables(connection: &mut PgConnection, schema: &SchemaName) -> Result<Vec<String>, Fault> {

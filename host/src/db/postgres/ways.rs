@@ -1,17 +1,31 @@
-//! Ways to run an operation: on which connection, and whether that is tried before.
+//! Where the database is, and ways to run an operation: on which connection, and whether that is tried before.
 
 use super::super::fault::Fault;
 use super::super::flight::{Trust, fly};
 use super::super::{DbError, Migrated};
-use super::{MIGRATION, PostgresDb, blockers::Blockers, connect, migrate};
+use super::connect::{self, Lines};
+use super::{MIGRATION, PostgresDb, blockers::Blockers, migrate};
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 
 impl PostgresDb {
-    /// Migrates on a connection of the path.
+    /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
+    pub fn place(&self) -> String {
+        format!("{}, schema {}", self.lines.path.place, self.schema)
+    }
+
+    /// Close every connection, once what is under way has ended.
+    pub async fn close(&self) {
+        let Lines { path, lease, reads, stores } = &self.lines;
+        for line in [path, reads, stores, lease] {
+            line.pool.close().await;
+        }
+    }
+
+    /// Migrates on a connection of the path, which holds a lock for as long as its session lasts.
     pub(super) async fn migrate_with(&self, patience: migrate::Patience) -> Result<Migrated, DbError> {
         let (schema, reads) = (self.schema.clone(), self.lines.reads.pool.clone());
-        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Tested), move |c| {
+        fly(&self.lines.path, MIGRATION, ("migrate", Trust::Once), move |c| {
             let (schema, blockers) = (schema.clone(), Blockers::new(reads.clone()));
             Box::pin(async move { migrate::migrate(c, &schema, &blockers, patience).await })
         })

@@ -173,6 +173,24 @@ async fn a_message_of_an_ended_task_is_reported_as_gone() {
 }
 
 #[tokio::test]
+async fn message_of_a_task_that_cannot_be_read_says_that_it_has_a_row() {
+    let (folder, db, table) = fresh().await;
+    table.declare(&[("q".into(), 0)]).await.unwrap();
+    table.attach(Arc::new(Line::default()));
+    let task = task("q", Options::default());
+    db.submit(std::slice::from_ref(&task)).await.unwrap();
+    let file = SqliteConnectOptions::new().filename(folder.path().join("agentry.sqlite"));
+    let newer = r#"UPDATE tasks SET options = '{"of_a_newer_build": 1}'"#;
+    sqlx::raw_sql(newer).execute(&mut file.connect().await.unwrap()).await.unwrap();
+    let stored = table.read_after(1, 0, 10).await.unwrap().remove(0);
+    let Content::Message { properties, body } = stored.content else { panic!("{stored:?}") };
+    let properties: serde_json::Value = serde_json::from_str(&properties).unwrap();
+    assert_eq!(properties["message_id"], task.message.id.to_string());
+    assert_eq!(properties["headers"][crate::task::claim::FENCE], "0");
+    assert!(String::from_utf8_lossy(&body).contains("of_a_newer_build"));
+}
+
+#[tokio::test]
 async fn interrupted_and_due_tasks_are_appended_too() {
     let (_folder, db, table) = fresh().await;
     table.declare(&[("q".into(), 0)]).await.unwrap();

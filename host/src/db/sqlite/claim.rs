@@ -1,6 +1,6 @@
 //! Claiming: one transaction for a batch, and a few statements.
 
-use super::super::bisect::Bisection;
+use super::super::bisect::bisected;
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Write};
 use super::super::{ClaimAnswer, Claimant};
@@ -15,14 +15,7 @@ pub(super) async fn claim(
     me: Claimant,
     batch: &[Arrival],
 ) -> Result<Vec<ClaimAnswer>, Fault> {
-    let mut bisection = Bisection::new(batch.len());
-    while let Some(range) = bisection.next() {
-        let result = claim_all(connection, me, &batch[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, ClaimAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    bisected!(batch.len(), |range| claim_all(connection, me, &batch[range]).await, ClaimAnswer::Refused)
 }
 
 async fn claim_all(

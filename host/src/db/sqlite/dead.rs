@@ -1,6 +1,6 @@
 //! Unusable messages.
 
-use super::super::bisect::Bisection;
+use super::super::bisect::bisected;
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, bounded, content_hash, counted};
@@ -35,14 +35,7 @@ pub(super) async fn record(
     connection: &mut SqliteConnection,
     letters: &[DeadLetter],
 ) -> Result<Vec<DeadAnswer>, Fault> {
-    let mut bisection = Bisection::new(letters.len());
-    while let Some(range) = bisection.next() {
-        let result = record_all(connection, &letters[range.clone()]).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, DeadAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    bisected!(letters.len(), |range| record_all(connection, &letters[range]).await, DeadAnswer::Refused)
 }
 
 async fn record_all(connection: &mut SqliteConnection, letters: &[DeadLetter]) -> Result<Vec<DeadAnswer>, Fault> {

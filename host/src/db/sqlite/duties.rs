@@ -15,14 +15,14 @@ use sqlx::{SqliteConnection, query};
 use std::time::Duration;
 
 statements! {
-    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= ?1 ORDER BY t.run_at LIMIT ?2");
+    DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= ?1", readable!(), "ORDER BY t.run_at LIMIT ?2");
     /// Here and below, the index is named: SQLite takes that of all that wait.
-    EXPIRED = locked!("WHERE t.id IN (SELECT id FROM tasks INDEXED BY tasks_expiring
-        WHERE state IN ('scheduled', 'pending', 'retrying') AND deadline IS NOT NULL AND deadline <= ?1
-        ORDER BY deadline LIMIT ?2)");
+    EXPIRED = locked!("WHERE t.id IN (SELECT t.id FROM tasks AS t INDEXED BY tasks_expiring
+        WHERE t.state IN ('scheduled', 'pending', 'retrying') AND t.deadline IS NOT NULL AND t.deadline <= ?1", readable!(),
+        "ORDER BY t.deadline LIMIT ?2)");
     /// Those whose end was asked for while they ran, and that wait again.
-    CALLED_OFF = locked!("WHERE ?1 IS NOT NULL AND t.id IN (SELECT id FROM tasks INDEXED BY tasks_called_off
-        WHERE cancel_requested AND state IN ('scheduled', 'pending', 'retrying') LIMIT ?2)");
+    CALLED_OFF = locked!("WHERE ?1 IS NOT NULL AND t.id IN (SELECT t.id FROM tasks AS t INDEXED BY tasks_called_off
+        WHERE t.cancel_requested AND t.state IN ('scheduled', 'pending', 'retrying')", readable!(), "LIMIT ?2)");
     /// What is waited for in vain, perhaps: which versions will do is not for SQL to say.
     /// Each is looked for behind the last one, so that one row of each is read and not all that wait.
     WAITED_FOR = "WITH RECURSIVE asked(plugin) AS (
@@ -33,7 +33,7 @@ statements! {
     )
     SELECT plugin FROM asked WHERE plugin IS NOT NULL";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken') AND t.waiting_since <= ?3
-        AND t.plugin IN (SELECT value FROM json_each(?4)) LIMIT ?2");
+        AND t.plugin IN (SELECT value FROM json_each(?4))", readable!(), "LIMIT ?2");
     /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
     LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
         WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1 AND (h.ended OR ?4)

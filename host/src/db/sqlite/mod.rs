@@ -26,6 +26,7 @@ mod spending;
 mod stores;
 mod submit;
 mod transition;
+mod unusable;
 mod version;
 mod writer;
 
@@ -121,6 +122,20 @@ impl Db for SqliteDb {
         .await
     }
 
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        let tasks: Arc<[Unusable]> = tasks.into();
+        self.write("park unusable tasks", move |c| {
+            let tasks = tasks.clone();
+            Box::pin(async move { unusable::park(c, me, &tasks, again).await })
+        })
+        .await
+    }
+
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         let queue: Arc<str> = queue.into();
         self.write("take dead letters", move |c| {
@@ -193,11 +208,11 @@ impl Db for SqliteDb {
         self.write("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        let (plugins, except): (Arc<[String]>, Arc<[String]>) = (plugins.into(), except.into());
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        let look = Arc::new(look.clone());
         self.read("read what is parked", move |c| {
-            let (plugins, except) = (plugins.clone(), except.clone());
-            Box::pin(async move { read::parked(c, &plugins, &except, lane, limit).await })
+            let look = look.clone();
+            Box::pin(async move { read::parked(c, &look).await })
         })
         .await
     }

@@ -11,7 +11,8 @@ use super::super::rows;
 use super::many::{Many, json_ids, repeated};
 use super::transition::begin;
 use crate::task::TaskId;
-use serde_json::Value;
+use crate::task::claim::FENCE;
+use serde_json::{Value, json};
 use sqlx::{SqliteConnection, query, raw_sql};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -228,8 +229,12 @@ async fn messages(
         for row in query(asked::ASKED).bind(json_ids(tasks)).fetch_all(connection).await? {
             let content = match rows::message(&row) {
                 Ok(message) => Content::Task(Arc::new(message), need(row.int("fence")?, "fence")?),
-                // Its reader finds out what is wrong with it, as with any other message.
-                Err(Fault::Row(_)) => Content::Message { properties: "{}".into(), body: as_it_stands(&row)?.into() },
+                // Its reader finds out what is wrong with it, as with any other message, and that it has a row.
+                Err(Fault::Row(_)) => {
+                    let fence = need(row.int("fence")?, "fence")?.to_string();
+                    let properties = json!({"message_id": need(row.id("id")?, "id")?, "headers": {(FENCE): fence}});
+                    Content::Message { properties: properties.to_string(), body: as_it_stands(&row)?.into() }
+                }
                 Err(fault) => return Err(fault),
             };
             asked.insert(need(row.id("id")?, "id")?, content);

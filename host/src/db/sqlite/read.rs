@@ -5,7 +5,7 @@ use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
     AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
-    Parked, TaskFilter, TaskRow, rows,
+    Parked, ParkedLook, TaskFilter, TaskRow, parked, rows,
 };
 use crate::task::{FailureKind, State, TaskId};
 use serde_json::Value;
@@ -138,9 +138,11 @@ statements! {
         WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
             AND fingerprint IS NOT NULL AND (?3 OR waiting_code <> 'isolation')
             AND plugin NOT IN (SELECT value FROM json_each(?4))
+            AND (?6 IS NULL OR priority < ?6 OR priority = ?6 AND (created_at, id) > (?7, ?8))
         ORDER BY priority DESC, created_at, id LIMIT ?2) WINDOW w AS (ORDER BY priority DESC, created_at, id)
     )
-    SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent
+    SELECT t.id, t.queue, t.plugin, t.input, t.options, t.fingerprint, t.reply_to, t.correlation_id, t.traceparent,
+        t.priority, t.created_at, (SELECT count(*) FROM page) AS found
     FROM page p JOIN tasks t ON t.id = p.id WHERE p.n = 1 OR p.total <= ?5 ORDER BY p.n";
 }
 
@@ -256,18 +258,20 @@ pub(super) async fn attempts(connection: &mut SqliteConnection, id: TaskId) -> R
     rows.iter().map(rows::attempt).collect()
 }
 
-pub(super) async fn parked(
-    connection: &mut SqliteConnection,
-    plugins: &[String],
-    except: &[String],
-    lane: bool,
-    limit: u32,
-) -> Result<Parked, Fault> {
+pub(super) async fn parked(connection: &mut SqliteConnection, look: &ParkedLook) -> Result<Parked, Fault> {
     let list = |names: &[String]| Value::from(names).to_string();
-    let rows =
-        query(PARKED).bind(list(plugins)).bind(limit).bind(lane).bind(list(except)).bind(plan::counted(BATCH_BYTES));
-    let rows = rows.fetch_all(connection).await?;
-    rows::parked(&rows)
+    let rows = query(PARKED)
+        .bind(list(&look.plugins))
+        .bind(look.limit)
+        .bind(look.lane)
+        .bind(list(&look.except))
+        .bind(plan::counted(BATCH_BYTES))
+        .bind(look.after.map(|after| after.priority.0))
+        .bind(look.after.map(|after| stamp(after.created_at)))
+        .bind(look.after.map(|after| after.id.hyphenated()))
+        .fetch_all(connection)
+        .await?;
+    parked::read(&rows, look.limit)
 }
 
 pub(super) async fn dead_letters(

@@ -1,6 +1,6 @@
 //! Recording first attempts that ran without a claim: birth, run and end of a batch in one transaction, and a few statements.
 
-use super::super::bisect::Bisection;
+use super::super::bisect::bisected;
 use super::super::fault::Fault;
 use super::super::plan::{self, Birth, Outcome, Recorded, Write};
 use super::super::{RecordAnswer, Recording};
@@ -17,14 +17,7 @@ pub(super) async fn record(
     batch: &[Recording],
     outgoing: &mut Outgoing,
 ) -> Result<Vec<RecordAnswer>, Fault> {
-    let mut bisection = Bisection::new(batch.len());
-    while let Some(range) = bisection.next() {
-        let result = record_all(connection, host, &batch[range.clone()], outgoing).await;
-        if let Some((index, fault)) = bisection.tried(range, result)? {
-            bisection.answer(index, RecordAnswer::Refused(fault.reason()));
-        }
-    }
-    bisection.finish()
+    bisected!(batch.len(), |range| record_all(connection, host, &batch[range], outgoing).await, RecordAnswer::Refused)
 }
 
 async fn record_all(

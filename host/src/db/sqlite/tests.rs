@@ -101,6 +101,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("spending", spending::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
+        ("unusable", unusable::ALL),
         ("version", version::ALL),
         ("version", version::versions::ALL),
     ];

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 /// What is selected of a row before it is changed (`?1`: now), and the statement around it.
 macro_rules! locked {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             "SELECT t.id, t.state, t.fence, t.owner, t.run_at, t.deadline, t.cancel_requested, t.fingerprint, t.burnt,
             t.max_attempts, t.host_losses, t.child_losses, t.snoozes, t.waiting_code, t.plugin, t.attempt, t.version,
@@ -21,7 +21,7 @@ macro_rules! locked {
             COALESCE(h.lease_until > ?1 OR NOT h.ended, 0) AS owner_may_live,
             t.state = 'running' AND COALESCE(t.kill_at > t.started_at AND t.kill_at <= ?1, 0) AS overdue
             FROM tasks t LEFT JOIN hosts h ON h.id = t.owner ",
-            $rest
+            $($rest),+
         )
     };
 }

@@ -3,7 +3,7 @@
 use super::super::cells::{Cells, need, stamp};
 use super::super::fault::Fault;
 use super::super::schema::{self, Applied, BUILD, SQLITE};
-use super::super::{Migrated, SchemaVersion};
+use super::super::{Migrated, SchemaVersion, rows};
 use super::transition::now;
 use sqlx::{Connection, SqliteConnection, query, raw_sql};
 
@@ -78,16 +78,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<Vec<Applied>, Faul
         }
         other => other.into(),
     })?;
-    rows.iter()
-        .map(|row| {
-            Ok(Applied {
-                version: need(row.int("version")?, "version")?,
-                name: need(row.text("name")?, "name")?,
-                checksum: need(row.text("checksum")?, "checksum")?,
-                min_build: need(row.text("min_build")?, "min_build")?,
-            })
-        })
-        .collect()
+    rows.iter().map(rows::applied).collect()
 }
 
 async fn tables(connection: &mut SqliteConnection) -> Result<Vec<String>, Fault> {

@@ -44,6 +44,28 @@ pub enum DeadAnswer {
     Refused(String),
 }
 
+/// A task that a relay published, and whose message the host that received it cannot use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The task.
+    pub id: TaskId,
+    /// The word that a dead letter would have.
+    pub reason: String,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What became of an [`Unusable`] task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnusableAnswer {
+    /// Its row waits for a host that can use it, or for another reason; or it runs, or has ended.
+    Kept,
+    /// Its row cannot be changed by this build either, for this reason: it is published again later.
+    Later(String),
+    /// It has no row.
+    Unknown,
+}
+
 /// A dead letter that is to be published to its dead-letter queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnpublishedLetter {

@@ -238,6 +238,32 @@ pub struct ParkedTask {
     pub queue: String,
 }
 
+/// Which parked tasks to read.
+#[derive(Clone, Debug, Default)]
+pub struct ParkedLook {
+    /// Of these plugins: names without requirement.
+    pub plugins: Vec<String>,
+    /// But for those that ask for one of these, as they ask: with requirement.
+    pub except: Vec<String>,
+    /// Those that wait for the isolation lane too.
+    pub lane: bool,
+    /// Only those behind this position.
+    pub after: Option<ParkedCursor>,
+    /// Rows at most.
+    pub limit: u32,
+}
+
+/// Position in the list of parked tasks, which is ordered by priority, highest first, then by age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ParkedCursor {
+    /// Priority of the task at this position.
+    pub priority: std::cmp::Reverse<i64>,
+    /// Its creation time.
+    pub created_at: DateTime<Utc>,
+    /// Its id.
+    pub id: TaskId,
+}
+
 /// Parked tasks as read.
 #[derive(Clone, Debug, Default)]
 pub struct Parked {
@@ -245,6 +271,8 @@ pub struct Parked {
     pub tasks: Vec<ParkedTask>,
     /// Those whose rows this build cannot read.
     pub unread: Vec<Unread>,
+    /// Position of the last row that was read, if more may be behind it.
+    pub last: Option<ParkedCursor>,
 }
 
 /// A task whose row this build cannot read: a newer one wrote it.

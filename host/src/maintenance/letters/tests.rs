@@ -1,8 +1,9 @@
 //! The duty over a database in memory and a broker that refuses queues.
 
 use super::super::relay::tests::World;
+use super::super::{MaintenanceConfig, start};
 use super::*;
-use crate::db::{Db, DeadLetter};
+use crate::db::{Db, DeadLetter, Retention};
 use std::collections::HashSet;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -24,7 +25,7 @@ async fn record(w: &World, queue: &str, count: usize) {
 
 fn begin(w: &World, queue: &str) -> (CancellationToken, JoinHandle<()>) {
     let closing = CancellationToken::new();
-    (closing.clone(), tokio::spawn(run(w.parts.clone(), queue.into(), closing)))
+    (closing.clone(), tokio::spawn(run(w.parts.clone(), queue.into(), closing, CancellationToken::new())))
 }
 
 fn unpublished(w: &World) -> usize {
@@ -82,4 +83,28 @@ async fn letters_that_were_recorded_last_are_published_at_the_end() {
     closing.cancel();
     duty.await.unwrap();
     assert_eq!(unpublished(&w), 10, "a queue that refuses does not keep the host from ending");
+}
+
+#[tokio::test(start_paused = true)]
+async fn backlog_does_not_use_up_the_end_of_a_shutdown() {
+    let w = World::new();
+    *w.broker.takes.lock().unwrap() = Duration::from_millis(100);
+    record(&w, "q", 20_000).await;
+    let parts = Parts { queues: vec!["q".into()], ..w.parts.clone() };
+    let day = Duration::from_secs(86_400);
+    let config = MaintenanceConfig {
+        lease: Duration::from_secs(30),
+        unknown_grace: day,
+        retention: Retention { completed: day, failed: day, dead: day },
+    };
+    let closing = CancellationToken::new();
+    let duties = start(&parts, config, &closing);
+    closing.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(2), duties.end(Duration::from_secs(1))).await;
+    assert_eq!(ended, Ok(false), "it ends in its time, and what is left is known");
+    let left = unpublished(&w);
+    assert!((1..20_000).contains(&left), "{left}");
+    // The batch in flight is the last one.
+    sleep(Duration::from_secs(60)).await;
+    assert!(unpublished(&w) >= left - BATCH as usize, "{} of {left}", unpublished(&w));
 }

@@ -268,3 +268,19 @@ async fn a_row_that_cannot_be_read_waits_and_its_neighbours_are_published() {
     closing.cancel();
     relay.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_cannot_be_read_do_not_stand_before_others() {
+    let w = World::new();
+    w.submit("default", 1_200).await;
+    let spoilt: Vec<_> = w.db.look().tasks.keys().copied().collect();
+    for id in spoilt {
+        w.db.look().tasks.get_mut(&id).unwrap().options = r#"{"of_a_newer_build": 1}"#.into();
+    }
+    w.submit("default", 10).await;
+    let (closing, relay) = w.relay();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(w.accepted(), 10);
+    closing.cancel();
+    relay.await.unwrap();
+}

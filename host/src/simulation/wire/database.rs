@@ -202,6 +202,15 @@ impl Db for WireDb {
         let letters = letters.to_vec();
         self.0.call(async move |db| db.record_dead(&letters).await).await
     }
+    async fn park_unusable(
+        &self,
+        me: Claimant,
+        tasks: &[Unusable],
+        again: Duration,
+    ) -> Result<Vec<UnusableAnswer>, DbError> {
+        let tasks = tasks.to_vec();
+        self.0.call(async move |db| db.park_unusable(me, &tasks, again).await).await
+    }
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         let queue = queue.to_owned();
         self.0.call(async move |db| db.take_letters(&queue, limit, hold).await).await
@@ -254,9 +263,9 @@ impl Db for WireDb {
         let world = self.0.world.clone();
         self.0.call(async move |db| db.fail_unknown(grace, limit).await.inspect(|n| world.steps("unknown", *n))).await
     }
-    async fn parked(&self, plugins: &[String], except: &[String], lane: bool, limit: u32) -> Result<Parked, DbError> {
-        let (plugins, except) = (plugins.to_vec(), except.to_vec());
-        self.0.call(async move |db| db.parked(&plugins, &except, lane, limit).await).await
+    async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
+        let look = look.clone();
+        self.0.call(async move |db| db.parked(&look).await).await
     }
     async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
         let ids = ids.to_vec();

@@ -22,6 +22,7 @@ mod path;
 mod peers;
 mod plugins;
 mod reading;
+mod relayed;
 mod restarts;
 mod returned;
 mod sharing;

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use e2e::amqp::Outgoing;
 use e2e::forward::Forward;
 use e2e::http::is_terminal;
 use e2e::invariants::{self, Expected};
-use e2e::{Mode, Site, Task, patience, probe, task};
+use e2e::{Mode, Site, Task, eventually, patience, probe, task};
 use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
@@ -167,6 +168,32 @@ async fn the_grace_is_the_whole_time_though_neither_guests_nor_the_database_end(
     let ids = task::ids(&tasks);
     site.at_rest(&ids).await;
     invariants::hold(&site, daemon, &ids, Expected { take_overs: 1, ..Expected::default() }).await;
+}
+
+#[tokio::test]
+async fn backlog_of_dead_letters_leaves_time_to_end_the_lease() {
+    let site = Site::new(Mode::Services).await;
+    let mut daemon = site.setup().set("shutdown.grace_seconds", 6).start().await;
+    let database = site.database().await;
+    // Each letter that is published is due again: there is no end of them.
+    database
+        .execute(
+            "CREATE FUNCTION agentry.again() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN NEW.publish_at := COALESCE(NEW.publish_at, statement_timestamp()); RETURN NEW; END $$;
+            CREATE TRIGGER again BEFORE UPDATE ON agentry.dead_letters FOR EACH ROW EXECUTE FUNCTION agentry.again()",
+        )
+        .await;
+    site.amqp().publish(site.prefix(), "default", [Outgoing::json("nonsense")]).await;
+    eventually("it is published again and again", async || {
+        match site.amqp().count(&site.queue("default.dead")).await? {
+            (0..10, _) => Err("it is not".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert_eq!(daemon.terminate().await, Some(0), "{}", daemon.said());
+    assert!(!daemon.said().contains("without a farewell"), "{}", daemon.said());
+    assert_eq!(database.number("SELECT count(*) FROM agentry.hosts WHERE ended").await, Ok(1), "its lease is ended");
 }
 
 #[tokio::test]

@@ -224,9 +224,12 @@ async fn statements_read_what_they_return_and_not_the_whole_of_a_full_table() {
     let unknown =
         async |c: &mut PgConnection| duties::fail_unknown(c, Duration::from_secs(60), 500, String::new()).await;
     assert_eq!(full.reads("end what no host serves", 50, unknown).await.0, 0, "another host serves it");
-    let names = ["elsewhere".to_owned(), "common".to_owned()];
-    let parked = full.reads("what is parked", 1_000, async |c| read::parked(c, &names, &[], true, 100).await).await;
-    assert_eq!(parked.tasks.len(), 100);
+    let mut look = conformance::parked_of(&["elsewhere".to_owned(), "common".to_owned()], true, 100);
+    for page in ["what is parked", "what is parked behind it"] {
+        let parked = full.reads(page, 1_000, async |c| read::parked(c, &look).await).await;
+        assert_eq!(parked.tasks.len(), 100);
+        look.after = parked.last;
+    }
     // The index has an entry of each task that was submitted and claimed above.
     full.reads("take", 150, async |c| outbox::take(c, &OutboxTake::new(500, LONG)).await).await;
     full.reads("renew the lease", 20, async |c| hosts::renew(c, &record(), LONG).await).await;

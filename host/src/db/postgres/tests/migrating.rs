@@ -10,8 +10,12 @@ use sqlx::Postgres;
 
 const LATEST: i64 = POSTGRES.len() as i64;
 /// Long enough for a look at who is in the way.
-const SHORT: Patience =
-    Patience { lock: Duration::from_millis(600), total: Duration::from_millis(700), pause: Duration::from_millis(10) };
+const SHORT: Patience = Patience {
+    lock: Duration::from_millis(600),
+    total: Duration::from_millis(700),
+    pause: Duration::from_millis(10),
+    silence: Duration::from_secs(60),
+};
 
 /// A schema as an older build left it.
 async fn at_version(version: usize) -> (Own, Arc<PostgresDb>) {
@@ -166,4 +170,60 @@ async fn migration_by_another_process_is_waited_for_only_so_long() {
     assert!(text.contains("agentry/9.9.9/there/7") && text.contains("wait for its end"), "{text}");
     other.rollback().await.unwrap();
     assert_eq!(db.migrate().await.unwrap(), Migrated { from: 9, to: LATEST });
+}
+
+#[tokio::test]
+async fn migration_that_is_given_up_leaves_its_turn_to_others() {
+    let (own, db) = at_version(6).await;
+    let report = session(&own, "report", "LOCK TABLE tasks IN ACCESS SHARE MODE").await;
+    // Nothing is heard of the server while the migration waits for a lock under its turn.
+    db.lines.reads.pool.close().await;
+    let patience = Patience { lock: Duration::from_secs(60), silence: Duration::from_secs(1), ..SHORT };
+    assert!(db.migrate_with(patience).await.unwrap_err().is_transient());
+    report.rollback().await.unwrap();
+    let patience = Patience { total: Duration::from_secs(20), ..SHORT };
+    let migrated = own.with(Own::options()).migrate_with(patience).await.expect("the turn of the other is over");
+    assert_eq!(migrated, Migrated { from: 6, to: LATEST });
+    assert_eq!(db.lines.path.pool.size(), 0, "a session that migrated is not used again");
+}
+
+/// Waits until the first build of the index by another session shows up, which the snapshot of a third one holds up.
+async fn building(own: &Own) -> tokio::task::JoinHandle<Result<u64, String>> {
+    let (server, name) = (own.server.clone(), own.name.clone());
+    let build = tokio::spawn(async move {
+        let mut operator = PgConnection::connect(&at(&server, &name)).await.unwrap();
+        let index = "SET search_path = agentry; SET application_name = 'operator'";
+        operator.execute(index).await.unwrap();
+        let build = "CREATE INDEX CONCURRENTLY tasks_newest ON tasks (created_at, id)";
+        operator.execute(build).await.map(|done| done.rows_affected()).map_err(|error| error.to_string())
+    });
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while own.number(INVALID).await == 0 {
+        assert!(std::time::Instant::now() < patience, "the operator's build has not begun");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    build
+}
+
+#[tokio::test]
+async fn index_that_an_operator_is_building_is_waited_for_and_kept() {
+    let (own, db) = at_version(9).await;
+    let backup = session(&own, "backup", SNAPSHOT).await;
+    let build = building(&own).await;
+    let which = "SELECT oid::bigint FROM pg_class WHERE relname = 'tasks_newest'";
+    let built = own.number(which).await;
+    let text = unavailable(db.migrate_with(SHORT).await);
+    for part in ["migration 10 (lists)", "tasks_newest", "operator", "migrate again"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let migrating = tokio::spawn({
+        let db = db.clone();
+        async move { db.migrate().await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!build.is_finished() && !migrating.is_finished());
+    backup.rollback().await.unwrap();
+    build.await.unwrap().expect("the operator's build ends well");
+    assert_eq!(migrating.await.unwrap().unwrap(), Migrated { from: 9, to: LATEST });
+    assert_eq!((own.number(which).await, own.number(INVALID).await), (built, 0), "it is the operator's index");
 }
