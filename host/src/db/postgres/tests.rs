@@ -11,7 +11,9 @@ mod growth;
 mod locking;
 mod migrating;
 mod plans;
+mod poolers;
 mod pools;
+mod replying;
 mod submitting;
 
 /// A database of its own on the server of `AGENTRY_TEST_POSTGRES`, dropped in the end, also after a panic.
@@ -132,6 +134,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("read", read::ALL),
         ("record", record::ALL),
         ("redrive", redrive::ALL),
+        ("replies", replies::ALL),
         ("retry", retry::ALL),
         ("settle", settle::ALL),
         ("sizes", sizes::ALL),
