@@ -5,7 +5,7 @@ use super::candidate::{self, Candidate, consider};
 use super::dead::{Burial, death};
 use super::reserve::LONG;
 use super::unclaimed::{self, Ways};
-use crate::broker::{Delivery, FENCE, Flow, Receipt, Subscription};
+use crate::broker::{Delivery, FENCE, Flow, Header, Receipt, Subscription};
 use crate::registry::Resolved;
 use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, Fence, TaskMessage};
@@ -227,13 +227,17 @@ async fn give_back(shared: &Shared, receipts: Vec<Receipt>) {
 
 fn decode(shared: &Shared, delivery: &Delivery) -> Result<TaskMessage, crate::task::Rejection> {
     let message = &delivery.message;
+    let (plugin, options) = (message.text_header("agentry-plugin"), message.object_header("agentry-options"));
+    let odd = |name, header: &Header<'_>| header.odd().map(|kind| (name, kind));
     let envelope = Envelope {
         body: &message.body,
         content_type: message.content_type.as_deref(),
         content_encoding: message.content_encoding.as_deref(),
         message_id: message.message_id.as_deref(),
-        plugin_header: message.header("agentry-plugin"),
-        options_header: message.header("agentry-options"),
+        compression: message.header("compression"),
+        plugin_header: plugin.text(),
+        options_header: options.text(),
+        odd_header: odd("agentry-plugin", &plugin).or_else(|| odd("agentry-options", &options)),
         reply_to: message.reply_to.as_deref(),
         correlation_id: message.correlation_id.as_deref(),
         traceparent: message.header("traceparent"),
