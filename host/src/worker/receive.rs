@@ -11,6 +11,7 @@ use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, Fence, TaskMessage};
 use futures_util::FutureExt;
 use serde_json::json;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -243,6 +244,9 @@ fn decode(shared: &Shared, delivery: &Delivery) -> Result<TaskMessage, crate::ta
         traceparent: message.header("traceparent"),
     };
     let message = TaskMessage::decode(&envelope, &shared.config.message_limits)?;
+    if message.reply_to.is_some() {
+        shared.replies_expected.store(true, Ordering::Relaxed);
+    }
     // A relay publishes rows. One may be older than the ceiling, and its runs end at it.
     if relayed(delivery).is_none()
         && message.options.timeout_seconds.is_some()

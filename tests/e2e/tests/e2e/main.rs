@@ -21,6 +21,7 @@ mod outages;
 mod path;
 mod peers;
 mod plugins;
+mod producers;
 mod reading;
 mod restarts;
 mod returned;
