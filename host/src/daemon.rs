@@ -191,10 +191,10 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         guests: guests.handle.clone(),
         memory,
         turns,
-        metrics,
+        metrics: metrics.clone(),
         chance: Arc::new(rand::random::<f64>),
     };
-    let letters = tokio::sync::watch::Sender::new(());
+    let (letters, replies) = (tokio::sync::watch::Sender::new(()), tokio::sync::watch::Sender::new(()));
     let config = WorkerConfig {
         host,
         queues: settings.broker.queues.clone(),
@@ -216,6 +216,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         grace: Grace::of(settings.shutdown.grace),
         settled,
         letters: letters.clone(),
+        replies: replies.clone(),
     };
     let keeper = Keeper {
         db: db.clone(),
@@ -249,6 +250,8 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             letters,
             queues: settings.broker.queues.clone(),
             unpublished_letters: unpublished_letters.clone(),
+            replies,
+            metrics: metrics.clone(),
             steady: Arc::new(move || steady.is_steady()),
         },
         MaintenanceConfig {

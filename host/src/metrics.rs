@@ -86,6 +86,22 @@ struct Called {
     result: String,
 }
 
+/// What became of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replied {
+    /// The broker confirmed it.
+    Published,
+    /// Its queue does not exist.
+    Unroutable,
+    /// Its queue did not accept it for as long as it is tried.
+    Expired,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReply {
+    outcome: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Doing {
     /// `computing` or `waiting`.
@@ -108,6 +124,7 @@ pub struct Metrics {
     llm_tokens: Family<Of, Counter>,
     peak_memory: Family<Of, Histogram, fn() -> Histogram>,
     memory_interruptions: Counter,
+    replies: Family<OfReply, Counter>,
     legs: [Histogram; Leg::ALL.len()],
     slots_busy: Level,
     guests: Family<Doing, Level>,
@@ -136,6 +153,7 @@ impl Metrics {
             llm_tokens: Family::default(),
             peak_memory: Family::new_with_constructor(peaks),
             memory_interruptions: Counter::default(),
+            replies: Family::default(),
             legs: Leg::ALL.map(|leg| legs.get_or_create(&OfLeg { leg: leg.as_str() }).clone()),
             slots_busy: Level::default(),
             guests: Family::default(),
@@ -171,6 +189,8 @@ impl Metrics {
         to.register_with_unit("peak_memory", help, bytes(), self.peak_memory.clone());
         let help = "Attempts that were interrupted because worker.memory_mib had no more for them";
         to.register("memory_interruptions", help, self.memory_interruptions.clone());
+        let help = "Replies to producers, by what became of them: published, unroutable, expired";
+        to.register("replies", help, self.replies.clone());
         to.register("slots", "Tasks that may be in memory at once", all);
         to.register(
             "slots_busy",
@@ -183,6 +203,16 @@ impl Metrics {
         let help = "Of it, what computing guests have reserved or drawn, and what waiting guests occupy";
         to.register_with_unit("memory_reserved", help, bytes(), self.memory_reserved.clone());
         to.register("memory_waiting", "Tasks that wait for memory, to begin or to go on", self.memory_waiting.clone());
+    }
+
+    /// A reply was published, or given up.
+    pub fn reply(&self, outcome: Replied) {
+        let outcome = match outcome {
+            Replied::Published => "published",
+            Replied::Unroutable => "unroutable",
+            Replied::Expired => "expired",
+        };
+        self.replies.get_or_create(&OfReply { outcome }).inc();
     }
 
     /// An attempt's end was recorded.

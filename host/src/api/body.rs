@@ -3,6 +3,7 @@
 use super::ApiState;
 use super::problem::Problem;
 use super::share::Share;
+use crate::task::content;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -103,9 +104,8 @@ impl Deref for Whole {
 pub(super) async fn read(state: &ApiState, share: &Share, headers: &HeaderMap, body: Body) -> Result<Whole, Problem> {
     if let Some(value) = headers.get(header::CONTENT_TYPE) {
         let text = value.to_str().unwrap_or("?");
-        let essence = text.split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            let detail = format!("content-type is {text:?}; it must be application/json");
+        if !content::is_json(text) {
+            let detail = format!("content-type is {text:?}; it must be application/json, in UTF-8");
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
         }
     } else {
@@ -113,8 +113,10 @@ pub(super) async fn read(state: &ApiState, share: &Share, headers: &HeaderMap, b
         let detail = "content-type is missing; it must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail));
     }
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
-        let detail = format!("content-encoding is {encoding:?}; send the body as it is, without one");
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && let Err(why) = encoding.to_str().map_err(|_| "not text").and_then(content::check_encoding)
+    {
+        let detail = format!("content-encoding is {encoding:?}: {why}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail));
     }
     let most = state.bodies.most;
@@ -149,9 +151,9 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Checks that a body is UTF-8.
+/// Checks that a body is UTF-8, and drops a byte order mark.
 pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(body)
+    std::str::from_utf8(content::without_mark(body))
         .map_err(|e| Problem::bad("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))
 }
 

@@ -7,11 +7,9 @@ use super::{ApiState, respond};
 use crate::broker::Source;
 use crate::db::DeadFilter;
 use crate::metrics;
-use crate::task::span;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +104,7 @@ pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> 
     let filter = DeadFilter {
         reason: params.text("reason").map(str::to_owned),
         queue: params.text("queue").map(str::to_owned),
-        since: params.read("since", span::SINCE, |text| span::since(text, Utc::now()))?,
+        since: params.since("since")?,
         waiting: params.read("waiting", "true or false", |text| text.parse().ok())?.unwrap_or(false),
         before: params.number("cursor", 1..=i64::MAX)?,
         limit,

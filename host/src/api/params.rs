@@ -2,9 +2,11 @@
 //! silently dropped answers another question.
 
 use super::problem::Problem;
-use crate::task::TaskId;
+use crate::task::{TaskId, span};
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -81,6 +83,26 @@ impl Params {
         }
     }
 
+    /// A parameter that some function reads; its error says what is wrong and what is expected.
+    fn try_read<T>(&self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        read(text).map(Some).map_err(|why| Problem::bad("bad_query", format!("{name} is {text:?}: {why}")))
+    }
+
+    /// A time, or a duration before now.
+    pub fn since(&self, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
+        let now = Utc::now();
+        self.try_read(name, |text| span::since(&with_plus(text), now))
+    }
+
+    /// A number of seconds, or a duration, up to `most`.
+    pub fn seconds(&self, name: &str, most: f64) -> Result<Option<f64>, Problem> {
+        self.read(name, &format!("a number of seconds from 0 to {most}, or a duration such as 30s"), |text| {
+            let seconds = text.parse().ok().or_else(|| span::duration(text).map(|time| time.as_secs_f64()));
+            seconds.filter(|seconds| (0.0..=most).contains(seconds))
+        })
+    }
+
     /// A number within bounds.
     pub fn number<T>(&self, name: &str, allowed: RangeInclusive<T>) -> Result<Option<T>, Problem>
     where
@@ -88,6 +110,18 @@ impl Params {
     {
         let takes = format!("a number from {} to {}", allowed.start(), allowed.end());
         self.read(name, &takes, |text| text.parse().ok().filter(|n| allowed.contains(n)))
+    }
+}
+
+/// The `+` of an offset is a space in a query unless it is written as `%2B`; a space there has no other meaning.
+fn with_plus(text: &str) -> Cow<'_, str> {
+    let offset = |tail: &str| {
+        tail.contains(':') && tail.bytes().filter(u8::is_ascii_digit).count() == 4 && tail.len() == 5
+            || tail.len() == 4 && tail.bytes().all(|b| b.is_ascii_digit())
+    };
+    match text.rsplit_once(' ') {
+        Some((time, tail)) if time.contains(':') && offset(tail) => Cow::Owned(format!("{time}+{tail}")),
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -112,6 +146,34 @@ mod tests {
         assert!(params.number("limit", 1..=500u32).is_err());
         assert_eq!(params.number("x", 1..=500u32).unwrap(), None);
         assert_eq!(params.number("y", 1..=500u32).unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_time_is_read_with_its_plus_and_refused_with_what_is_missing() {
+        let since = |query: &str| Params::parse(query).unwrap().since("since").map(|at| at.unwrap().to_rfc3339());
+        for query in [
+            "since=2030-01-01T00:00:00Z",
+            "since=2030-01-01T02:00:00%2B02:00",
+            "since=2030-01-01T02:00:00+02:00",
+            "since=2030-01-01+02:00:00+0200",
+            "since=2030-01-01+00:00:00z",
+        ] {
+            assert_eq!(since(query).unwrap(), "2030-01-01T00:00:00+00:00", "{query}");
+        }
+        for (query, says) in [
+            ("since=2030-01-01T00:00:00", "its offset from UTC is missing; expected for example"),
+            ("since=2030-01-01", "time of day and the offset"),
+            ("since=1893456000", "seconds or milliseconds"),
+            ("since=2030-01-01+02:00", "its offset from UTC is missing"),
+        ] {
+            let refused = format!("{:?}", since(query).unwrap_err());
+            assert!(refused.contains(says) && refused.contains("since is"), "{query}: {refused}");
+        }
+        let seconds = |query: &str| Params::parse(query).unwrap().seconds("timeout", 300.0);
+        assert_eq!(seconds("timeout=30").unwrap(), Some(30.0));
+        assert_eq!(seconds("timeout=1m").unwrap(), Some(60.0));
+        assert!(format!("{:?}", seconds("timeout=301").unwrap_err()).contains("from 0 to 300"));
+        assert!(seconds("timeout=NaN").is_err() && seconds("timeout=-1").is_err());
     }
 
     #[test]

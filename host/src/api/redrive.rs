@@ -114,7 +114,7 @@ async fn which(state: &ApiState, request: &Request) -> Result<(Vec<i64>, Option<
         None => None,
         Some(text) => Some(
             span::since(text, Utc::now())
-                .ok_or_else(|| Problem::bad("bad_request", format!("since is {text:?}; it takes {}", span::SINCE)))?,
+                .map_err(|why| Problem::bad("bad_request", format!("since is {text:?}: {why}")))?,
         ),
     };
     let filter = DeadFilter {

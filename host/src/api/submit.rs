@@ -8,7 +8,7 @@ use super::warnings::{self, Warning};
 use super::{ApiState, respond};
 use crate::db::{Fields, HostRow, NewTask, Submitted};
 use crate::registry::Resolved;
-use crate::task::{Options, PluginRef, TaskId, TaskMessage};
+use crate::task::{Options, PluginRef, TaskId, TaskMessage, identity};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,8 +23,6 @@ use std::sync::Arc;
 const BATCH: usize = 10_000;
 /// Where a task goes if neither it nor its plugin says.
 const DEFAULT_QUEUE: &str = "default";
-/// Names the ids that are made from an `Idempotency-Key`: the same key, the same task.
-const KEYS: uuid::Uuid = uuid::uuid!("5b6f1f0e-6a5c-4f0b-9d0e-0c1d6f2a7e11");
 
 /// A task as submitted. Every key is checked; an absent one that is needed is said by name.
 #[derive(Deserialize)]
@@ -164,7 +162,9 @@ fn parse(
             return Err(Problem::bad("bad_idempotency_key", detail));
         }
         Some(text) => {
-            Some(text.parse().map_err(|_| Problem::bad("bad_id", format!("id is {text:?}, which is not a UUID")))?)
+            let remedy = "give a UUID, or any text in the header Idempotency-Key";
+            let detail = || format!("id is {text:?}, which is not a UUID; {remedy}");
+            Some(identity::uuid(&text).ok_or_else(|| Problem::bad("bad_id", detail()))?)
         }
     };
     let options: Options = match request.options.map(RawValue::get) {
@@ -181,7 +181,7 @@ fn parse(
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<TaskId>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     match key.as_bytes().len() {
-        1..=255 => Ok(Some(TaskId::new_v5(&KEYS, key.as_bytes()))),
+        1..=255 => Ok(Some(identity::of_key(key.as_bytes()))),
         length => {
             let detail = format!("Idempotency-Key has {length} bytes; allowed are 1 to 255");
             Err(Problem::bad("bad_idempotency_key", detail))

@@ -6,11 +6,10 @@ use super::render::{CallJson, TaskJson};
 use super::share::Share;
 use super::{ApiState, follow, respond, task_response};
 use crate::db::{CallCursor, CancelAnswer, Fields, TaskCursor, TaskFilter, TaskRow};
-use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId, span};
+use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use chrono::Utc;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +50,7 @@ pub(super) async fn wait(
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
-    let seconds = params.only(&["timeout"])?.number("timeout", 0.0..=300.0)?.unwrap_or(30.0);
+    let seconds = params.only(&["timeout"])?.seconds("timeout", 300.0)?.unwrap_or(30.0);
     let until = tokio::time::sleep(Duration::from_secs_f64(seconds));
     let mut waiter = state.waiters.register(id);
     let row = find(&state, id, Fields::ALL).await?;
@@ -101,7 +100,7 @@ fn filter(params: Params) -> Result<(TaskFilter, Fields), Problem> {
             text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
         })?,
         kind: params.read("kind", &format!("one of {kinds}"), FailureKind::parse)?,
-        since: params.read("since", span::SINCE, |text| span::since(text, Utc::now()))?,
+        since: params.since("since")?,
         retry_of: params.read("retry_of", "the id of a task", |text| text.parse().ok())?,
         before: params.read("cursor", CURSOR, TaskCursor::parse)?,
         limit: params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE),

@@ -75,7 +75,7 @@ impl Tokens {
     /// Empty lines and those that begin with `#` are skipped.
     pub(super) fn parse(text: &str) -> Result<Tokens, Unusable> {
         let mut tokens: Vec<Token> = Vec::new();
-        for (at, line) in text.lines().enumerate() {
+        for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let at = at + 1;
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -129,6 +129,11 @@ mod tests {
         assert_eq!(tokens.find("0123456789abcdef").map(|(_, scope)| scope), Some(Scope::Read));
         assert_eq!(tokens.find("fedcba9876543210").map(|(_, scope)| scope), Some(Scope::Full));
         assert_eq!(tokens.find("fedcba987654321"), None);
+        let marked = Tokens::parse("\u{feff}ops full fedcba9876543210\r\n").unwrap();
+        assert!(
+            marked.find("fedcba9876543210").is_some(),
+            "a byte order mark and carriage returns are no part of a line"
+        );
         assert_eq!(tokens.find(""), None);
         assert!(!format!("{tokens:?}").contains("0123456789abcdef"));
     }

@@ -6,14 +6,18 @@
 
 pub mod amqp;
 pub mod embedded;
+mod headers;
 #[cfg(test)]
 pub mod memory;
 mod names;
+mod reply;
 mod types;
 
 #[cfg(test)]
 mod conformance;
 
+pub use headers::Header;
+pub use reply::reply;
 pub use types::*;
 
 use async_trait::async_trait;

@@ -82,11 +82,6 @@ impl Message {
         self
     }
 
-    /// A header that is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(Value::as_str)
-    }
-
     /// The message whose properties and headers a dead letter's row keeps: the inverse of [`Message::properties`].
     pub fn with_properties(body: impl Into<Bytes>, properties: Value) -> Message {
         let mut other = match properties {

@@ -5,6 +5,8 @@ use super::{Failed, escape};
 /// An address with its scheme. `HOST:PORT` means `http://HOST:PORT` on loopback and `https://HOST:PORT` elsewhere: a token must not
 /// be sent in plaintext because a scheme was left out.
 pub fn address(text: &str) -> Result<String, Failed> {
+    // Files of variables have quotes around values, and what reads them may leave those.
+    let text = text.trim().trim_matches(['"', '\'']);
     let invalid = |problem: &str| {
         // What is behind a `?` may be a secret.
         let text = text.split_inclusive('?').next().unwrap_or_default();

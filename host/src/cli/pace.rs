@@ -10,8 +10,7 @@ use tokio::time::{Instant, sleep_until};
 /// `--since` as the API takes it: a moment, the same for every page.
 pub fn moment(since: Option<&str>) -> Result<Option<String>, Failed> {
     let Some(text) = since else { return Ok(None) };
-    let at = span::since(text, Utc::now());
-    let at = at.ok_or_else(|| Failed::usage(format!("--since is {text:?}; it takes {}", span::SINCE)))?;
+    let at = span::since(text, Utc::now()).map_err(|why| Failed::usage(format!("--since is {text:?}: {why}")))?;
     Ok(Some(at.to_rfc3339_opts(SecondsFormat::Micros, true)))
 }
 

@@ -7,6 +7,7 @@ use super::{Failed, bodies, escape, input, output, settings, timeline};
 use crate::daemon;
 use crate::registry::{BODIES, Job};
 use crate::task::settle::{Body, BodyText, Call, LogLine, Verdict};
+use crate::task::span;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ pub struct Run {
     #[arg(long, short, value_name = "JSON", default_value = "null")]
     input: String,
     /// Wall clock, in seconds; otherwise the plugin's.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u32>,
+    #[arg(long, value_name = "SECONDS", value_parser = span::seconds)]
+    timeout: Option<u64>,
     /// `key=value`; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
@@ -63,7 +64,7 @@ impl Run {
             fence: None,
             input: input.get().into(),
             labels,
-            timeout: self.timeout.map(|s| Duration::from_secs(s.into())),
+            timeout: self.timeout.map(Duration::from_secs),
             deadline: None,
             stop: stop.clone(),
             memory: None,

@@ -2,6 +2,7 @@
 
 use super::client::{Client, encode, refused, rows};
 use super::{Failed, Server, input, output, timeline};
+use crate::task::{instant, span};
 use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::value::RawValue;
@@ -27,8 +28,8 @@ pub struct Submit {
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
     /// Wall clock of one attempt, in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u32>,
+    #[arg(long, value_name = "SECONDS", value_parser = span::seconds)]
+    timeout: Option<u64>,
     /// Attempts in all.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
@@ -36,10 +37,10 @@ pub struct Submit {
     #[arg(long, value_name = "N")]
     priority: Option<u8>,
     /// Not before this time (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = instant::read)]
     run_at: Option<DateTime<Utc>>,
     /// Not after this time (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = instant::read)]
     deadline: Option<DateTime<Utc>>,
     /// `key=value`; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]

@@ -3,6 +3,7 @@
 use super::bulk::{Bulk, Verb};
 use super::client::{Client, encode, rows};
 use super::{Failed, Server, bodies, output, submit, timeline};
+use crate::task::span;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ pub struct Wait {
     /// The task's id.
     id: String,
     /// Give up after so many seconds; otherwise never.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = span::seconds)]
     timeout: Option<u64>,
     #[command(flatten)]
     server: Server,

@@ -9,6 +9,7 @@ use super::{
     Ack, Api, Broker, Data, Database, Lease, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
     Shutdown, Tls, Worker, calls, outside, plaintext, plugins,
 };
+use crate::broker::amqp::{AmqpAddress, Trust};
 use crate::db::Retention;
 use crate::task::RetryPolicy;
 use crate::task::limits::MAX_ATTEMPTS;
@@ -91,12 +92,24 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
     settings.references.files.extend(read.files);
     settings.references.files.extend(settings.api.tokens_file.clone());
     settings.references.files.extend(settings.api.tls.as_ref().map(|tls| tls.key.clone()));
+    settings.references.files.extend(settings.broker.trust.key_file.clone());
     settings.effective = effective(read.shown, &layers);
     Ok(settings)
 }
 
 fn broker(read: &mut Reader) -> Result<Broker, Problem> {
     let url = read.secret("broker.url", &["amqp", "amqps"], "amqp://user:password@host:5672/vhost")?;
+    let invalid = |read: &Reader, what: String| Problem::invalid("broker.url", &read.origin("broker.url"), what);
+    let address = url.as_ref().map(|url| url.expose().parse::<AmqpAddress>()).transpose();
+    let address = address.map_err(|what| invalid(read, what))?;
+    let trust = Trust {
+        ca_file: read.path("broker.ca_file")?,
+        cert_file: read.path("broker.cert_file")?,
+        key_file: read.path("broker.key_file")?,
+        name: None,
+    };
+    let trust = address.as_ref().map(|address| address.trust(&trust)).transpose();
+    let trust = trust.map_err(|what| invalid(read, what))?.unwrap_or_default();
     let prefix = read.word("broker.prefix", NAME_RULE, is_name)?;
     let queues = read.list("broker.queues")?;
     if let Some(bad) = queues.iter().find(|q| !is_name(q)) {
@@ -111,7 +124,7 @@ fn broker(read: &mut Reader) -> Result<Broker, Problem> {
         return Err(not_in_this_build("broker.management_url", &read.origin("broker.management_url")));
     }
     let consumer_timeout = read.seconds("broker.consumer_timeout_seconds", 60..=31_536_000)?;
-    Ok(Broker { url, prefix, queues, declare, consumer_timeout })
+    Ok(Broker { url, trust, prefix, queues, declare, consumer_timeout })
 }
 
 fn database(read: &mut Reader) -> Result<Database, Problem> {
@@ -122,8 +135,14 @@ fn database(read: &mut Reader) -> Result<Database, Problem> {
             && !bytes[0].is_ascii_digit()
             && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_')
     };
+    let url =
+        read.secret("database.url", &["postgres", "postgresql"], "postgres://user:password@host:5432/database")?;
+    if let Some(Err(what)) = url.as_ref().map(|url| crate::db::postgres::check(url.expose())) {
+        let what = what.strip_prefix("database.url ").unwrap_or(&what).to_owned();
+        return Err(Problem::invalid("database.url", &read.origin("database.url"), format_args!("it {what}")));
+    }
     Ok(Database {
-        url: read.secret("database.url", &["postgres", "postgresql"], "postgres://user:password@host:5432/database")?,
+        url,
         schema: read.word("database.schema", takes, is_schema)?,
         migrate: read.flag("database.migrate")?,
         pool: read.number("database.pool", 2..=1_000)?,

@@ -43,9 +43,9 @@ pub(super) fn read(env: &[(OsString, OsString)], known: &[String], problems: &mu
             continue;
         };
         if let Some((_, key)) = variables.iter().find(|(variable, _)| variable == name) {
-            found.settings.push(((*key).clone(), name.to_owned(), value.to_owned()));
+            found.settings.push(((*key).clone(), name.to_owned(), bare(value).to_owned()));
         } else if OTHERS.contains(&name) {
-            let value = Some(value.to_owned()).filter(|v| !v.trim().is_empty());
+            let value = Some(bare(value).to_owned()).filter(|v| !v.is_empty());
             match name {
                 "AGENTRY_CONFIG" => found.config = value,
                 "AGENTRY_LOG" => found.log = value,
@@ -56,6 +56,14 @@ pub(super) fn read(env: &[(OsString, OsString)], known: &[String], problems: &mu
         }
     }
     found
+}
+
+/// A value without white space around it, and without quotes around the whole: files of variables have them, and what reads such a
+/// file (`docker run --env-file`, systemd before version 245) may leave them and a carriage return in the value.
+pub(super) fn bare(value: &str) -> &str {
+    let value = value.trim();
+    let inner = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote));
+    inner('"').or_else(|| inner('\'')).unwrap_or(value).trim()
 }
 
 /// Whether a daemon reads settings from this variable.
@@ -147,6 +155,21 @@ mod tests {
         let text = problems("AGENTRY_WORKER_SLOT", "3")[0].to_string();
         assert_eq!(text, "env AGENTRY_WORKER_SLOT: unknown variable; did you mean AGENTRY_WORKER_SLOTS?");
         assert_eq!(problems("AGENTRY_TEST_POSTGRES", "x").len(), 1, "a test's variable is none of the daemon's");
+    }
+
+    #[test]
+    fn quotes_and_white_space_around_a_value_are_not_part_of_it() {
+        for (value, expected) in [
+            ("\"amqp://h\"", "amqp://h"),
+            ("'amqp://h'", "amqp://h"),
+            (" amqp://h \r", "amqp://h"),
+            ("\"\"", ""),
+            ("\"a\",\"b\"", "\"a\",\"b\""),
+            ("\"", "\""),
+            ("it's", "it's"),
+        ] {
+            assert_eq!(bare(value), expected, "{value:?}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Variables {
             let path = base.join(path);
             let text = std::fs::read_to_string(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
             self.used.borrow_mut().files.insert(path);
-            return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
+            return Ok(text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']).to_owned());
         }
         let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(of_a_name) {

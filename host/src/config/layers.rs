@@ -105,8 +105,10 @@ pub(super) fn read(sources: &Sources) -> Result<Layers, ConfigError> {
     }
 
     if let Some(path) = path {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Problem(format!("the settings file {} ({place}) cannot be read: {e}", path.display())))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            let hint = if e.kind() == std::io::ErrorKind::InvalidData { "; save it as UTF-8" } else { "" };
+            Problem(format!("the settings file {} ({place}) cannot be read: {e}{hint}", path.display()))
+        })?;
         let parsed = file::parse(&text, Some(&path), &file::Known::Keys(&known))
             .map_err(|e| Problem(format!("{}:{e}", path.display())))?;
         problems.extend(parsed.problems);

@@ -10,6 +10,7 @@ mod expand;
 mod file;
 mod layers;
 mod limits;
+mod machine;
 mod origin;
 mod outside;
 mod plaintext;
@@ -23,12 +24,14 @@ pub use environment::DEBUGGABLE;
 pub use expand::References;
 pub use layers::{DEFAULTS, FlagValue, Sources};
 pub use limits::LimitSet;
+pub use machine::Machine;
 pub use origin::{ConfigError, Origin, Problem};
 pub use outside::{Outside, PluginSecret, private_network};
 pub use plugins::PluginRule;
 pub use reader::Effective;
 pub use secret::SecretUrl;
 
+use crate::broker::amqp::Trust;
 use crate::db::Retention;
 use crate::registry::CallsPolicy;
 use crate::task::{RetryPolicy, limits::MessageLimits};
@@ -100,6 +103,8 @@ pub enum Services<'a> {
 pub struct Broker {
     /// `broker.url`, or what `broker.url_file` holds. Set together with the database's, or neither.
     pub url: Option<SecretUrl>,
+    /// TLS: `broker.ca_file`, `broker.cert_file` and `broker.key_file`, or what the URL says of them.
+    pub trust: Trust,
     /// Names exchanges and queues.
     pub prefix: String,
     /// Logical queues to consume; at least one.
@@ -259,41 +264,6 @@ pub enum Ack {
     Settled,
     /// When its task is claimed: the lease notices a crash, and the broker's consumer time-out bounds nothing.
     Claimed,
-}
-
-/// What is derived from the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// Processors that this process may use.
-    pub cores: u32,
-    /// Memory that this process may use, in MiB.
-    pub memory_mib: u64,
-    /// Mappings that a process may have: `vm.max_map_count`.
-    pub mappings: u64,
-}
-
-impl Machine {
-    /// The one this process runs on, within its control group.
-    pub fn here() -> Machine {
-        let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let total = read("/proc/meminfo")
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
-            .map(|kib| kib / 1_024);
-        // Control groups version 2, then version 1; `max` and absurdly large numbers mean no limit.
-        let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-            .iter()
-            .find_map(|path| read(path).trim().parse::<u64>().ok())
-            .map(|bytes| bytes / (1_024 * 1_024));
-        let memory_mib = match (total, group) {
-            (Some(total), Some(group)) => total.min(group),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => 2_048,
-        };
-        let mappings = read("/proc/sys/vm/max_map_count").trim().parse().unwrap_or(u64::MAX);
-        Machine { cores, memory_mib, mappings }
-    }
 }
 
 impl Settings {

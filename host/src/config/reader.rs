@@ -117,7 +117,8 @@ impl Reader {
             Raw::Text(text) => Some(absolute(&entry.base, text)),
             other => return Err(wrong(key, &entry.origin, other, "a path")),
         };
-        self.show(key, json!(path), &entry.origin);
+        let shown = path.as_deref().map(|path| as_text(key, &entry, path)).transpose()?;
+        self.show(key, json!(shown), &entry.origin);
         Ok(path)
     }
 
@@ -147,7 +148,8 @@ impl Reader {
     pub fn paths(&mut self, key: &str) -> Result<Vec<PathBuf>, Problem> {
         let (items, entry) = self.items(key)?;
         let paths: Vec<PathBuf> = items.iter().map(|item| absolute(&entry.base, item)).collect();
-        self.show(key, json!(paths), &entry.origin);
+        let shown = paths.iter().map(|path| as_text(key, &entry, path)).collect::<Result<Vec<_>, _>>()?;
+        self.show(key, json!(shown), &entry.origin);
         Ok(paths)
     }
 
@@ -293,7 +295,9 @@ impl Reader {
                     Problem::invalid(&file_key, &file_origin, format_args!("{} cannot be read: {e}", path.display()))
                 })?;
                 self.files.insert(path);
-                (text.trim().to_owned(), file_origin)
+                // Editors put a mark before it, and shells quotes around it.
+                let text = super::environment::bare(text.trim_start_matches('\u{feff}')).to_owned();
+                (text, file_origin)
             }
             (Some(text), None) => (text, direct.origin.clone()),
         };
@@ -302,6 +306,21 @@ impl Reader {
         self.show(key, json!(url), &origin);
         Ok(Some(url))
     }
+}
+
+/// A path as it is shown and recorded. Rows, other processes and SQLite take text.
+fn as_text(key: &str, entry: &Entry, path: &Path) -> Result<String, Problem> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        let place = if entry.base.to_str().is_none() {
+            format!(
+                "; relative paths start at {}: write an absolute one, or start from another folder",
+                entry.base.display()
+            )
+        } else {
+            "; rename the folder".to_owned()
+        };
+        Problem::invalid(key, &entry.origin, format_args!("{} is not UTF-8{place}", path.display()))
+    })
 }
 
 fn whole(raw: &Raw) -> Option<i64> {

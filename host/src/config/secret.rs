@@ -1,16 +1,30 @@
 //! An address with a password in it, as a type that cannot be printed.
 
+use crate::db::postgres::with_host;
 use std::fmt;
 use url::Url;
 
 /// Parameters of a query that are shown; the value of any other may be a secret, and so may its name: in `amqp://u:1?x@h` it is
 /// the rest of a password that began with a digit.
-const SHOWN_PARAMETERS: [&str; 11] = [
+const SHOWN_PARAMETERS: &[&str] = &[
     "host",
     "port",
     "dbname",
     "user",
+    "hostaddr",
     "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+    "channel_binding",
+    "connect_timeout",
+    "cacertfile",
+    "certfile",
+    "keyfile",
+    "verify",
+    "server_name_indication",
     "application_name",
     "heartbeat",
     "channel_max",
@@ -27,7 +41,12 @@ pub struct SecretUrl(Url);
 impl SecretUrl {
     /// Parse a URL whose scheme is one of `schemes`. The error never repeats the text.
     pub fn parse(text: &str, schemes: &[&str]) -> Result<SecretUrl, String> {
-        let url = Url::parse(text).map_err(|e| format!("it is not a URL ({e})"))?;
+        let authority =
+            text.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
+        if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
+            return Err("it names several hosts; name one: the primary, or an address that leads to it".into());
+        }
+        let url = Url::parse(&with_host(text)).map_err(|e| format!("it is not a URL ({e})"))?;
         if !schemes.contains(&url.scheme()) {
             // What stands before the first colon of a mistyped URL may be anything, a password too.
             return Err(format!("its scheme is none of {}", schemes.join(", ")));
@@ -129,6 +148,7 @@ mod tests {
         }
         assert!(SecretUrl::parse("amqp://h/a%40b", &SCHEMES).is_ok());
         assert!(SecretUrl::parse("postgres:///app?host=/run/postgresql", &SCHEMES).is_ok());
+        assert!(SecretUrl::parse("postgres://u:p@/app?host=/run/postgresql", &SCHEMES).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 mod calls;
 mod outside;
 mod pins;
+mod texts;
 
 const MACHINE: Machine = Machine { cores: 4, memory_mib: 8_192, mappings: 65_530 };
 
@@ -176,8 +177,8 @@ fn every_bad_value_is_one_line_that_names_key_place_and_what_is_allowed() {
         "[api]\nlisten = '0.0.0.0:7070'",
         "[api]\nlisten = '0.0.0.0:7070'\ntokens_file = 'tokens'",
         "[api]\ntls_cert = 'cert.pem'",
-        "[broker]\nurl = 'amqp://broker'\n[database]\nurl = 'postgres://localhost/d'",
-        "[broker]\nurl = 'amqps://broker'\n[database]\nurl = 'postgres://db/d?sslmode=require'",
+        "[broker]\nurl = 'amqp://broker'\n[database]\nurl = 'postgres://u@localhost/d'",
+        "[broker]\nurl = 'amqps://broker'\n[database]\nurl = 'postgres://u@db/d?sslmode=require'",
         "[retry]\nfactor = 0.5",
         "[retry]\nmax_seconds = 0.5",
         "[limits.default]\nmemory_mib = 1024",
@@ -209,10 +210,10 @@ fn every_bad_value_is_one_line_that_names_key_place_and_what_is_allowed() {
 fn broker_and_database_are_set_both_or_neither() {
     let one = Setup::new("").env("AGENTRY_BROKER_URL", "amqp://localhost");
     assert!(one.problem().contains("set database.url (AGENTRY_DATABASE_URL) too, or neither"), "{}", one.problem());
-    let other = Setup::new("[database]\nurl = 'postgres://localhost/d'");
+    let other = Setup::new("[database]\nurl = 'postgres://u@localhost/d'");
     assert!(other.problem().contains("set broker.url (AGENTRY_BROKER_URL) too, or neither"), "{}", other.problem());
     assert!(matches!(Setup::new("").settings().services(), Services::Embedded));
-    let both = one.env("AGENTRY_DATABASE_URL", "postgres://localhost/d").settings();
+    let both = one.env("AGENTRY_DATABASE_URL", "postgres://u@localhost/d").settings();
     assert!(matches!(both.services(), Services::External { .. }));
 }
 
@@ -257,7 +258,7 @@ fn a_problem_is_one_line_whatever_a_key_is_called() {
 #[test]
 fn the_higher_layer_decides_between_an_address_and_its_file() {
     let setup = Setup::new("[broker]\nurl_file = 'absent'").env("AGENTRY_BROKER_URL", "amqp://localhost:1");
-    let setup = setup.env("AGENTRY_DATABASE_URL", "postgres://localhost/d");
+    let setup = setup.env("AGENTRY_DATABASE_URL", "postgres://u@localhost/d");
     assert_eq!(setup.settings().broker.url.unwrap().to_string(), "amqp://localhost:1");
     let setup = setup.env("AGENTRY_BROKER_URL_FILE", "absent");
     assert!(setup.problem().contains("are both set; set one"), "{}", setup.problem());
@@ -278,7 +279,7 @@ fn a_password_in_a_flag_works_and_is_warned_about() {
 #[test]
 fn what_is_allowed_in_the_clear_is_warned_about() {
     let setup = Setup::new(
-        "[broker]\nurl = 'amqp://broker'\nplaintext = true\n[database]\nurl = 'postgres://db/d'\nplaintext = true\n\
+        "[broker]\nurl = 'amqp://broker'\nplaintext = true\n[database]\nurl = 'postgres://u@db/d'\nplaintext = true\n\
          [api]\nlisten = '0.0.0.0:7070'\ntokens_file = 'tokens'\nplaintext = true",
     );
     let warnings = setup.settings().warnings;
@@ -294,14 +295,14 @@ fn a_deadline_beyond_half_of_the_consumer_timeout_is_refused() {
     let setup = Setup::new("[limits.max]\ntimeout_seconds = 901\n");
     setup.settings(); // embedded: there is no broker to take anything back
     let setup =
-        setup.env("AGENTRY_BROKER_URL", "amqp://localhost").env("AGENTRY_DATABASE_URL", "postgres://localhost/d");
+        setup.env("AGENTRY_BROKER_URL", "amqp://localhost").env("AGENTRY_DATABASE_URL", "postgres://u@localhost/d");
     assert!(setup.problem().contains("lower it to 900"), "{}", setup.problem());
     setup.env("AGENTRY_BROKER_CONSUMER_TIMEOUT_SECONDS", "1802").settings();
     // A queue that acknowledges when it claims has nothing to fear; one beside it that does not is named.
     let claimed = "[limits.max]\ntimeout_seconds = 901\n[queues.slow]\nack = 'claimed'\n[broker]\nqueues = ";
     let services = |queues: &str| {
         let setup = Setup::new(&format!("{claimed}{queues}\n"));
-        setup.env("AGENTRY_BROKER_URL", "amqp://localhost").env("AGENTRY_DATABASE_URL", "postgres://localhost/d")
+        setup.env("AGENTRY_BROKER_URL", "amqp://localhost").env("AGENTRY_DATABASE_URL", "postgres://u@localhost/d")
     };
     services("['slow']").settings();
     let problem = services("['slow', 'quick']").problem();

@@ -8,7 +8,7 @@ use crate::api;
 use crate::broker::amqp::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, BrokerError};
-use crate::config::{LimitSet, Services, Settings};
+use crate::config::{LimitSet, SecretUrl, Services, Settings};
 use crate::db::postgres::PostgresDb;
 use crate::db::sqlite::SqliteDb;
 use crate::db::{Db, DbError, DbOptions};
@@ -45,9 +45,7 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
             (Arc::new(db), Arc::new(broker))
         }
         Services::External { broker, .. } => {
-            let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
-            let mut options = AmqpOptions::new(address, &settings.broker.prefix, name);
-            options.declare = settings.broker.declare;
+            let options = amqp(settings, broker, name)?;
             let db = database(settings, folder.path(), name).await?;
             (db, Arc::new(AmqpBroker::start(options).map_err(configuration)?))
         }
@@ -55,6 +53,15 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
     #[cfg(feature = "failpoints")]
     let (db, broker) = (crate::failpoints::database(db), crate::failpoints::broker(broker));
     Ok(Connections { db, broker })
+}
+
+/// How to connect to the broker.
+fn amqp(settings: &Settings, broker: &SecretUrl, name: &str) -> Result<AmqpOptions, DaemonError> {
+    let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
+    let mut options = AmqpOptions::new(address, &settings.broker.prefix, name);
+    options.declare = settings.broker.declare;
+    options.trust = settings.broker.trust.clone();
+    Ok(options)
 }
 
 /// The broker that the settings name, to publish to: connected, and with nothing declared or consumed.
@@ -65,8 +72,7 @@ pub async fn publisher(settings: &Settings) -> Result<Arc<dyn Broker>, DaemonErr
     let Services::External { broker, .. } = settings.services() else {
         return Err(DaemonError::Configuration("broker.url is missing".into()));
     };
-    let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
-    let options = AmqpOptions::new(address, &settings.broker.prefix, super::build::host_name());
+    let options = amqp(settings, broker, &super::build::host_name())?;
     match AmqpBroker::connect(options).await {
         Ok(broker) => Ok(Arc::new(broker)),
         Err(BrokerError::Unavailable(why) | BrokerError::Refused(why)) => {
@@ -179,6 +185,7 @@ pub async fn prepare(
     folder: &DataFolder,
     readiness: &Readiness,
 ) -> Result<(), DaemonError> {
+    until_answered(readiness, "check the connection to the database", || db.check_service()).await?;
     if settings.database.migrate {
         let migrated = until_answered(readiness, "bring the schema up to date", || db.migrate()).await?;
         if migrated.from != migrated.to {

@@ -15,6 +15,9 @@ pub enum DataFolderError {
     /// Another process has it.
     #[error("data folder {0} is in use by another agentry process; give this one its own data.dir")]
     InUse(PathBuf),
+    /// Its path without symbolic links is not UTF-8.
+    #[error("data folder {} is not UTF-8; set data.dir to another folder, or rename this one", .0.display())]
+    NotNamed(PathBuf),
     /// The system refused.
     #[error("data folder {path}: {source}; {}", remedy(source))]
     Io {
@@ -60,6 +63,9 @@ impl DataFolder {
         let io = |source| DataFolderError::Io { path: path.to_owned(), source };
         make(path)?;
         let path = path.canonicalize().map_err(io)?;
+        if path.to_str().is_none() {
+            return Err(DataFolderError::NotNamed(path));
+        }
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -116,6 +122,15 @@ mod tests {
         assert!(matches!(DataFolder::open(&path), Err(DataFolderError::InUse(_))));
         drop(first);
         assert_eq!(DataFolder::open(&path).unwrap().former(), Some(id));
+        use std::os::unix::ffi::OsStrExt;
+        let odd = scratch.path().join(std::ffi::OsStr::from_bytes(b"d\xff"));
+        std::fs::create_dir(&odd).unwrap();
+        std::os::unix::fs::symlink(&odd, scratch.path().join("link")).unwrap();
+        let refused = DataFolder::open(&scratch.path().join("link")).unwrap_err();
+        assert!(
+            matches!(refused, DataFolderError::NotNamed(_)) && refused.to_string().contains("data.dir"),
+            "{refused}"
+        );
     }
 
     /// Of a thread, as a container drops it for the whole process.

@@ -77,6 +77,7 @@ pub async fn migrate(settings: &Settings) -> Result<Migrated, MigrateError> {
         data_folder::make(&settings.data.dir).map_err(|e| MigrateError::Configuration(e.to_string()))?;
     }
     let db = connect::database(settings, &settings.data.dir, &super::build::host_name()).await?;
+    db.check_service().await?;
     let migrated = db.migrate().await?;
     db.check_schema().await?;
     Ok(migrated)
@@ -92,6 +93,7 @@ pub async fn database(settings: &Settings) -> Result<Arc<dyn Db>, MigrateError> 
         return Err(MigrateError::Configuration(format!("there is no database in {place}; check data.dir")));
     }
     let db = connect::database(settings, &settings.data.dir, &super::build::host_name()).await?;
+    db.check_service().await?;
     db.check_schema().await?;
     Ok(db)
 }

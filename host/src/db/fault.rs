@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Row(String),
     /// What came back is not what must come back.
     Defect(String),
+    /// The service cannot be used as it is, for a reason that does not mend itself.
+    Refused(String),
     /// The schema does not fit.
     Schema(String),
     /// Somebody else is in the way, again and again.
@@ -128,7 +130,11 @@ impl Fault {
             Fault::Sql(error) => reason_of(error),
             Fault::Connect(place, error) => format!("no connection to {place}: {}", reason_of(error)),
             Fault::Row(text) => format!("this build cannot use the stored row: {text}"),
-            Fault::Data(text) | Fault::Defect(text) | Fault::Schema(text) | Fault::Busy(text) => text.clone(),
+            Fault::Data(text)
+            | Fault::Defect(text)
+            | Fault::Schema(text)
+            | Fault::Refused(text)
+            | Fault::Busy(text) => text.clone(),
             Fault::Refusal(refusal) => format!("{refusal:?}"),
         }
     }
@@ -160,6 +166,9 @@ impl From<Fault> for DbError {
         }
         match fault {
             Fault::Sql(E::Configuration(_)) | Fault::Connect(_, E::Configuration(_)) => DbError::Refused(reason),
+            Fault::Connect(_, E::Tls(_) | E::Io(_)) if untrusted(&reason).is_some() => {
+                DbError::Refused(format!("{reason}{}", untrusted(&reason).unwrap_or_default()))
+            }
             // A name that does not resolve is not told apart from one that does not resolve yet: services start in any
             // order, and their names with them.
             Fault::Connect(..)
@@ -174,6 +183,7 @@ impl From<Fault> for DbError {
             ) => DbError::Unavailable(reason),
             Fault::Busy(_) => DbError::Unavailable(reason),
             Fault::Schema(_) => DbError::Schema(reason),
+            Fault::Refused(_) => DbError::Refused(reason),
             Fault::Sql(_) | Fault::Data(_) | Fault::Row(_) | Fault::Defect(_) | Fault::Refusal(_) => {
                 DbError::Defect(reason)
             }
@@ -184,16 +194,68 @@ impl From<Fault> for DbError {
 /// The database's own words without the client library's frame around them.
 fn reason_of(error: &sqlx::Error) -> String {
     match error {
-        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Database(error) => format!("{}{}", error.message(), remedy(error.as_ref())),
         sqlx::Error::Io(error) => error.to_string(),
         other => other.to_string(),
+    }
+}
+
+/// The remedy for a certificate or a server that TLS cannot be spoken with; none of it mends itself.
+fn untrusted(reason: &str) -> Option<&'static str> {
+    match () {
+        () if reason.contains("UnknownIssuer") || reason.contains("BadSignature") => {
+            Some("; name the PEM file of the server's authority as sslrootcert in database.url")
+        }
+        () if reason.contains("not valid for name") || reason.contains("NotValidForName") => {
+            Some("; write a name that the server's certificate is for in database.url, or issue it for this one")
+        }
+        () if reason.contains("CaUsedAsEndEntity") => {
+            Some("; the server shows the certificate of an authority: let that authority issue another one for it")
+        }
+        () if reason.contains("does not support TLS") => {
+            Some("; turn on ssl at the server, or write another sslmode in database.url")
+        }
+        () => None,
+    }
+}
+
+/// The remedy for what Postgres or a pooler in front of it says, where its own words have none.
+fn remedy(error: &dyn DatabaseError) -> &'static str {
+    match (error.code().as_deref(), error.message()) {
+        (Some("08P01"), text) if text.contains("unsupported startup parameter") => {
+            "; a pooler stands in between: remove options from database.url, or name the parameter in PgBouncer's ignore_startup_parameters"
+        }
+        (Some("08P01"), text) if text.contains("statement pooling") => {
+            "; a pooler in statement mode stands in between: use session mode (PgBouncer: pool_mode = session)"
+        }
+        (Some("26000" | "42P05"), text) if text.contains("prepared statement") => {
+            "; a pooler in transaction mode stands in between: use session mode (PgBouncer: pool_mode = session)"
+        }
+        (Some("53300"), _) => {
+            "; a daemon opens up to database.pool + 10 connections: raise the limit of the role, of the database or of the server \
+             (max_connections), or lower database.pool"
+        }
+        _ => "",
     }
 }
 
 fn classify(error: &dyn DatabaseError) -> Class {
     let code = error.code().unwrap_or_default();
     if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
-        of_postgres(&code)
+        // A pooler's own errors have this code, whatever they are about.
+        let words = [
+            "unsupported startup parameter",
+            "no such database",
+            "no such user",
+            "statement pooling",
+            "SSL required",
+            "does not exist",
+            "authentication failed",
+        ];
+        match &*code {
+            "08P01" if words.iter().any(|words| error.message().contains(words)) => Class::Refused,
+            code => of_postgres(code),
+        }
     } else {
         match code.parse().unwrap_or(1) {
             // SQLite has no code of its own for it.

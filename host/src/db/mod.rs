@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod queue_table;
 mod rows;
 mod schema;
+mod shown;
 pub mod sqlite;
 mod storable;
 mod stores;
@@ -32,6 +33,7 @@ mod types;
 
 pub use halving::Halving;
 pub use options::{DbOptions, SchemaName};
+pub use shown::ShownTask;
 pub use stores::Stores;
 pub use types::*;
 
@@ -47,6 +49,10 @@ use tokio::sync::Notify;
 pub trait Db: Send + Sync + 'static {
     // ── the schema ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    /// Check that the service can be used at all, without changing anything there.
+    async fn check_service(&self) -> Result<(), DbError> {
+        Ok(())
+    }
     /// Bring an empty or older schema up to date, one process at a time; or say why it does not fit.
     async fn migrate(&self) -> Result<Migrated, DbError>;
     /// Check that the schema fits this build: same version, or newer and still supporting this build.
@@ -146,6 +152,22 @@ pub trait Db: Send + Sync + 'static {
         reason: OutboxReason,
         delay: Duration,
     ) -> Result<(), DbError>;
+    /// Replies of ended tasks whose messages name a queue for it, each due again after `hold`: at most `limit`. A database that no
+    /// message reaches has none.
+    async fn take_replies(&self, limit: u32, hold: Duration) -> Result<Vec<Reply>, DbError> {
+        let _ = (limit, hold);
+        Ok(Vec::new())
+    }
+    /// The replies of these tasks are at the broker, or are given up.
+    async fn replied(&self, ids: &[TaskId]) -> Result<(), DbError> {
+        let _ = ids;
+        Ok(())
+    }
+    /// These replies were taken, and are due after `delay`, unless they have been published meanwhile.
+    async fn defer_replies(&self, ids: &[TaskId], delay: Duration) -> Result<(), DbError> {
+        let _ = (ids, delay);
+        Ok(())
+    }
     /// Dead letters of a queue that are due to be published, oldest first: at most `limit`, and no more than [`BATCH_BYTES`] but
     /// for the first. They are due again after `hold`, so that those of a host that dies meanwhile are published by another.
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError>;

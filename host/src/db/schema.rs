@@ -55,13 +55,15 @@ macro_rules! migrations {
 pub(super) const POSTGRES: &[Migration] = migrations!(
     "postgres": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
     "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities", "00" 10 "lists", "00" 11 "duties",
-    "00" 12 "unpublished_letters", "00" 13 "refunds", "00" 14 "unpublished_lookup"
+    "00" 12 "unpublished_letters", "00" 13 "refunds", "00" 14 "unpublished_lookup",
+    "00" 15 "replies", "00" 16 "replies_lookup"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
     "sqlite": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
     "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities", "00" 10 "lists", "00" 11 "duties",
-    "00" 12 "unpublished_letters", "00" 13 "refunds", "00" 14 "unpublished_lookup"
+    "00" 12 "unpublished_letters", "00" 13 "refunds", "00" 14 "unpublished_lookup",
+    "00" 15 "replies", "00" 16 "replies_lookup"
 );
 
 impl Migration {

@@ -112,11 +112,23 @@ impl Db for Faulty {
     async fn take_letters(&self, queue: &str, limit: u32, hold: Duration) -> Result<Vec<UnpublishedLetter>, DbError> {
         self.0.take_letters(queue, limit, hold).await
     }
+    async fn take_replies(&self, limit: u32, hold: Duration) -> Result<Vec<Reply>, DbError> {
+        self.0.take_replies(limit, hold).await
+    }
+    async fn replied(&self, ids: &[TaskId]) -> Result<(), DbError> {
+        self.0.replied(ids).await
+    }
+    async fn defer_replies(&self, ids: &[TaskId], delay: Duration) -> Result<(), DbError> {
+        self.0.defer_replies(ids, delay).await
+    }
     async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError> {
         self.0.letters_published(ids).await
     }
     async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError> {
         self.0.defer_letters(ids, delay).await
+    }
+    async fn check_service(&self) -> Result<(), DbError> {
+        self.0.check_service().await
     }
     async fn migrate(&self) -> Result<Migrated, DbError> {
         self.0.migrate().await

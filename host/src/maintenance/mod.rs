@@ -2,6 +2,7 @@
 //!
 //! - [`relay`]: a row stands in `outbox` if and only if its task is to be handed to the broker.
 //! - [`letters`]: a dead letter has a `publish_at` if and only if it is to be handed to its dead-letter queue.
+//! - [`replies`]: a task that has ended has a `reply_due` if and only if its producer is still to get its reply.
 //! - [`scheduler`]: no task is `scheduled` or `retrying` past its `run_at`, and none waits past its deadline.
 //! - [`rescuer`]: no task is `running` under a dead owner for longer than a lease and a sweep.
 //! - [`undertaker`]: no task waits for a plugin that nobody serves for longer than the grace period.
@@ -13,12 +14,14 @@ pub mod letters;
 pub mod pruner;
 mod refusals;
 pub mod relay;
+pub mod replies;
 pub mod rescuer;
 pub mod scheduler;
 pub mod undertaker;
 
 use crate::broker::{Broker, Publication, PublishError};
 use crate::db::{Db, DbError, Retention};
+use crate::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +53,10 @@ pub struct Parts {
     pub queues: Vec<String>,
     /// Receives why dead letters are not published, by queue.
     pub unpublished_letters: watch::Sender<BTreeMap<String, String>>,
+    /// Changed when a task may have ended whose producer waits for a reply.
+    pub replies: watch::Sender<()>,
+    /// Counts replies.
+    pub metrics: Arc<Metrics>,
     /// Whether this host can tell hosts that died from hosts that are late (see `Claimant` in [`crate::db`]).
     pub steady: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -72,6 +79,7 @@ pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationTok
     for queue in &parts.queues {
         tracker.spawn(letters::run(parts.clone(), queue.clone(), closing.clone(), over.clone()));
     }
+    tracker.spawn(replies::run(parts.clone(), closing.clone()));
     tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
     tracker.spawn(rescuer::run(parts.clone(), config.lease, closing.clone()));
     tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));

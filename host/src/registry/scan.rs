@@ -63,6 +63,8 @@ pub(super) enum FileError {
     TooLarge { path: PathBuf, bytes: u64, limit: u64, setting: &'static str },
     #[error("{} is not UTF-8 at byte {at}", path.display())]
     NotText { path: PathBuf, at: usize },
+    #[error("the name of {} is not UTF-8; rename the folder", .0.display())]
+    NotNamed(PathBuf),
     #[error("{} is being written; it is read again when it is at rest", .0.display())]
     Changing(PathBuf),
     #[error("{} cannot be read: {error}", path.display())]
@@ -154,7 +156,9 @@ fn descend(scan: &mut Scan, root: usize, path: &Path, depth: usize) {
     for entry in entries {
         let name = entry.file_name();
         if name == manifest::FILE && seen.is_none() {
-            match read_manifest(path) {
+            // Rows, other processes and the list of folders hold it as text.
+            let named = path.to_str().map(|_| ()).ok_or_else(|| FileError::NotNamed(path.to_owned()));
+            match named.and_then(|()| read_manifest(path)) {
                 // Gone since the directory was read.
                 Err(FileError::Missing(_)) => {}
                 manifest => scan.folders.push(Folder { root, path: path.to_owned(), manifest }),
@@ -177,7 +181,9 @@ fn descend(scan: &mut Scan, root: usize, path: &Path, depth: usize) {
 pub(super) fn read_manifest(folder: &Path) -> Result<String, FileError> {
     let file = find(folder, Path::new(manifest::FILE))?;
     let bytes = read(&file, manifest::FILE_BYTES, "a plugin.toml")?;
-    String::from_utf8(bytes).map_err(|e| FileError::NotText { path: file.path, at: e.utf8_error().valid_up_to() })
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|e| FileError::NotText { path: file.path, at: e.utf8_error().valid_up_to() })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Find a file of a plugin. The folder's path is without symbolic links; the file's has no `..`.
@@ -265,6 +271,19 @@ mod tests {
         assert_eq!(found(&nearer, &root), ["a/one", "a/two", "b", "a/one/deep"]);
         assert!(first.unread.is_empty());
         assert!(first.watch.contains(&root.join("empty")), "a plugin.toml may appear there");
+    }
+
+    #[test]
+    fn a_folder_whose_name_is_not_utf_8_is_reported_and_costs_no_other() {
+        use std::os::unix::ffi::OsStrExt;
+        let (_dir, root) = folder();
+        plugin(&root.join(std::ffi::OsStr::from_bytes(b"odd\xff")));
+        plugin(&root.join("even"));
+        fs::write(root.join("even/plugin.toml"), "\u{feff}manifest = 1\r\n").unwrap();
+        let scan = scan(std::slice::from_ref(&root));
+        let [even, odd] = &scan.folders[..] else { panic!("{scan:?}") };
+        assert_eq!(even.manifest.as_ref().unwrap(), "manifest = 1\r\n");
+        assert!(odd.manifest.as_ref().unwrap_err().to_string().contains("rename the folder"));
     }
 
     #[cfg(unix)]

@@ -65,6 +65,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
     let memory = MemoryBudget::new(world.swarm.memory);
     // Fewer than may be in memory, so that claimed tasks wait for their turn.
     let turns = Turns::new(world.swarm.slots.div_ceil(2));
+    let metrics = Arc::new(Metrics::new(world.swarm.slots, busy.clone(), memory.clone(), turns.clone()));
     let chance = world.clone();
     let parts = worker::Parts {
         broker: broker.clone(),
@@ -72,12 +73,12 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         catalog,
         isolation: Arc::new(Lane(wire.clone())),
         guests: tokio::runtime::Handle::current(),
-        metrics: Arc::new(Metrics::new(world.swarm.slots, busy.clone(), memory.clone(), turns.clone())),
+        metrics: metrics.clone(),
         memory,
         turns,
         chance: Arc::new(move || chance.chance.fraction()),
     };
-    let letters = watch::Sender::new(());
+    let (letters, replies) = (watch::Sender::new(()), watch::Sender::new(()));
     let config = WorkerConfig {
         host: wire.host,
         queues: vec!["default".into()],
@@ -94,6 +95,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         spool: None,
         settled: watch::Sender::new(0),
         letters: letters.clone(),
+        replies: replies.clone(),
     };
     let Ok(worker) = Worker::start(parts, config, lease, busy).await else { return };
     let (closing, lease_end) = (CancellationToken::new(), CancellationToken::new());
@@ -105,6 +107,8 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             outbox: Arc::default(),
             unpublished: watch::Sender::new(None),
             letters: letters.clone(),
+            replies,
+            metrics,
             queues: vec!["default".into()],
             unpublished_letters: watch::Sender::default(),
             steady: Arc::new(move || steady.is_steady()),

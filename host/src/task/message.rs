@@ -4,12 +4,10 @@
 //! refusal names the key, what was found and what is allowed. Input is kept byte for byte.
 
 use super::limits::MessageLimits;
-use super::{Options, TaskId, json, retry};
+use super::{Options, PluginRef, TaskId, content, identity, json, retry};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// A usable request for one task.
@@ -35,57 +33,6 @@ pub struct TaskMessage {
     pub traceparent: Option<String>,
 }
 
-/// `name` or `name@requirement`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PluginRef {
-    /// The plugin's name: `^[a-z][a-z0-9-]{0,62}$`.
-    pub name: Arc<str>,
-    /// Which versions will do; `*`: any release, the newest first.
-    pub requirement: semver::VersionReq,
-}
-
-impl PluginRef {
-    /// Whether text is a plugin's name.
-    pub fn is_name(text: &str) -> bool {
-        let bytes = text.as_bytes();
-        (1..=63).contains(&bytes.len())
-            && bytes[0].is_ascii_lowercase()
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-    }
-}
-
-impl FromStr for PluginRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, requirement) = match text.split_once('@') {
-            Some((name, requirement)) => (name, Some(requirement)),
-            None => (text, None),
-        };
-        if !PluginRef::is_name(name) {
-            return Err(format!(
-                "{name:?} is not a plugin name: a lower-case letter, then at most 62 lower-case letters, digits or hyphens"
-            ));
-        }
-        let requirement = match requirement {
-            None => semver::VersionReq::STAR,
-            Some(text) => semver::VersionReq::parse(text)
-                .map_err(|e| format!("{text:?} is not a semver requirement such as 1.2 or =0.1.0: {e}"))?,
-        };
-        Ok(PluginRef { name: name.into(), requirement })
-    }
-}
-
-impl fmt::Display for PluginRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.requirement == semver::VersionReq::STAR {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}@{}", self.name, self.requirement)
-        }
-    }
-}
-
 /// Why a message is unusable. `code` goes into the header `agentry-reason`, `detail` into `agentry-detail`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{code}: {detail}")]
@@ -106,7 +53,7 @@ impl Rejection {
     /// The longest name of a plugin that is repeated, in bytes: any that exists fits, with its requirement.
     pub const PLUGIN_BYTES: usize = 256;
 
-    fn new(code: &'static str, detail: impl AsRef<str>) -> Rejection {
+    pub(super) fn new(code: &'static str, detail: impl AsRef<str>) -> Rejection {
         Rejection { code, detail: in_short(detail.as_ref(), Rejection::DETAIL_BYTES), id: None, plugin: None }
     }
 }
@@ -136,22 +83,33 @@ fn in_short(text: &str, bytes: usize) -> String {
 pub struct Envelope<'a> {
     /// The body.
     pub body: &'a [u8],
-    /// AMQP `content_type`; missing means JSON.
+    /// AMQP `content_type`; see [`content`].
     pub content_type: Option<&'a str>,
-    /// AMQP `content_encoding`; any is refused.
+    /// AMQP `content_encoding`; the same.
     pub content_encoding: Option<&'a str>,
-    /// AMQP `message_id`.
+    /// Header `compression`, which kombu sets.
+    pub compression: Option<&'a str>,
+    /// AMQP `message_id`: a UUID, or a text that stands for one.
     pub message_id: Option<&'a str>,
     /// Header `agentry-plugin`: then the body is the input.
     pub plugin_header: Option<&'a str>,
     /// Header `agentry-options`, JSON.
     pub options_header: Option<&'a str>,
+    /// A header of these that is not text: its name, and what it is.
+    pub odd_header: Option<(&'static str, &'static str)>,
     /// AMQP `reply_to`.
     pub reply_to: Option<&'a str>,
     /// AMQP `correlation_id`.
     pub correlation_id: Option<&'a str>,
     /// Header `traceparent`.
     pub traceparent: Option<&'a str>,
+}
+
+impl Envelope<'_> {
+    /// The id of the property `message_id`, if there is one.
+    fn id(&self) -> Result<Option<TaskId>, String> {
+        self.message_id.map_or(Ok(None), identity::of_message_id)
+    }
 }
 
 #[derive(Deserialize)]
@@ -184,17 +142,19 @@ impl TaskMessage {
     pub fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage, Rejection> {
         decode(envelope, limits).map_err(|mut rejection| {
             if envelope.body.len() <= limits.body_bytes {
-                let gist: Option<Gist> = serde_json::from_slice(envelope.body).ok();
+                let gist: Option<Gist> = serde_json::from_slice(content::without_mark(envelope.body)).ok();
                 let text = |v: Option<serde_json::Value>| v.and_then(|v| v.as_str().map(str::to_owned));
                 let (id, plugin) = gist.map_or((None, None), |g| (text(g.id), text(g.plugin)));
-                let given = id.as_deref().or(envelope.message_id);
                 // Two different ids: neither can be trusted to be the task's.
                 if rejection.code != "id_mismatch" {
-                    rejection.id = given.and_then(|text| text.parse().ok());
+                    rejection.id = match id {
+                        Some(id) => identity::uuid(&id),
+                        None => envelope.id().ok().flatten(),
+                    };
                 }
                 rejection.plugin = plugin.or_else(|| envelope.plugin_header.map(str::to_owned));
             } else {
-                rejection.id = envelope.message_id.and_then(|text| text.parse().ok());
+                rejection.id = envelope.id().ok().flatten();
                 rejection.plugin = envelope.plugin_header.map(str::to_owned);
             }
             rejection.plugin = rejection.plugin.map(|name| in_short(&name, Rejection::PLUGIN_BYTES));
@@ -277,26 +237,16 @@ fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage
             ),
         ));
     }
-    if let Some(encoding) = envelope.content_encoding.filter(|e| !e.is_empty()) {
-        return Err(Rejection::new(
-            "content_encoding",
-            format!("content_encoding is {encoding:?}; publish the body as it is, without one"),
-        ));
+    content::check(envelope.content_type, envelope.content_encoding)?;
+    let text = content::text(envelope.body, envelope.compression)?;
+    if let Some((name, kind)) = envelope.odd_header {
+        let code = if name == "agentry-options" { "bad_options" } else { "bad_message" };
+        return Err(Rejection::new(code, format!("the header {name} is {kind}; publish it as text")));
     }
-    if let Some(content_type) = envelope.content_type.filter(|t| !t.is_empty())
-        && !is_json(content_type)
-    {
-        return Err(Rejection::new(
-            "content_type",
-            format!("content_type is {content_type:?}; it must be application/json, or absent"),
-        ));
-    }
-    let text = std::str::from_utf8(envelope.body)
-        .map_err(|e| Rejection::new("not_utf8", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
 
-    let (id, plugin, input, options) = match envelope.plugin_header {
+    let (id, plugin, input, options) = match envelope.plugin_header.filter(|name| !name.is_empty()) {
         None => {
-            if let Some(options) = envelope.options_header {
+            if let Some(options) = envelope.options_header.filter(|text| !text.is_empty()) {
                 return Err(Rejection::new(
                     "bad_options",
                     format!(
@@ -320,7 +270,7 @@ fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage
         Some(plugin) => {
             let input: &RawValue = serde_json::from_str(text)
                 .map_err(|e| Rejection::new("not_json", format!("the body, which is the input: {e}")))?;
-            let options = match envelope.options_header {
+            let options = match envelope.options_header.filter(|text| !text.is_empty()) {
                 None => Options::default(),
                 Some(text) => object(text)
                     .map_err(|(_, e)| Rejection::new("bad_options", format!("the header agentry-options: {e}")))?,
@@ -329,16 +279,19 @@ fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage
         }
     };
 
-    let id = match (id, envelope.message_id.filter(|m| !m.is_empty())) {
-        (None, None) => None,
-        (Some(text), None) => Some(parse_id("id", &text)?),
-        (None, Some(text)) => Some(parse_id("message_id", text)?),
-        (Some(body), Some(property)) => {
-            let id = parse_id("id", &body)?;
-            if parse_id("message_id", property)? != id {
+    let property = envelope.id().map_err(|detail| Rejection::new("bad_id", detail))?;
+    let id = match id {
+        None => property,
+        Some(text) => {
+            let id = identity::uuid(&text).ok_or_else(|| {
+                let remedy = "publish a UUID, or any text as the property message_id";
+                Rejection::new("bad_id", format!("id is {text:?}, which is not a UUID; {remedy}"))
+            })?;
+            if property.is_some_and(|property| property != id) {
+                let property = envelope.message_id.unwrap_or_default();
                 return Err(Rejection::new(
                     "id_mismatch",
-                    format!("id is {body:?} and message_id is {property:?}; give one, or the same"),
+                    format!("id is {text:?} and message_id is {property:?}; give one, or the same"),
                 ));
             }
             Some(id)
@@ -348,8 +301,13 @@ fn decode(envelope: &Envelope<'_>, limits: &MessageLimits) -> Result<TaskMessage
     let mut message = TaskMessage::assemble(id, &plugin, input, options, limits)?;
     message.reply_to = envelope.reply_to.filter(|r| !r.is_empty()).map(str::to_owned);
     message.correlation_id = envelope.correlation_id.map(str::to_owned);
-    message.traceparent = envelope.traceparent.map(str::to_owned);
+    message.traceparent = envelope.traceparent.filter(|text| is_header(text)).map(str::to_owned);
     Ok(message)
+}
+
+/// Whether a text may be a header of HTTP, which trace contexts are. Another one is of no use, and the database may reject it.
+fn is_header(text: &str) -> bool {
+    text.len() <= 512 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
 /// Read a JSON object. serde would take an array for a struct, field by field; a message is never one.
@@ -365,15 +323,6 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, (&'static str, Str
             Err(e) => Err(("not_json", e.to_string())),
         },
     }
-}
-
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-}
-
-fn parse_id(name: &str, text: &str) -> Result<TaskId, Rejection> {
-    text.parse().map_err(|_| Rejection::new("bad_id", format!("{name} is {text:?}, which is not a UUID")))
 }
 
 /// Lengths go in before the parts, so that no two different messages hash alike.

@@ -67,7 +67,18 @@ fn wrong_types_and_ranges_are_refused_with_what_is_allowed() {
     refused(r#"{"plugin":"a","input":1,"options":{"timeout_seconds":0}}"#, "bad_options", "1 to 600");
     refused(r#"{"plugin":"a","input":1,"options":{"max_attempts":101}}"#, "bad_options", "1 to 100");
     refused(r#"{"plugin":"a","input":1,"options":{"priority":10}}"#, "bad_options", "0 to 9");
-    refused(r#"{"plugin":"a","input":1,"options":{"run_at":"tomorrow"}}"#, "bad_message", "");
+    refused(
+        r#"{"plugin":"a","input":1,"options":{"timeout_seconds":"30"}}"#,
+        "bad_message",
+        r#"timeout_seconds is "30""#,
+    );
+    refused(r#"{"plugin":"a","input":1,"options":{"timeout_seconds":1.5}}"#, "bad_message", "timeout_seconds is 1.5");
+    refused(r#"{"plugin":"a","input":1,"options":{"priority":-1}}"#, "bad_message", "priority is -1");
+    refused(r#"{"plugin":"a","input":1,"options":{"priority":256}}"#, "bad_message", "0 to 9");
+    assert_eq!(
+        decode_body(r#"{"plugin":"a","input":1,"options":{"priority":3.0}}"#).unwrap().options.priority,
+        Some(3)
+    );
     refused(
         r#"{"plugin":"a","input":1,"options":{"run_at":"2030-01-02T00:00:00Z","deadline":"2030-01-01T00:00:00Z"}}"#,
         "bad_options",
@@ -118,11 +129,103 @@ fn encodings_types_and_sizes_are_refused_before_parsing() {
     let code = |envelope: Envelope<'_>| TaskMessage::decode(&envelope, &limits()).unwrap_err().code;
     let body = br#"{"plugin":"a","input":1}"#;
     assert_eq!(code(Envelope { body, content_encoding: Some("gzip"), ..Envelope::default() }), "content_encoding");
-    assert_eq!(code(Envelope { body, content_type: Some("text/plain"), ..Envelope::default() }), "content_type");
+    assert_eq!(code(Envelope { body, content_type: Some("text/xml"), ..Envelope::default() }), "content_type");
     assert_eq!(code(Envelope { body: &[b' '; 5000], ..Envelope::default() }), "too_large");
     assert_eq!(code(Envelope { body: b"\xff\xfe", ..Envelope::default() }), "not_utf8");
     let json = Envelope { body, content_type: Some("Application/JSON; charset=utf-8"), ..Envelope::default() };
     assert!(TaskMessage::decode(&json, &limits()).is_ok());
+}
+
+#[test]
+fn a_time_is_refused_with_its_field_its_value_and_what_is_missing() {
+    for field in ["run_at", "deadline"] {
+        let options = |value: &str| format!(r#"{{"plugin":"a","input":1,"options":{{"{field}":{value}}}}}"#);
+        for (value, says) in [
+            (r#""2030-01-01T00:00:00""#, "its offset from UTC is missing"),
+            (r#""2030-01-01""#, "the time of day and the offset from UTC are missing"),
+            (r#""tomorrow""#, "not a time"),
+            ("1893456000", "seconds or milliseconds"),
+            ("1893456000.5", "seconds or milliseconds"),
+            ("true", "expected a time as text"),
+            ("[]", "expected a time as text"),
+            ("{}", "expected a time as text"),
+        ] {
+            let detail = refused(&options(value), "bad_message", says).detail;
+            assert!(detail.contains(&format!("options: {field} is ")), "{detail}");
+            assert!(detail.contains(r#"for example "2030-01-01T00:00:00Z""#), "{detail}");
+        }
+        for value in
+            [r#""2030-01-01 00:00:00z""#, r#""2030-01-01T02:00:00+0200""#, r#""2030-01-01T00:00:00.000000000000+00""#]
+        {
+            let options = decode_body(&options(value)).unwrap().options;
+            let at = options.run_at.or(options.deadline).unwrap();
+            assert_eq!(at.to_rfc3339(), "2030-01-01T00:00:00+00:00", "{value}");
+        }
+        assert!(decode_body(&options("null")).is_ok());
+    }
+}
+
+#[test]
+fn properties_that_clients_set_on_their_own_are_taken() {
+    let body = br#"{"plugin":"a","input":1}"#;
+    // Celery and kombu, Spring AMQP (text and JSON), Java, Ruby, Go, kombu for bytes.
+    for (content_type, content_encoding) in [
+        (Some("application/json"), Some("utf-8")),
+        (Some("text/plain"), Some("UTF-8")),
+        (Some("application/json"), Some("UTF-8")),
+        (Some("application/octet-stream"), None),
+        (Some("application/octet-stream"), Some("")),
+        (Some("text/plain"), None),
+        (Some("application/data"), Some("binary")),
+        (Some(""), Some("us-ascii")),
+        (None, Some("identity")),
+        (Some("application/vnd.example+json; charset=utf-8"), None),
+    ] {
+        let envelope = Envelope { body, content_type, content_encoding, ..Envelope::default() };
+        assert!(TaskMessage::decode(&envelope, &limits()).is_ok(), "{content_type:?} {content_encoding:?}");
+    }
+    let marked = [b"\xef\xbb\xbf \r\n".as_slice(), body].concat();
+    let message = TaskMessage::decode(&Envelope { body: &marked, ..Envelope::default() }, &limits()).unwrap();
+    assert_eq!(&*message.input, "1");
+    let headed = Envelope { body: "\u{feff}{\"x\": 1}\n".as_bytes(), plugin_header: Some("a"), ..Envelope::default() };
+    assert_eq!(&*TaskMessage::decode(&headed, &limits()).unwrap().input, r#"{"x": 1}"#);
+}
+
+#[test]
+fn a_message_id_that_is_no_uuid_stands_for_one_and_a_bodys_id_must_be_one() {
+    let body = br#"{"plugin":"a","input":1}"#;
+    let with =
+        |id: &str| TaskMessage::decode(&Envelope { body, message_id: Some(id), ..Envelope::default() }, &limits());
+    let (one, again, other) = (with("order-17").unwrap(), with("order-17").unwrap(), with("order-18").unwrap());
+    assert!(one.id_given && one.id == again.id && one.id != other.id);
+    for form in [ID.to_uppercase(), format!("{{{ID}}}"), format!("urn:uuid:{ID}"), ID.replace('-', "")] {
+        assert_eq!(with(&form).unwrap().id.to_string(), ID, "{form}");
+    }
+    assert!(!with("").unwrap().id_given);
+    assert_eq!(with("\u{1a}\u{1a}").unwrap_err().code, "bad_id");
+    let rejected = Envelope { body: b"{", message_id: Some("order-17"), ..Envelope::default() };
+    assert_eq!(TaskMessage::decode(&rejected, &limits()).unwrap_err().id, Some(one.id), "found under its id");
+    refused(r#"{"id":"seven","plugin":"a","input":1}"#, "bad_id", "message_id");
+}
+
+#[test]
+fn a_header_that_is_not_text_is_named_and_a_foreign_one_costs_nothing() {
+    let body = b"{}";
+    let odd = Envelope { body, odd_header: Some(("agentry-plugin", "an array")), ..Envelope::default() };
+    let refused = TaskMessage::decode(&odd, &limits()).unwrap_err();
+    assert_eq!(
+        (refused.code, &*refused.detail),
+        ("bad_message", "the header agentry-plugin is an array; publish it as text")
+    );
+    let foreign = Envelope {
+        body,
+        plugin_header: Some("a"),
+        options_header: Some(""),
+        compression: Some("fast"),
+        traceparent: Some("\0"),
+        ..Envelope::default()
+    };
+    assert_eq!(TaskMessage::decode(&foreign, &limits()).unwrap().traceparent, None);
 }
 
 #[test]

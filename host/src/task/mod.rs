@@ -4,12 +4,16 @@
 //! [`crate::worker`] and recorded by [`crate::db`].
 
 pub mod claim;
+pub mod content;
 pub mod event;
 pub mod failure;
+pub mod identity;
+pub mod instant;
 mod json;
 pub mod limits;
 pub mod message;
 pub mod options;
+mod plugin_ref;
 pub mod retry;
 pub mod settle;
 pub mod span;
@@ -19,8 +23,9 @@ pub mod waiting;
 pub use claim::{Arrival, Decision, Row, Runnable, decide};
 pub use event::Event;
 pub use failure::{Failure, FailureKind};
-pub use message::{PluginRef, Rejection, TaskMessage};
+pub use message::{Rejection, TaskMessage};
 pub use options::Options;
+pub use plugin_ref::PluginRef;
 pub use retry::RetryPolicy;
 pub use settle::{Ended, Settlement};
 pub use state::{IllegalTransition, State, next};

@@ -1,5 +1,6 @@
 //! What a producer may ask of a task: the `options` of a message.
 
+use super::instant;
 use super::limits::{LABEL_BYTES, LABELS, MAX_ATTEMPTS, MessageLimits, PRIORITY};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -11,23 +12,65 @@ use std::fmt;
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Wall clock of one attempt, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "timeout_seconds")]
     pub timeout_seconds: Option<u32>,
     /// Attempts in all.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "max_attempts")]
     pub max_attempts: Option<u32>,
     /// 0 to 9, higher first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "priority")]
     pub priority: Option<u8>,
     /// Not before this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "run_at")]
     pub run_at: Option<DateTime<Utc>>,
     /// Not after this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "deadline")]
     pub deadline: Option<DateTime<Utc>>,
     /// The producer's own words, for filters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_labels")]
     pub labels: BTreeMap<String, String>,
+}
+
+fn timeout_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    whole("timeout_seconds", "1 to limits.max.timeout_seconds", deserializer)
+}
+
+fn max_attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    whole("max_attempts", "1 to 100", deserializer)
+}
+
+fn priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    whole("priority", "0 to 9", deserializer)
+}
+
+fn run_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    instant::optional("run_at", deserializer)
+}
+
+fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    instant::optional("deadline", deserializer)
+}
+
+/// A whole number of the field `name`, which errors name. Some languages write one as `30.0`.
+fn whole<'de, T: TryFrom<u64>, D: Deserializer<'de>>(
+    name: &str,
+    allowed: &str,
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let Some(value) = Option::<serde_json::Value>::deserialize(deserializer)? else { return Ok(None) };
+    let integral = |v: f64| (v.fract() == 0.0 && (0.0..9e15).contains(&v)).then_some(v as u64);
+    let number = value.as_u64().or_else(|| value.as_f64().and_then(integral));
+    match number.and_then(|number| T::try_from(number).ok()) {
+        Some(number) => Ok(Some(number)),
+        None => {
+            let what = match &value {
+                serde_json::Value::Array(_) => "an array".to_owned(),
+                serde_json::Value::Object(_) => "an object".to_owned(),
+                other => other.to_string(),
+            };
+            Err(de::Error::custom(format_args!("{name} is {what}; expected a whole number, {allowed}")))
+        }
+    }
 }
 
 /// A map in which a key stands twice is an error, not a silent choice.

@@ -1,10 +1,11 @@
 //! Durations and moments as people type them.
 
+use super::instant;
 use chrono::{DateTime, Utc};
 use std::time::Duration;
 
-/// What [`since`] takes, for error messages.
-pub const SINCE: &str = "a time such as 2026-01-01T00:00:00Z or a duration such as 1h (s, m, h, d)";
+/// A duration for error messages.
+const DURATION: &str = "a duration such as 1h (s, m, h, d)";
 
 /// `90s`, `30m`, `1h`, `7d`.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -21,13 +22,23 @@ pub fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(seconds).map(Duration::from_secs)
 }
 
-/// A time in RFC 3339, or so long before `now`.
-pub fn since(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    match duration(text) {
-        Some(ago) => now.checked_sub_signed(chrono::TimeDelta::from_std(ago).ok()?),
-        None => DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc)),
+/// Seconds as a number or as a duration: `90`, `90s`, `2m`.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    let seconds = number.or_else(|| duration(text).map(|duration| duration.as_secs()));
+    seconds.ok_or_else(|| format!("expected a number of seconds such as 90, or {DURATION}"))
+}
+
+/// A time, or so long before `now`. The error says what is wrong and what is expected.
+pub fn since(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    match duration(text.trim()) {
+        Some(ago) => chrono::TimeDelta::from_std(ago)
+            .ok()
+            .and_then(|ago| now.checked_sub_signed(ago))
+            .filter(|at| (1..=9999).contains(&chrono::Datelike::year(at)))
+            .ok_or_else(|| "it is before the year 1".into()),
+        None => instant::read(text).map_err(|why| format!("{why}, or {DURATION}")),
     }
-    .filter(|at| (1..=9999).contains(&chrono::Datelike::year(at)))
 }
 
 #[cfg(test)]
@@ -47,10 +58,27 @@ mod tests {
     #[test]
     fn since_is_a_time_or_a_duration_before_now() {
         let now: DateTime<Utc> = "2026-01-02T00:00:00Z".parse().unwrap();
-        assert_eq!(since("1d", now), Some("2026-01-01T00:00:00Z".parse().unwrap()));
-        assert_eq!(since("2026-01-01T01:00:00+01:00", now), Some("2026-01-01T00:00:00Z".parse().unwrap()));
-        for bad in ["yesterday", "2026-01-01", "99999999d"] {
-            assert_eq!(since(bad, now), None, "{bad}");
+        for text in ["1d", "2026-01-01T01:00:00+01:00", "2026-01-01 00:00:00z"] {
+            assert_eq!(since(text, now), Ok("2026-01-01T00:00:00Z".parse().unwrap()), "{text}");
+        }
+        for (bad, says) in [
+            ("yesterday", "a duration such as 1h"),
+            ("2026-01-01", "the offset from UTC are missing"),
+            ("2026-01-01T00:00:00", "offset from UTC is missing"),
+            ("99999999d", "before the year 1"),
+        ] {
+            let why = since(bad, now).unwrap_err();
+            assert!(why.contains(says), "{bad}: {why}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_a_number_or_a_duration() {
+        for (text, expected) in [("90", 90), ("90s", 90), ("2m", 120), ("0", 0)] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "-1", "+1", "1.5", "1.5h", "1 m", "soon", "99999999999999999999"] {
+            assert!(seconds(bad).unwrap_err().contains("such as 90"), "{bad}");
         }
     }
 }

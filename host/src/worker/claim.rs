@@ -5,10 +5,11 @@ use super::candidate::Candidate;
 use super::dead::Burial;
 use super::settle::{Claim, End, STATEMENT_BYTES};
 use super::unclaimed::Unclaimed;
-use super::{Leg, Shared, batch, execute};
+use super::{Leg, Shared, batch, execute, reply};
 use crate::broker::{Delivery, Receipt};
 use crate::db::{ClaimAnswer, Claimant, Claimed, DbError};
-use crate::task::{Arrival, Runnable, TaskId, TaskMessage};
+use crate::task::claim::Kept;
+use crate::task::{Arrival, Decision, Runnable, TaskId, TaskMessage};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -112,7 +113,14 @@ async fn follow(shared: &Arc<Shared>, ways: &Ways, mut candidate: Candidate, ans
             tracing::debug!(task = %id, ?decision, "not run");
             deny(shared, id, candidate.unclaimed).await;
             if let Some(delivery) = candidate.delivery {
-                let _ = ways.acks.send(Done::now(Some(id), vec![delivery.receipt])).await;
+                let message = candidate.arrival.message;
+                match &message.reply_to {
+                    Some(reply_to) if decision == Decision::Keep(Kept::Terminal) => {
+                        let reply_to = reply_to.clone();
+                        tokio::spawn(reply::again(shared.clone(), ways.acks.clone(), message, reply_to, delivery));
+                    }
+                    _ => drop(ways.acks.send(Done::now(Some(id), vec![delivery.receipt])).await),
+                }
             }
         }
         ClaimAnswer::Conflict => {

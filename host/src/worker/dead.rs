@@ -139,7 +139,7 @@ async fn record(shared: &Arc<Shared>, burials: Vec<Burial>, acks: &mpsc::Sender<
     let Some(answers) = batch::all_answered(shared, "record dead letters", letters.len(), call).await else {
         return; // A shutdown could not wait: the broker delivers them again, and those that have a row are recognised.
     };
-    shared.config.settled.send_modify(|n| *n += 1);
+    shared.recorded();
     shared.config.letters.send_replace(());
     for (burial, answer) in burials.into_iter().zip(answers) {
         let Burial { delivery, reason, detail, task_id, plugin } = burial;

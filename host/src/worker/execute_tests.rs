@@ -118,6 +118,7 @@ pub(in crate::worker) fn shared() -> Arc<Shared> {
         spool: None,
         settled: watch::Sender::new(0),
         letters: watch::Sender::default(),
+        replies: watch::Sender::default(),
     };
     Shared::new(parts, config, Lease::new(Instant::now(), || Duration::ZERO), Arc::default())
 }

@@ -26,6 +26,7 @@ mod owed;
 mod parked;
 mod receive;
 mod record;
+mod reply;
 mod reserve;
 mod room;
 mod settle;
@@ -47,7 +48,7 @@ use lease::Lease;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -112,6 +113,8 @@ pub struct WorkerConfig {
     pub settled: watch::Sender<u64>,
     /// Marked as changed when dead letters were recorded, for those who publish them.
     pub letters: watch::Sender<()>,
+    /// Marked as changed when a task may have ended whose producer waits for a reply.
+    pub replies: watch::Sender<()>,
 }
 
 impl WorkerConfig {
@@ -174,6 +177,8 @@ pub(crate) struct Shared {
     pub hurry: CancellationToken,
     /// The database's last answer to the path: `Some(why)` while it does not answer.
     pub database_trouble: watch::Sender<Option<String>>,
+    /// Whether a message named a queue for its reply.
+    pub replies_expected: AtomicBool,
 }
 
 /// How a shutdown went.
@@ -201,10 +206,19 @@ impl Shared {
             closing: CancellationToken::new(),
             hurry: CancellationToken::new(),
             database_trouble: watch::Sender::new(None),
+            replies_expected: AtomicBool::new(false),
             lease,
             parts,
             config,
         })
+    }
+
+    /// A batch of ends was recorded: wakes those who wait for a task's end.
+    fn recorded(&self) {
+        self.config.settled.send_modify(|n| *n += 1);
+        if self.replies_expected.load(Ordering::Relaxed) {
+            self.config.replies.send_replace(());
+        }
     }
 
     /// A delivery's run, or its claim, begins.

@@ -5,12 +5,13 @@ use super::candidate::{self, Candidate, consider};
 use super::dead::{Burial, death};
 use super::reserve::LONG;
 use super::unclaimed::{self, Ways};
-use crate::broker::{Delivery, FENCE, Flow, Receipt, Subscription};
+use crate::broker::{Delivery, FENCE, Flow, Header, Receipt, Subscription};
 use crate::registry::Resolved;
 use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, Fence, TaskMessage};
 use futures_util::FutureExt;
 use serde_json::json;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -227,18 +228,25 @@ async fn give_back(shared: &Shared, receipts: Vec<Receipt>) {
 
 fn decode(shared: &Shared, delivery: &Delivery) -> Result<TaskMessage, crate::task::Rejection> {
     let message = &delivery.message;
+    let (plugin, options) = (message.text_header("agentry-plugin"), message.object_header("agentry-options"));
+    let odd = |name, header: &Header<'_>| header.odd().map(|kind| (name, kind));
     let envelope = Envelope {
         body: &message.body,
         content_type: message.content_type.as_deref(),
         content_encoding: message.content_encoding.as_deref(),
         message_id: message.message_id.as_deref(),
-        plugin_header: message.header("agentry-plugin"),
-        options_header: message.header("agentry-options"),
+        compression: message.header("compression"),
+        plugin_header: plugin.text(),
+        options_header: options.text(),
+        odd_header: odd("agentry-plugin", &plugin).or_else(|| odd("agentry-options", &options)),
         reply_to: message.reply_to.as_deref(),
         correlation_id: message.correlation_id.as_deref(),
         traceparent: message.header("traceparent"),
     };
     let message = TaskMessage::decode(&envelope, &shared.config.message_limits)?;
+    if message.reply_to.is_some() {
+        shared.replies_expected.store(true, Ordering::Relaxed);
+    }
     // A relay publishes rows. One may be older than the ceiling, and its runs end at it.
     if relayed(delivery).is_none()
         && message.options.timeout_seconds.is_some()

@@ -104,7 +104,7 @@ async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
     let Some(answers) = batch::all_answered(shared, "record", recordings.len(), call).await else {
         return; // Never recorded: the broker delivers all of it again.
     };
-    shared.config.settled.send_modify(|n| *n += 1);
+    shared.recorded();
     let recorded = Instant::now();
     for (ran, answer) in part.into_iter().zip(answers) {
         let id = ran.settlement.id;

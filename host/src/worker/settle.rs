@@ -114,7 +114,7 @@ async fn record_piece(
         Err(_) => {}
     }
     let Some(answers) = batch::told(shared, "settle", result) else { return false };
-    shared.config.settled.send_modify(|n| *n += 1);
+    shared.recorded();
     for (settlement, answer) in settlements.iter().zip(answers) {
         let Settlement { id, fence, attempt, ref ended, ref usage, ref calls, .. } = *settlement;
         let Landed { receipts, plugin } = shared.flights.leave(id, fence);

@@ -163,7 +163,7 @@ impl ValueGenerator for Layers {
             // Most settings are right, and only then is it seen what is made of them.
             file = format!("{}\n", draw::one_of(driver, RIGHT)?);
             if draw::once_in(driver, 2)? {
-                file += "[broker]\nurl = 'amqp://u:c4n4ry@h/v'\n[database]\nurl = 'postgres://u:c4n4ry@h/d?x=c4n4ry'\n";
+                file += "[broker]\nurl = 'amqp://u:c4n4ry@h/v'\n[database]\nurl = 'postgres://u:c4n4ry@h/d?password=c4n4ry'\n";
             }
         }
         let mut env = Vec::new();

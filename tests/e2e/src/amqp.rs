@@ -1,10 +1,11 @@
 //! A plain AMQP client, as any producer has one: nothing of it knows the daemon's code.
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -213,6 +214,22 @@ impl Amqp {
         let taken = client.take_all(queue).await.len();
         let _ = client.connection.close(320, "it dies".into()).await; // the broker may be faster
         taken
+    }
+
+    /// Publishes a message and waits for the reply to it, over RabbitMQ's direct reply-to.
+    pub async fn call(&self, exchange: &str, key: &str, message: Outgoing) -> Taken {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let pseudo = "amq.rabbitmq.reply-to";
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consume = channel.basic_consume(pseudo.into(), "".into(), options, FieldTable::default());
+        let mut replies = consume.await.expect("a consumer");
+        let Outgoing { body, properties } = message.with(|properties| properties.with_reply_to(pseudo.into()));
+        let publish =
+            channel.basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), &body, properties);
+        publish.await.expect("a publish").await.expect("a publish");
+        let reply = tokio::time::timeout(crate::patience::patience(), replies.next()).await;
+        let delivery = reply.expect("a reply in time").expect("a reply").expect("a delivery");
+        Taken { body: delivery.data.clone(), properties: delivery.properties.clone() }
     }
 
     /// Declares a durable queue.

@@ -1,9 +1,9 @@
-//! A dead letter as a message under another id, all else byte for byte.
+//! A dead letter as a message under another id, with what it died of repaired where that has one meaning.
 
-use crate::broker::Message;
+use crate::broker::{Header, Message};
 use crate::db::Redrive;
-use crate::task::TaskId;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use crate::task::{TaskId, content};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -21,16 +21,23 @@ const DEATH: [&str; 9] = [
 ];
 
 /// The message to be published: `message_id` is the new id, and so is the body's own `id`, where it has one. A body that is
-/// no JSON object, or the input alone (`agentry-plugin`), goes as it is.
+/// no JSON object, or the input alone (`agentry-plugin`), goes as it is, without a byte order mark.
+///
+/// A body that is JSON in UTF-8 is published as that, whatever its properties said. Any other is read by the same rules as before.
 pub(super) fn message(redrive: &Redrive) -> Message {
     let mut message = Message::with_properties(redrive.body.clone(), redrive.properties.clone());
     message.headers.retain(|name, _| !DEATH.contains(&name.as_str()) && !name.starts_with("x-last-death-"));
     // It had run out, or would again.
     message.other.remove("expiration");
     message.message_id = Some(redrive.id.to_string());
-    if !message.headers.contains_key("agentry-plugin") {
-        message.body = under(redrive.id, &redrive.body).into();
+    let body = content::without_mark(&redrive.body);
+    if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        message.content_type = Some("application/json".into());
+        message.content_encoding = None;
+        message.headers.remove("compression");
     }
+    let is_input = message.text_header("agentry-plugin") != Header::Missing;
+    message.body = if is_input { body.to_vec().into() } else { under(redrive.id, body).into() };
     message
 }
 
@@ -112,6 +119,24 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_json_is_published_as_json_and_another_as_it_was() {
+        let wrong = json!({"content_type": "text/xml", "content_encoding": "gzip", "headers": {"compression": "gzip"}});
+        let message = of("\u{feff}{\"id\": \"seven\", \"plugin\": \"a\"}".as_bytes(), wrong.clone());
+        assert_eq!(message.body, format!("{{\"id\": \"{NEW}\", \"plugin\": \"a\"}}"));
+        let repaired = Message { content_type: Some("application/json".into()), ..Message::default() };
+        assert_eq!(
+            (message.content_type, message.content_encoding, message.headers),
+            (repaired.content_type, repaired.content_encoding, repaired.headers)
+        );
+        let message = of(b"\x1f\x8b", wrong);
+        assert_eq!(
+            (message.content_type.as_deref(), message.content_encoding.as_deref()),
+            (Some("text/xml"), Some("gzip"))
+        );
+        assert_eq!(message.body, &b"\x1f\x8b"[..]);
+    }
+
+    #[test]
     fn properties_stay_but_for_those_of_its_death() {
         let message = of(
             b"1",
@@ -122,7 +147,7 @@ mod tests {
         );
         assert_eq!(
             (message.content_type.as_deref(), message.correlation_id.as_deref()),
-            (Some("text/plain"), Some("c"))
+            (Some("application/json"), Some("c"))
         );
         assert_eq!(Value::Object(message.other), json!({"priority": 3}));
         assert_eq!(Value::Object(message.headers), json!({"traceparent": "t"}));

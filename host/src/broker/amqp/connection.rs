@@ -4,13 +4,12 @@
 //! can tell which delivery tags still mean something. Here a connection that ends takes its channels with it, visibly.
 
 use super::transport::{self, Socket};
-use super::{AmqpAddress, AmqpOptions};
+use super::{AmqpOptions, refusal};
 use crate::broker::{BrokerError, Health};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{Channel, Connection, ConnectionProperties, Event};
 use rand::Rng;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -25,6 +24,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 const OPEN_CHANNEL: Duration = Duration::from_secs(5);
 /// A connection that lived this long was a good one: the next back-off starts anew.
 const SETTLED: Duration = Duration::from_secs(10);
+
+/// How often it is repeated that the broker rejects this host.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Full-jitter exponential back-off, 100 ms to 10 s (as in AWS's "Exponential Backoff And Jitter").
 pub(super) fn backoff(attempt: u32) -> Duration {
@@ -142,11 +144,11 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
         .with_client_property("product".into(), "agentry".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let socket = Arc::new(Socket::default());
-    let keep = socket.clone();
+    let (keep, trust) = (socket.clone(), options.trust.clone());
     let connecting = Connection::connector(
         uri,
         transport::runtime(),
-        async move |uri: AMQPUri, _| transport::connect(&uri, patience, &keep).await,
+        async move |uri: AMQPUri, _| transport::connect(&uri, &trust, patience, &keep).await,
         properties,
     );
     match timeout(patience, connecting).await {
@@ -155,17 +157,11 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
         }
         Ok(Err(error)) => {
             socket.shut();
-            Err(refusal(address, &error).unwrap_or_else(|| {
-                let text = error.to_string();
-                let remedy = match () {
-                    () if text.contains("UnknownIssuer") => "; name the PEM file of its authority in SSL_CERT_FILE",
-                    () if text.contains("InvalidContentType") => {
-                        "; nothing there has TLS: is the port that of amqps (5671)?"
-                    }
-                    () => "",
-                };
-                unavailable(&format!("{text}{remedy}"))
-            }))
+            let greeting = socket.greeting();
+            Err(match refusal::refusal(address, &options.trust, &error, greeting) {
+                Some(text) => BrokerError::Refused(text),
+                None => unavailable(&format!("{error}{}", refusal::hint(address, &error, greeting))),
+            })
         }
         Err(_) => {
             socket.shut();
@@ -174,38 +170,8 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
     }
 }
 
-/// What cannot mend itself.
-fn refusal(address: &AmqpAddress, error: &lapin::Error) -> Option<BrokerError> {
-    let user = address.user();
-    let vhost = address.vhost();
-    let text = match error.kind() {
-        ErrorKind::ProtocolError(e) => {
-            let says = address.redact(e.get_message().as_str());
-            match e.kind() {
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => format!(
-                    "RabbitMQ at {address} refused the credentials of user {user:?}; check user and password in broker.url ({says})"
-                ),
-                // A limit on connections is one that others may go below.
-                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if says.contains("limit") => return None,
-                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if says.contains("not found") => format!(
-                    "RabbitMQ at {address} has no virtual host {vhost:?}; create it with `rabbitmqctl add_vhost`, or name another in broker.url ({says})"
-                ),
-                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => format!(
-                    "RabbitMQ at {address} does not let user {user:?} into virtual host {vhost:?}; grant it with `rabbitmqctl set_permissions` ({says})"
-                ),
-                _ => return None,
-            }
-        }
-        ErrorKind::InvalidProtocolVersion(_) | ErrorKind::ParsingError(_) => {
-            format!("what answers at {address} does not speak AMQP 0-9-1; check host and port in broker.url")
-        }
-        ErrorKind::AuthProviderError(e) => format!("cannot authenticate at {address}: {}", address.redact(e)),
-        _ => return None,
-    };
-    Some(BrokerError::Refused(text))
-}
-
-/// How the first attempt to connect ended.
+/// How attempts to connect ended: the first that succeeded, and until then the last one. The error: whether it is one that does not
+/// mend itself, and why.
 pub(super) type FirstOutcome = Option<Result<(), (bool, String)>>;
 
 /// A connection and the task that keeps it.
@@ -228,6 +194,7 @@ impl Link {
         let (first_tx, first) = watch::channel(None);
         tracker.spawn(async move {
             let mut attempt = 0;
+            let mut last_said = None;
             while !closing.is_cancelled() {
                 let began = Instant::now();
                 let opened = tokio::select! {
@@ -241,7 +208,7 @@ impl Link {
                         let live = Arc::new(live);
                         live_tx.send_replace(Some(live.clone()));
                         health_tx.send_replace(Health::Up(live.since));
-                        first_tx.send_if_modified(|f| f.is_none() && f.replace(Ok(())).is_none());
+                        first_tx.send_if_modified(|f| !matches!(f.replace(Ok(())), Some(Ok(()))));
                         let ended = tokio::select! {
                             reason = live.end() => Some(options.address.redact(&reason)),
                             () = closing.cancelled() => None,
@@ -262,7 +229,14 @@ impl Link {
                             BrokerError::Refused(text) => (true, text),
                             BrokerError::Unavailable(text) => (false, text),
                         };
-                        first_tx.send_if_modified(|f| f.is_none() && f.replace(Err((refused, text.clone()))).is_none());
+                        first_tx.send_if_modified(|f| {
+                            let now = Some(Err((refused, text.clone())));
+                            !matches!(f, Some(Ok(()))) && std::mem::replace(f, now.clone()) != now
+                        });
+                        if refused && last_said.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN) {
+                            last_said = Some(Instant::now());
+                            tracing::error!(reason = text, "RabbitMQ rejects this host; retrying until that is corrected");
+                        }
                         text
                     }
                 };

@@ -36,7 +36,7 @@ pub(super) fn delivery(source: &Source, channel: u64, from: lapin::message::Deli
         correlation_id: text(properties.correlation_id()),
         reply_to: text(properties.reply_to()),
         other,
-        headers: properties.headers().as_ref().map(object).unwrap_or_default(),
+        headers: properties.headers().as_ref().map(headers_of).unwrap_or_default(),
         body: from.data.into(),
     };
     Delivery {
@@ -158,6 +158,30 @@ fn to_amqp(value: &Value) -> AMQPValue {
     }
 }
 
+/// Headers as JSON. In a table of options a timestamp is a time: AMQP counts seconds.
+fn headers_of(table: &FieldTable) -> Map<String, Value> {
+    let mut headers = object(table);
+    for (name, value) in table {
+        if let AMQPValue::FieldTable(options) = value
+            && name.as_str().eq_ignore_ascii_case("agentry-options")
+        {
+            let times = options.into_iter().filter_map(|(key, value)| match value {
+                AMQPValue::Timestamp(at) => Some((key.to_string(), time(*at)?)),
+                _ => None,
+            });
+            if let Some(Value::Object(options)) = headers.get_mut(name.as_str()) {
+                options.extend(times);
+            }
+        }
+    }
+    headers
+}
+
+fn time(seconds: u64) -> Option<Value> {
+    let at = chrono::DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)?;
+    Some(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true).into())
+}
+
 fn object(table: &FieldTable) -> Map<String, Value> {
     table.into_iter().map(|(key, value)| (key.to_string(), to_json(value))).collect()
 }
@@ -181,7 +205,11 @@ fn to_json(value: &AMQPValue) -> Value {
         AMQPValue::FieldArray(v) => v.as_slice().iter().map(to_json).collect(),
         AMQPValue::Timestamp(v) => (*v).into(),
         AMQPValue::FieldTable(v) => object(v).into(),
-        AMQPValue::ByteArray(v) => v.as_slice().iter().map(|b| Value::from(*b)).collect(),
+        AMQPValue::ByteArray(v) => match std::str::from_utf8(v.as_slice()) {
+            // Some clients write text as bytes.
+            Ok(text) if !text.chars().any(|c| c.is_control() && !c.is_whitespace()) => text.into(),
+            _ => v.as_slice().iter().map(|b| Value::from(*b)).collect(),
+        },
         AMQPValue::Void => Value::Null,
     }
 }
@@ -232,5 +260,18 @@ mod tests {
         assert_eq!(to_json(&AMQPValue::Double(f64::NAN)), Value::Null);
         assert_eq!(to_json(&AMQPValue::LongString(vec![0xff, b'a'].into())), json!("\u{fffd}a"));
         assert_eq!(to_json(&AMQPValue::ByteArray(vec![1, 2].into())), json!([1, 2]));
+        assert_eq!(to_json(&AMQPValue::ByteArray(b"word-count".to_vec().into())), json!("word-count"));
+    }
+
+    #[test]
+    fn a_timestamp_among_options_is_a_time() {
+        let mut options = FieldTable::default();
+        options.insert("run_at".into(), AMQPValue::Timestamp(1_893_456_000));
+        options.insert("priority".into(), AMQPValue::LongInt(3));
+        let mut headers = FieldTable::default();
+        headers.insert("agentry-options".into(), AMQPValue::FieldTable(options));
+        headers.insert("sent".into(), AMQPValue::Timestamp(7));
+        let expected = json!({"agentry-options": {"run_at": "2030-01-01T00:00:00Z", "priority": 3}, "sent": 7});
+        assert_eq!(Value::Object(headers_of(&headers)), expected);
     }
 }

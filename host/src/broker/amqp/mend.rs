@@ -6,6 +6,8 @@
 //! long, and lapin's parser recurses on its thread's stack. So bytes that are not text become `?`, and what nests too
 //! deep becomes a string of its own bytes. Both keep every length as it is.
 
+/// ASCII's own character for what cannot be represented.
+const SUBSTITUTE: u8 = 0x1a;
 /// Beyond this, tables and arrays in headers are not looked into. RabbitMQ's own go three deep (`x-death`).
 const DEPTH: usize = 32;
 
@@ -103,7 +105,13 @@ impl Cursor<'_> {
 
     fn short_string(&mut self) -> Option<()> {
         let length = self.u8()?.into();
-        self.skip(length).map(make_text)
+        self.skip(length).map(|bytes| make_text(bytes, b'?'))
+    }
+
+    /// A `message_id`: bytes that are no text become a control character, so that it is not taken for another's text.
+    fn message_id(&mut self) -> Option<()> {
+        let length = self.u8()?.into();
+        self.skip(length).map(|bytes| make_text(bytes, SUBSTITUTE))
     }
 
     /// Methods that carry what others chose: names, keys, and texts that RabbitMQ cuts at 255 bytes, in the middle of a
@@ -144,8 +152,8 @@ impl Cursor<'_> {
                 12 | 11 => self.skip(1).map(|_| ())?,
                 // timestamp
                 6 => self.skip(8).map(|_| ())?,
-                // content_type, content_encoding, correlation_id, reply_to, expiration, message_id, type, user_id, app_id,
-                // cluster_id
+                7 => self.message_id()?,
+                // content_type, content_encoding, correlation_id, reply_to, expiration, type, user_id, app_id, cluster_id
                 _ => self.short_string()?,
             }
         }
@@ -193,13 +201,13 @@ impl Cursor<'_> {
     }
 }
 
-/// Every byte that is not text becomes `?`.
-fn make_text(bytes: &mut [u8]) {
+/// Every byte that is not text becomes `place`.
+fn make_text(bytes: &mut [u8], place: u8) {
     let mut from = 0;
     while let Err(error) = std::str::from_utf8(&bytes[from..]) {
         let bad = from + error.valid_up_to();
         let upto = error.error_len().map_or(bytes.len(), |n| bad + n);
-        bytes[bad..upto].fill(b'?');
+        bytes[bad..upto].fill(place);
         from = upto;
     }
 }
@@ -244,6 +252,8 @@ mod tests {
             mended(content_header(flags, &properties(b"a\xffb\xc3"))),
             content_header(flags, &properties(b"a?b?"))
         );
+        let id = |text: &[u8]| content_header(1 << 7, &short(text));
+        assert_eq!(mended(id(b"a\xff?")), id(b"a\x1a?"), "distinct from every text");
         let close = |text: &[u8]| frame(METHOD, &[&[0, 20, 0, 40, 1, 148], &short(text)[..], &[0; 4]].concat());
         assert_eq!(mended(close(b"NOT_FOUND - \xe2\x82")), close(b"NOT_FOUND - ??"));
         let deliver = |key: &[u8]| {

@@ -13,6 +13,7 @@ mod keeper;
 mod mend;
 mod outstanding;
 mod publisher;
+mod refusal;
 mod server;
 mod subscription;
 mod tls;
@@ -23,18 +24,19 @@ mod transport;
 mod tests;
 
 pub use address::AmqpAddress;
+pub use tls::Trust;
 
 use super::names::check_name;
 use super::{
     Acknowledged, Broker, BrokerError, Delivery, Flow, Health, Publication, PublishError, QueueFacts, Receipt, Source,
-    Subscription,
+    Subscription, Target,
 };
 use acks::{Incarnations, Settle};
 use async_trait::async_trait;
 use connection::{Link, Live};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use subscription::Feed;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -57,6 +59,8 @@ pub struct AmqpOptions {
     pub declare: bool,
     /// How operators see this process: `agentry/BUILD/HOST/PID`. At most 100 bytes are used.
     pub name: String,
+    /// TLS: see [`AmqpAddress::trust`].
+    pub trust: Trust,
     /// AMQP's heartbeat: a peer that is silent for twice as long is taken for dead. The address may say otherwise.
     pub heartbeat_seconds: u16,
 }
@@ -64,7 +68,8 @@ pub struct AmqpOptions {
 impl AmqpOptions {
     /// Options with a heartbeat of 10 s, declaring.
     pub fn new(address: AmqpAddress, prefix: impl Into<String>, name: impl Into<String>) -> Self {
-        AmqpOptions { address, prefix: prefix.into(), declare: true, name: name.into(), heartbeat_seconds: 10 }
+        let (prefix, name) = (prefix.into(), name.into());
+        AmqpOptions { address, prefix, declare: true, name, trust: Trust::default(), heartbeat_seconds: 10 }
     }
 }
 
@@ -146,6 +151,8 @@ async fn close_channel(channel: &lapin::Channel) {
 pub struct AmqpBroker {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<publisher::Job>,
+    /// What publishes replies, on a connection of its own: from the first reply on.
+    replies: OnceLock<mpsc::Sender<publisher::Job>>,
     health: watch::Receiver<Health>,
     tasks: TaskTracker,
     links: TaskTracker,
@@ -191,13 +198,26 @@ impl AmqpBroker {
             closing: CancellationToken::new(),
         });
         let (jobs, queue) = mpsc::channel(1024);
-        tasks.spawn(publisher::run(shared.clone(), queue));
+        tasks.spawn(publisher::run(shared.clone(), queue, None));
         tasks.spawn(keeper::run(shared.clone()));
-        Ok(AmqpBroker { shared, jobs, health, tasks, links, links_closing })
+        Ok(AmqpBroker { shared, jobs, replies: OnceLock::new(), health, tasks, links, links_closing })
     }
 
-    /// How the first attempt to connect ended, once it has. [`BrokerError::Refused`] (credentials, virtual host, not AMQP)
-    /// does not mend itself; the background goes on trying all the same, so close the broker to give up.
+    /// Replies go to queues of others, and one that does not confirm ends the connection.
+    fn replies(&self) -> &mpsc::Sender<publisher::Job> {
+        self.replies.get_or_init(|| {
+            let options = &self.shared.options;
+            let name = format!("{} replies", options.name);
+            let link = Link::start(options.clone(), name, self.links_closing.clone(), &self.links);
+            let (jobs, queue) = mpsc::channel(64);
+            self.tasks.spawn(publisher::run(self.shared.clone(), queue, Some(link)));
+            jobs
+        })
+    }
+
+    /// How the first attempts to connect ended, once one has: the first success, and until then the last failure.
+    /// [`BrokerError::Refused`] (credentials, virtual host, certificate, not AMQP) does not mend itself; the background goes on trying
+    /// all the same, so close the broker to give up.
     pub async fn first_outcome(&self) -> Result<(), BrokerError> {
         let closed = || BrokerError::Unavailable("the broker was closed".into());
         for link in [&self.shared.consuming, &self.shared.publishing] {
@@ -255,7 +275,7 @@ impl Broker for AmqpBroker {
             check_name("broker.queues", queue)?;
         }
         let attempt = async {
-            // What the first attempt was refused for does not mend itself: nobody is to wait for a connection.
+            // What an attempt was refused for before the first success does not mend itself: it is not waited for.
             if let Ok(Err(refused @ BrokerError::Refused(_))) = timeout(CALL, self.first_outcome()).await {
                 return Err(refused);
             }
@@ -302,7 +322,9 @@ impl Broker for AmqpBroker {
     }
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), PublishError>> {
-        publisher::publish(&self.jobs, batch).await
+        let to_others = !batch.is_empty() && batch.iter().all(|one| matches!(one.target, Target::Queue(_)));
+        let jobs = if to_others && !self.shared.closing.is_cancelled() { self.replies() } else { &self.jobs };
+        publisher::publish(jobs, batch).await
     }
 
     async fn facts(&self, source: Source) -> Result<QueueFacts, BrokerError> {

@@ -5,7 +5,7 @@
 //! confirm frame may resolve many, in any order. Within a whole window every return has arrived with its confirms, and
 //! finds its publication by what it is.
 
-use super::connection::Live;
+use super::connection::{Link, Live};
 use super::convert;
 use super::topology::{CALL, call, meaning};
 use super::{Shared, close_channel};
@@ -55,9 +55,10 @@ pub(super) async fn publish(jobs: &mpsc::Sender<Job>, batch: Vec<Publication>) -
     }
 }
 
-/// The task that publishes, until the broker is closed; what was asked for until then is still published.
-pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
-    let mut publisher = Publisher { shared: shared.clone(), channel: None };
+/// The task that publishes, until the broker is closed; what was asked for until then is still published. `own`: a connection of its
+/// own, in place of the one for tasks.
+pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>, own: Option<Link>) {
+    let mut publisher = Publisher { shared: shared.clone(), own, channel: None };
     loop {
         let job = tokio::select! {
             job = jobs.recv() => job,
@@ -85,6 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
 
 struct Publisher {
     shared: Arc<Shared>,
+    own: Option<Link>,
     channel: Option<(Arc<Live>, Channel)>,
 }
 
@@ -134,7 +136,7 @@ impl Publisher {
             return Ok((live.clone(), channel.clone()));
         }
         self.channel = None;
-        let live = self.shared.publishing.live(CALL).await?;
+        let live = self.own.as_ref().unwrap_or(&self.shared.publishing).live(CALL).await?;
         let channel = live.channel().await?;
         call("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
         self.channel = Some((live.clone(), channel.clone()));
@@ -162,7 +164,7 @@ impl Publisher {
                     let future = channel.basic_publish(
                         exchange.as_str().into(),
                         key.as_str().into(),
-                        BasicPublishOptions { mandatory: true, ..Default::default() },
+                        BasicPublishOptions { mandatory: !is_direct(&publication.target), ..Default::default() },
                         &publication.message.body,
                         properties.clone(),
                     );
@@ -249,6 +251,12 @@ impl Publisher {
         }
         sent.into_iter().map(|s| s.result).collect()
     }
+}
+
+/// Whether it goes straight to a consumer (RabbitMQ, "Direct Reply-to"): there is no queue of that name, and with `mandatory` the broker
+/// would deliver it and return it as well.
+fn is_direct(target: &Target) -> bool {
+    matches!(target, Target::Queue(name) if name.starts_with("amq.rabbitmq.reply-to."))
 }
 
 /// Which publication came back. Two that are alike in everything are alike in this too.

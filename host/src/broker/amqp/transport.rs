@@ -5,7 +5,7 @@
 
 use super::mend::{HEAD, frame_length, mend};
 use super::server;
-use super::tls;
+use super::tls::{self, Trust};
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
@@ -66,6 +66,7 @@ impl Reactor for Wire {
 /// an attempt that was given up.
 pub(super) async fn connect(
     uri: &AMQPUri,
+    trust: &Trust,
     patience: Duration,
     socket: &Arc<Socket>,
 ) -> lapin::Result<AsyncTcpStream<Mended>> {
@@ -77,7 +78,7 @@ pub(super) async fn connect(
     socket.set(TcpStream::from(stream.get_ref().as_fd().try_clone_to_owned()?));
     let stream = match uri.scheme {
         AMQPScheme::AMQP => Under::Plain(stream),
-        AMQPScheme::AMQPS => Under::Tls(Box::new(within(patience, tls::begin(stream, &authority.host)).await?)),
+        AMQPScheme::AMQPS => Under::Tls(Box::new(within(patience, tls::begin(stream, &authority.host, trust)).await?)),
     };
     Ok(AsyncTcpStream::Plain(Mended::new(stream, socket.clone())))
 }
@@ -92,6 +93,7 @@ async fn within<T>(patience: Duration, step: impl Future<Output = io::Result<T>>
 pub(super) struct Socket {
     stream: Mutex<Option<TcpStream>>,
     version: OnceLock<String>,
+    greeting: OnceLock<Vec<u8>>,
 }
 
 impl Socket {
@@ -106,6 +108,11 @@ impl Socket {
     /// The version of the server, once it has greeted.
     pub(super) fn version(&self) -> Option<&str> {
         self.version.get().map(String::as_str)
+    }
+
+    /// The first bytes of the peer, once there are any.
+    pub(super) fn greeting(&self) -> Option<&[u8]> {
+        self.greeting.get().map(Vec::as_slice)
     }
 
     pub(super) fn shut(&self) {
@@ -170,6 +177,10 @@ impl Incoming {
         self.mended -= self.given;
         self.given = 0;
         self.bytes.extend_from_slice(read);
+        if !self.greeted && !read.is_empty() {
+            // Set once: one stream belongs to one socket.
+            let _ = self.socket.greeting.set(read.iter().take(8).copied().collect());
+        }
         self.raw |= read.is_empty();
         while !self.raw {
             match frame_length(&self.bytes[self.mended..]) {

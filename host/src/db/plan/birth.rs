@@ -136,8 +136,8 @@ impl<'a> Birth<'a> {
             priority: 0,
             labels: "{}".into(),
             options: "{}".into(),
-            reply_to: None,
-            correlation_id: None,
+            reply_to: property(letter, "reply_to"),
+            correlation_id: property(letter, "correlation_id"),
             traceparent: None,
             run_at: None,
             deadline: None,
@@ -212,6 +212,11 @@ impl<'a> Birth<'a> {
     pub fn needs_clock(message: &TaskMessage) -> bool {
         message.options.run_at.is_some() || message.options.deadline.is_some()
     }
+}
+
+/// A property of an unusable message that the database can hold.
+fn property<'a>(letter: &'a DeadLetter, name: &str) -> Option<&'a str> {
+    letter.properties.get(name)?.as_str().filter(|text| !text.is_empty() && !text.contains('\0'))
 }
 
 fn name_of(plugin: &str) -> &str {

@@ -2,9 +2,9 @@
 
 use super::super::flight::{Line, acquire_timeout};
 use super::super::{DbError, DbOptions};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use super::address::destination;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Postgres, query};
-use std::str::FromStr;
 use std::time::Duration;
 
 statements! {
@@ -35,6 +35,9 @@ pub(super) struct Lines {
 /// Connections for reads of the API, and as many for what guests keep. `database.pool` in `config.default.toml` names the sum.
 pub(super) const BESIDES: u32 = 4;
 
+/// Connections for the lease.
+pub(super) const OF_LEASE: u32 = 2;
+
 /// How long an operation may take that is not on the path of a task: half of `database.timeout_seconds`, and not less than five
 /// seconds where that allows them.
 pub(super) fn shorter(timeout: Duration) -> Duration {
@@ -46,7 +49,7 @@ pub(super) fn lines(url: &str, options: &DbOptions) -> Result<Lines, DbError> {
     let short = shorter(options.timeout);
     Ok(Lines {
         path: line(&connect, options, options.max_connections, options.timeout),
-        lease: line(&connect, options, 2, options.timeout),
+        lease: line(&connect, options, OF_LEASE, options.timeout),
         reads: line(&connect, options, BESIDES, short),
         stores: line(&connect, options, BESIDES, short),
     })
@@ -77,78 +80,4 @@ fn line(connect: &PgConnectOptions, options: &DbOptions, connections: u32, timeo
         })
         .connect_lazy_with(connect.clone());
     Line { pool, place }
-}
-
-/// Where the address says, and nowhere else: what libpq would fill in from the environment (PGHOST, PGUSER, PGPASSWORD,
-/// ~/.pgpass …) must stand in the address.
-fn destination(text: &str) -> Result<PgConnectOptions, DbError> {
-    const FORM: &str = "write postgres://user:password@host:5432/database";
-    let refuse = |what: String| DbError::Refused(format!("database.url {what}; {FORM}"));
-    // The parser's own words may quote the address, password and all.
-    let url = url::Url::parse(text).map_err(|e| refuse(format!("does not read: {e}")))?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return Err(refuse(format!("begins with {}:", url.scheme())));
-    }
-    let given = |key: &str| url.query_pairs().any(|(k, _)| k == key);
-    if url.host_str().is_none_or(str::is_empty) && !given("host") && !given("hostaddr") {
-        return Err(refuse("names no host".into()));
-    }
-    if url.username().is_empty() && !given("user") {
-        return Err(refuse("names no user".into()));
-    }
-    if url.path().trim_matches('/').is_empty() && !given("dbname") {
-        return Err(refuse("names no database".into()));
-    }
-    // These the client reads where the address is silent, and no call takes them back.
-    let obeyed = [
-        ("PGOPTIONS", "options[NAME]=VALUE"),
-        ("PGSSLROOTCERT", "sslrootcert=FILE"),
-        ("PGSSLCERT", "sslcert=FILE"),
-        ("PGSSLKEY", "sslkey=FILE"),
-    ];
-    for (variable, instead) in obeyed {
-        let overridden = instead.split_once('=').is_some_and(|(key, _)| given(key));
-        if !overridden && std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
-            return Err(refuse(format!(
-                "leaves a choice to the environment variable {variable}: unset it, and add ?{instead} if it is wanted"
-            )));
-        }
-    }
-    let mut options = PgConnectOptions::from_str(text).map_err(|_| refuse("does not read".into()))?;
-    if url.port().is_none() && !given("port") {
-        options = options.port(5432);
-    }
-    if url.password().is_none() && !given("password") {
-        options = options.password("");
-    }
-    if !given("sslmode") && !given("ssl-mode") {
-        options = options.ssl_mode(PgSslMode::Prefer);
-    }
-    Ok(options)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_leaves_a_choice_to_the_environment_is_refused_without_showing_its_password() {
-        for (url, what) in [
-            ("postgres://user:secret@/db", "host"),
-            ("postgres://:secret@host/db", "user"),
-            ("postgres://user:secret@host", "database"),
-            ("mysql://user:secret@host/db", "mysql"),
-            ("user:secret@host/db", ""),
-            ("postgres://user:secret@host:99999/db", ""),
-            ("postgres://user:secret@host/db?sslmode=nonsense", ""),
-        ] {
-            let error = destination(url).unwrap_err().to_string();
-            assert!(error.contains("database.url") && error.contains(what), "{url}: {error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
-        let options = destination("postgres://me@there/mine").unwrap();
-        assert_eq!((options.get_host(), options.get_port(), options.get_username()), ("there", 5432, "me"));
-        assert_eq!(options.get_database(), Some("mine"));
-        assert!(destination("postgres:///mine?host=/run/postgresql&user=me").is_ok());
-    }
 }

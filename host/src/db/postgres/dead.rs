@@ -9,6 +9,7 @@ use super::hosts::interval;
 use super::transition::{column, give_birth};
 use sqlx::{Connection, PgConnection, query};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 statements! {
@@ -144,12 +145,12 @@ pub(super) async fn take(
     Ok(letters)
 }
 
-pub(super) async fn published(connection: &mut PgConnection, ids: &[i64]) -> Result<(), Fault> {
-    query(PUBLISHED).bind(ids).execute(connection).await?;
+pub(super) async fn published(connection: &mut PgConnection, ids: Arc<[i64]>) -> Result<(), Fault> {
+    query(PUBLISHED).bind(&*ids).execute(connection).await?;
     Ok(())
 }
 
-pub(super) async fn defer(connection: &mut PgConnection, ids: &[i64], delay: Duration) -> Result<(), Fault> {
-    query(DEFER).bind(ids).bind(interval(delay)).execute(connection).await?;
+pub(super) async fn defer(connection: &mut PgConnection, ids: Arc<[i64]>, delay: Duration) -> Result<(), Fault> {
+    query(DEFER).bind(&*ids).bind(interval(delay)).execute(connection).await?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Postgres. One statement per transition; batches travel as arrays.
 
+mod address;
 mod blockers;
 mod buckets;
 mod claim;
@@ -12,10 +13,12 @@ mod labelled;
 mod memories;
 mod migrate;
 mod outbox;
+mod pooling;
 mod prune;
 mod read;
 mod record;
 mod redrive;
+mod replies;
 mod retry;
 mod settle;
 mod sizes;
@@ -26,6 +29,8 @@ mod transition;
 mod unusable;
 mod version;
 mod ways;
+
+pub use address::{check, with_host};
 
 use super::*;
 use connect::Lines;
@@ -66,6 +71,10 @@ impl PostgresDb {
 
 #[async_trait]
 impl Db for PostgresDb {
+    async fn check_service(&self) -> Result<(), DbError> {
+        Ok(pooling::check(&self.lines.path, self.timeout / 2).await?)
+    }
+
     async fn migrate(&self) -> Result<Migrated, DbError> {
         self.migrate_with(migrate::Patience::default()).await
     }
@@ -168,22 +177,28 @@ impl Db for PostgresDb {
         .await
     }
 
+    async fn take_replies(&self, limit: u32, hold: Duration) -> Result<Vec<Reply>, DbError> {
+        self.run("take replies", move |c| Box::pin(replies::take(c, limit, hold))).await
+    }
+
+    async fn replied(&self, ids: &[TaskId]) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("mark replies as published", move |c| Box::pin(replies::replied(c, ids.clone()))).await
+    }
+
+    async fn defer_replies(&self, ids: &[TaskId], delay: Duration) -> Result<(), DbError> {
+        let ids: Arc<[TaskId]> = ids.into();
+        self.run("defer replies", move |c| Box::pin(replies::defer(c, ids.clone(), delay))).await
+    }
+
     async fn letters_published(&self, ids: &[i64]) -> Result<(), DbError> {
         let ids: Arc<[i64]> = ids.into();
-        self.run("mark dead letters as published", move |c| {
-            let ids = ids.clone();
-            Box::pin(async move { dead::published(c, &ids).await })
-        })
-        .await
+        self.run("mark dead letters as published", move |c| Box::pin(dead::published(c, ids.clone()))).await
     }
 
     async fn defer_letters(&self, ids: &[i64], delay: Duration) -> Result<(), DbError> {
         let ids: Arc<[i64]> = ids.into();
-        self.run("defer dead letters", move |c| {
-            let ids = ids.clone();
-            Box::pin(async move { dead::defer(c, &ids, delay).await })
-        })
-        .await
+        self.run("defer dead letters", move |c| Box::pin(dead::defer(c, ids.clone(), delay))).await
     }
 
     async fn submit(&self, batch: &[NewTask]) -> Result<Vec<Submitted>, DbError> {
@@ -250,20 +265,12 @@ impl Db for PostgresDb {
 
     async fn hold_outbox(&self, token: uuid::Uuid, ids: &[TaskId], ttl: Duration) -> Result<(), DbError> {
         let ids: Arc<[TaskId]> = ids.into();
-        self.run("hold in the outbox", move |c| {
-            let ids = ids.clone();
-            Box::pin(async move { outbox::hold(c, token, &ids, ttl).await })
-        })
-        .await
+        self.run("hold in the outbox", move |c| Box::pin(outbox::hold(c, token, ids.clone(), ttl))).await
     }
 
     async fn drop_outbox(&self, token: uuid::Uuid, ids: &[TaskId]) -> Result<(), DbError> {
         let ids: Arc<[TaskId]> = ids.into();
-        self.run("drop from the outbox", move |c| {
-            let ids = ids.clone();
-            Box::pin(async move { outbox::drop_rows(c, token, &ids).await })
-        })
-        .await
+        self.run("drop from the outbox", move |c| Box::pin(outbox::drop_rows(c, token, ids.clone()))).await
     }
 
     async fn defer_outbox(

@@ -7,6 +7,7 @@ use super::hosts::interval;
 use super::transition::column;
 use crate::task::TaskId;
 use sqlx::{PgConnection, query};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -80,7 +81,7 @@ pub(super) async fn take(connection: &mut PgConnection, take: &OutboxTake) -> Re
         }
     }
     if !stale.is_empty() {
-        drop_rows(connection, token, &stale).await?;
+        drop_rows(connection, token, stale.into()).await?;
     }
     Ok(batch)
 }
@@ -88,15 +89,15 @@ pub(super) async fn take(connection: &mut PgConnection, take: &OutboxTake) -> Re
 pub(super) async fn hold(
     connection: &mut PgConnection,
     token: Uuid,
-    ids: &[TaskId],
+    ids: Arc<[TaskId]>,
     ttl: Duration,
 ) -> Result<(), Fault> {
-    query(HOLD).bind(token).bind(ids).bind(interval(ttl)).execute(connection).await?;
+    query(HOLD).bind(token).bind(&*ids).bind(interval(ttl)).execute(connection).await?;
     Ok(())
 }
 
-pub(super) async fn drop_rows(connection: &mut PgConnection, token: Uuid, ids: &[TaskId]) -> Result<(), Fault> {
-    query(DROP).bind(token).bind(ids).execute(connection).await?;
+pub(super) async fn drop_rows(connection: &mut PgConnection, token: Uuid, ids: Arc<[TaskId]>) -> Result<(), Fault> {
+    query(DROP).bind(token).bind(&*ids).execute(connection).await?;
     Ok(())
 }
 

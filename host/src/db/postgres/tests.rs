@@ -12,7 +12,9 @@ mod letters;
 mod locking;
 mod migrating;
 mod plans;
+mod poolers;
 mod pools;
+mod replying;
 mod submitting;
 
 /// A database of its own on the server of `AGENTRY_TEST_POSTGRES`, dropped in the end, also after a panic.
@@ -133,6 +135,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("read", read::ALL),
         ("record", record::ALL),
         ("redrive", redrive::ALL),
+        ("replies", replies::ALL),
         ("retry", retry::ALL),
         ("settle", settle::ALL),
         ("sizes", sizes::ALL),

@@ -3,12 +3,14 @@
 mod letters;
 mod outbox;
 mod read;
+mod replies;
 mod stores;
 mod verbs;
 
 pub use letters::*;
 pub use outbox::*;
 pub use read::*;
+pub use replies::*;
 pub use stores::*;
 pub use verbs::*;
 

@@ -4,6 +4,8 @@ use super::*;
 use crate::broker::{Acknowledged, Broker, BrokerError, Health, QueueFacts, Receipt, Source, Subscription};
 use crate::db::memory::MemoryDb;
 use crate::db::{Db, NewTask};
+use crate::metrics::Metrics;
+use crate::registry::{MemoryBudget, Turns};
 use crate::task::{Options, TaskMessage};
 use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
@@ -71,6 +73,11 @@ pub(in crate::maintenance) struct World {
     pub parts: Parts,
 }
 
+/// Metrics of a host without guests.
+fn metrics() -> Metrics {
+    Metrics::new(1, Arc::default(), MemoryBudget::new(0), Turns::new(1))
+}
+
 impl World {
     pub fn new() -> World {
         let (base, began) = (Utc::now(), Instant::now());
@@ -82,6 +89,8 @@ impl World {
             outbox: Arc::new(Notify::new()),
             unpublished: watch::Sender::new(None),
             letters: watch::Sender::new(()),
+            replies: watch::Sender::new(()),
+            metrics: Arc::new(metrics()),
             queues: Vec::new(),
             unpublished_letters: watch::Sender::default(),
             steady: Arc::new(|| true),

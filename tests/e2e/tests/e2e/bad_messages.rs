@@ -41,14 +41,15 @@ fn cases() -> Vec<Case> {
         case("an unknown key", "prompt", body(r#", "prompt": "lost""#)),
         case("a duplicate key", "input", body(r#", "input": 1"#)),
         case("a bad id", "seven", body(r#", "id": "seven""#)),
-        case("a bad message_id", "seven", Outgoing::json(GOOD).with(|p| p.with_message_id("seven".into()))),
         case(
             "two ids",
             "message_id",
             body(r#", "id": "01920c3e-0000-7000-8000-000000000001""#)
                 .with(|p| p.with_message_id("01920c3e-0000-7000-8000-000000000002".into())),
         ),
-        case("another type", "text/plain", Outgoing::json(GOOD).with(|p| p.with_content_type("text/plain".into()))),
+        case("another type", "text/xml", Outgoing::json(GOOD).with(|p| p.with_content_type("text/xml".into()))),
+        case("a charset", "UTF-8", Outgoing::json(GOOD).with(|p| p.with_content_encoding("latin-1".into()))),
+        case("a time without an offset", "run_at", with_options(r#"{"run_at": "2030-01-01T00:00:00"}"#)),
         case("an encoding", "gzip", Outgoing::json(GOOD).with(|p| p.with_content_encoding("gzip".into()))),
         case("too large", "message_kib", Outgoing::json(format!(r#"{{"input": "{}"}}"#, "x".repeat(1_100_000)))),
         case("an unknown option", "prio", with_options(r#"{"prio": 1}"#)),

@@ -21,6 +21,7 @@ mod outages;
 mod path;
 mod peers;
 mod plugins;
+mod producers;
 mod reading;
 mod relayed;
 mod restarts;

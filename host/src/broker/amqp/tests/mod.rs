@@ -5,6 +5,7 @@ mod faults;
 mod proxy;
 mod raw;
 mod returned;
+mod tls;
 
 use super::{AmqpAddress, AmqpBroker, AmqpOptions};
 use crate::broker::Broker;

@@ -1,0 +1,2 @@
+-- min-build: 0.1.0
+-- Nothing: without RabbitMQ no task has a producer that waits for a reply.

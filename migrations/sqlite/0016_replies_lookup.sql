@@ -1,0 +1,2 @@
+-- min-build: 0.1.0
+-- Nothing: see step 15.
