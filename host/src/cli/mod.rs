@@ -13,6 +13,7 @@ mod config;
 mod dead;
 /// Text from elsewhere on its way to a terminal.
 pub mod escape;
+mod explain;
 #[cfg(test)]
 mod help_tests;
 mod host;
@@ -121,6 +122,10 @@ impl Failed {
     fn usage(message: impl fmt::Display) -> Failed {
         Failed { code: 2, message: message.to_string() }
     }
+    /// Whether the service could not be reached.
+    fn is_unreachable(&self) -> bool {
+        self.code == Failed::unreachable("").code
+    }
     /// The service could not be reached.
     fn unreachable(message: impl fmt::Display) -> Failed {
         Failed { code: 3, message: message.to_string() }
@@ -158,8 +163,8 @@ pub fn main() -> ExitCode {
         Command::Up(up) => up.run(config, readable),
         Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),
-        Command::Submit(submit) => wait(submit.run()),
-        Command::Task(task) => wait(task.run()),
+        Command::Submit(submit) => wait(submit.run(config)),
+        Command::Task(task) => wait(task.run(config)),
         Command::Bench(bench) => wait(bench.run(config)),
         Command::Plugin(plugin) => wait(plugin.run()),
         Command::Host(host) => wait(host.run()),

@@ -2,8 +2,9 @@
 
 use super::bulk::{Bulk, Verb};
 use super::client::{Client, encode, rows};
-use super::{Failed, Server, bodies, output, submit, timeline};
+use super::{Failed, Server, bodies, explain, output, submit, timeline};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What became of tasks.
@@ -13,6 +14,8 @@ pub enum Task {
     Show(One),
     /// Tasks, newest first.
     List(List),
+    /// Why it is where it is, and what to do. Asks database and broker of the settings where no daemon answers.
+    Explain(One),
     /// Its history.
     Events(One),
     /// What its guests logged, by attempt.
@@ -95,8 +98,9 @@ pub struct Wait {
 }
 
 impl Task {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub async fn run(self, config: Option<PathBuf>) -> Result<(), Failed> {
         match self {
+            Task::Explain(One { id, server }) => explain::run(&id, &server, config).await,
             Task::Show(one) => one.show().await,
             Task::List(list) => list.run().await,
             Task::Events(one) => {

@@ -124,6 +124,7 @@ statements! {
             FROM dead_letters
             WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR queue = ?2) AND id < COALESCE(?3, 9223372036854775807)
                 AND (?6 IS NULL OR at >= ?6) AND (NOT ?7 OR redriven_at IS NULL AND erased_at IS NULL)
+                AND (?9 IS NULL OR task_id = ?9)
             ORDER BY id DESC LIMIT ?4 + 1"),
         "SELECT d.id, d.at, d.reason, d.detail, d.queue, d.task_id, d.plugin, COALESCE(substr(d.body, 1, ?5), x'') AS body,
             length(d.body) AS body_bytes, d.properties, d.redriven_at, d.redriven_as, d.erased_at,
@@ -283,6 +284,7 @@ pub(super) async fn dead_letters(
         .bind(filter.since.map(stamp))
         .bind(filter.waiting)
         .bind(PAGE_BYTES)
+        .bind(filter.task)
         .fetch_all(connection)
         .await?;
     rows::page(&rows, rows::dead)
