@@ -1,9 +1,9 @@
-//! Why a task is where it is.
+//! The reason for a task's state.
 
 use super::params::{OfTask, Params};
 use super::problem::Problem;
 use super::{ApiState, respond};
-use crate::explain::{self, Places};
+use crate::explain::{self, Places, Responding};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -23,7 +23,10 @@ pub(super) async fn explain(
         db: Ok(parts.db.clone()),
         broker: Ok(parts.broker.clone()),
         queues: parts.queues.clone(),
-        reasons: readiness.reasons.into_iter().map(|reason| (reason.code, reason.message)).collect(),
+        daemon: Some(Responding {
+            ready: readiness.ready,
+            reasons: readiness.reasons.into_iter().map(|reason| (reason.code, reason.message)).collect(),
+        }),
         embedded: false,
     };
     let facts = explain::look(id, places).await;

@@ -187,7 +187,11 @@ pub fn main() -> ExitCode {
 /// Clients need one thread.
 fn wait(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?.block_on(command)
+    let runtime = runtime.map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?;
+    let done = runtime.block_on(command);
+    // A look-up of a name that a dead resolver holds up is not waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    done
 }
 
 /// Read the settings.

@@ -47,8 +47,8 @@ pub struct Submit {
     /// `key=value`; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// Through a daemon's API; or published, as any producer does, to the broker that the settings name. A task that came over
-    /// AMQP has a record once a host has claimed it.
+    /// Submit to a daemon's API, or publish to the broker of the settings as any producer does. Published, a task has a record
+    /// once a host has claimed it, and goes to the queue `default` unless --queue names another.
     #[arg(long, value_enum, default_value = "http")]
     via: Via,
     /// Wait for the end and print the output; exit code 1 if there is none.

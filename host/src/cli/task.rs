@@ -14,7 +14,7 @@ pub enum Task {
     Show(One),
     /// Tasks, newest first.
     List(List),
-    /// Why it is where it is, and what to do. Asks database and broker of the settings where no daemon answers.
+    /// Explain a task's state: cause and remedy. Asks the database and the broker of the settings if no daemon responds.
     Explain(One),
     /// Its history.
     Events(One),

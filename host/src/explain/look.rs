@@ -1,124 +1,151 @@
-//! Asking the database and the broker, for a bounded time each.
+//! Asking the database and the broker, at once and for a bounded time.
 
-use super::{Facts, QueueError, QueueLook, Recorded};
-use crate::broker::{Broker, BrokerError, Health, Source};
+use super::{DatabaseError, Facts, QueueError, QueueLook, Recorded, Responding};
+use crate::broker::{Broker, BrokerError, Health, QueueFacts, Source};
 use crate::db::{Db, DbError, DeadFilter, Fields};
 use crate::task::TaskId;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// How long each source may take.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// The time that all questions together may take.
+pub const PATIENCE: Duration = Duration::from_secs(4);
+/// The part of it after which the database is not waited for: queues that only its rows name are asked after it.
+const DATABASE: Duration = Duration::from_millis(2_500);
 /// Dead letters of one task that are looked at.
 const LETTERS: u32 = 5;
 
 /// Where to ask.
 pub struct Places {
     /// The database; the error says why there is none.
-    pub db: Result<Arc<dyn Db>, String>,
+    pub db: Result<Arc<dyn Db>, DatabaseError>,
     /// The broker; the error says why there is none.
     pub broker: Result<Arc<dyn Broker>, String>,
     /// Logical queues to ask about where the task has no row.
     pub queues: Vec<String>,
-    /// What the answering daemon says against itself.
-    pub reasons: Vec<(String, String)>,
-    /// Whether broker and database are embedded in one daemon.
+    /// The daemon that asks; `None`: the command line.
+    pub daemon: Option<Responding>,
+    /// Set if the queue is embedded in a daemon that does not respond.
     pub embedded: bool,
 }
 
 /// Asks everything that [`super::explain`] needs.
 pub async fn look(id: TaskId, places: Places) -> Facts {
-    let (database, now) = match places.db {
-        Ok(db) => match bounded(async move { recorded(&*db, id).await }).await {
-            Ok((recorded, now)) => (Ok(recorded), now),
-            Err(why) => (Err(why), Utc::now()),
+    let end = Instant::now() + PATIENCE;
+    let (broker, away) = match places.broker {
+        Ok(broker) => match broker.health().borrow().clone() {
+            Health::Up(_) => (Some(broker), None),
+            Health::Down(since, why) => {
+                let why = format!("{why} (since {})", since.format("%FT%TZ"));
+                (Some(broker), Some(why))
+            }
         },
+        Err(why) => (None, Some(why)),
+    };
+    let reachable = || broker.clone().filter(|_| away.is_none());
+    let (database, known) =
+        tokio::join!(recorded(places.db, id), queues(reachable(), places.queues.clone(), end, away.clone()));
+    let (database, now) = match database {
+        Ok((recorded, now)) => (Ok(recorded), now),
         Err(why) => (Err(why), Utc::now()),
     };
-    let queues = match database.as_ref().ok().and_then(|recorded| recorded.task.as_ref()) {
-        Some(task) => vec![task.queue.clone()],
-        None => {
-            // Those of other hosts as well: the message may wait in any of them.
-            let hosts = database.as_ref().map(|recorded| recorded.hosts.as_slice()).unwrap_or_default();
-            let alive = hosts.iter().filter(|host| host.alive).flat_map(|host| host.record.queues.iter().cloned());
-            let mut queues: Vec<String> = places.queues.into_iter().chain(alive).collect();
-            queues.sort();
-            queues.dedup();
-            queues
+    let wanted: Vec<String> = match database.as_ref().map(|recorded| (recorded.task.as_ref(), recorded)) {
+        Ok((Some(task), _)) => vec![task.queue.clone()],
+        // Those of other hosts as well: the message may wait in any of them.
+        Ok((None, recorded)) => {
+            let of_hosts = recorded.alive().flat_map(|host| host.record.queues.iter().cloned());
+            places.queues.into_iter().chain(of_hosts).collect()
         }
+        Err(_) => places.queues,
     };
-    let mut facts = Facts {
+    let mut known = known;
+    let more: Vec<String> =
+        wanted.iter().filter(|name| known.iter().all(|look| look.queue != **name)).cloned().collect();
+    known.extend(queues(reachable(), more, end, away.clone()).await);
+    known.retain(|look| wanted.contains(&look.queue));
+    known.sort_by(|a, b| a.queue.cmp(&b.queue));
+    known.dedup_by(|a, b| a.queue == b.queue);
+    let silent = known.iter().find_map(|look| match &look.tasks {
+        Err(QueueError::Away(why)) => Some(why.clone()),
+        _ => None,
+    });
+    Facts {
         id,
         now,
         database,
-        broker: None,
-        refusal: None,
-        queues: Vec::new(),
-        reasons: places.reasons,
+        place: broker.as_ref().map(|broker| broker.describe()),
+        refusal: broker.as_ref().and_then(|broker| broker.refusal()),
+        broker: away.or(silent),
+        queues: known,
+        daemon: places.daemon,
         embedded: places.embedded,
-    };
-    match places.broker {
-        Err(why) => facts.broker = Some(why),
-        Ok(broker) => {
-            facts.broker = match &*broker.health().borrow() {
-                Health::Up(_) => None,
-                Health::Down(since, why) => Some(format!("{why} (since {})", since.format("%FT%TZ"))),
-            };
-            facts.refusal = broker.refusal();
-            facts.queues = join_all(queues.into_iter().map(|queue| queue_look(broker.clone(), queue))).await;
-            let away = facts.queues.iter().find_map(|look| match &look.tasks {
-                Err(QueueError::Away(why)) => Some(why.clone()),
-                _ => None,
-            });
-            facts.broker = facts.broker.take().or(away);
-        }
     }
-    facts
 }
 
-async fn recorded(db: &dyn Db, id: TaskId) -> Result<(Recorded, DateTime<Utc>), DbError> {
-    let now = db.ping().await?;
-    let task = db.task(id, Fields::default()).await?;
-    let hosts = db.hosts().await?;
+/// What the database has. Each part is read by a task of its own: an operation must not be cancelled in flight.
+async fn recorded(
+    db: Result<Arc<dyn Db>, DatabaseError>,
+    id: TaskId,
+) -> Result<(Recorded, DateTime<Utc>), DatabaseError> {
+    let db = db?;
+    let now = bounded(&db, |db| async move { db.ping().await });
+    let task = bounded(&db, move |db| async move { db.task(id, Fields::default()).await });
+    let hosts = bounded(&db, |db| async move { db.hosts().await });
     let filter = DeadFilter { task: Some(id), limit: LETTERS, ..DeadFilter::default() };
-    let letters = db.dead_letters(&filter).await?.rows;
-    Ok((Recorded { task, letters, hosts }, now))
+    let letters = bounded(&db, move |db| async move { db.dead_letters(&filter).await });
+    let (now, task, hosts, letters) = tokio::join!(now, task, hosts, letters);
+    Ok((Recorded { task: task?, letters: letters?.rows, hosts: hosts? }, now?))
 }
 
-async fn queue_look(broker: Arc<dyn Broker>, queue: String) -> QueueLook {
-    let name: Arc<str> = queue.as_str().into();
-    let tasks = count(&broker, Source::Tasks(name.clone())).await;
-    // The others are not asked where the first has no answer: each would take as long.
-    let (returned, dead) = match tasks {
-        Ok(_) => (count(&broker, Source::Returned(name.clone())).await, count(&broker, Source::Dead(name)).await),
-        Err(_) => (tasks.clone(), tasks.clone()),
+async fn bounded<T, A>(db: &Arc<dyn Db>, ask: impl FnOnce(Arc<dyn Db>) -> A) -> Result<T, DatabaseError>
+where
+    T: Send + 'static,
+    A: Future<Output = Result<T, DbError>> + Send + 'static,
+{
+    match tokio::time::timeout(DATABASE, tokio::spawn(ask(db.clone()))).await {
+        Ok(Ok(answer)) => Ok(answer?),
+        Ok(Err(error)) => Err(DatabaseError::Away(error.to_string())),
+        Err(_) => Err(DatabaseError::Away(format!("no response within {} s", DATABASE.as_secs_f32()))),
+    }
+}
+
+async fn queues(
+    broker: Option<Arc<dyn Broker>>,
+    names: Vec<String>,
+    end: Instant,
+    away: Option<String>,
+) -> Vec<QueueLook> {
+    let Some(broker) = broker else {
+        let why = away.unwrap_or_default();
+        let unknown =
+            |queue| QueueLook { queue, tasks: Err(QueueError::Away(why.clone())), returned: None, dead: None };
+        return names.into_iter().map(unknown).collect();
     };
-    let ready = |counted: Result<crate::broker::QueueFacts, QueueError>| counted.ok().map(|facts| facts.ready);
+    join_all(names.into_iter().map(|queue| queue_look(broker.clone(), queue, end))).await
+}
+
+async fn queue_look(broker: Arc<dyn Broker>, queue: String, end: Instant) -> QueueLook {
+    let name: Arc<str> = queue.as_str().into();
+    let (tasks, returned, dead) = tokio::join!(
+        count(&broker, Source::Tasks(name.clone()), end),
+        count(&broker, Source::Returned(name.clone()), end),
+        count(&broker, Source::Dead(name), end)
+    );
+    let ready = |counted: Result<QueueFacts, QueueError>| counted.ok().map(|facts| facts.ready);
     QueueLook { queue, tasks, returned: ready(returned), dead: ready(dead) }
 }
 
-async fn count(broker: &Arc<dyn Broker>, source: Source) -> Result<crate::broker::QueueFacts, QueueError> {
+async fn count(broker: &Arc<dyn Broker>, source: Source, end: Instant) -> Result<QueueFacts, QueueError> {
     let broker = broker.clone();
     // On a task of its own: a question to the broker is never dropped half-way.
     let asked = tokio::spawn(async move { broker.facts(source).await });
-    match tokio::time::timeout(PATIENCE, asked).await {
+    match tokio::time::timeout_at(end, asked).await {
         Ok(Ok(Ok(facts))) => Ok(facts),
         Ok(Ok(Err(BrokerError::Unavailable(why)))) => Err(QueueError::Away(why)),
         Ok(Ok(Err(BrokerError::Refused(why)))) => Err(QueueError::Refused(why)),
-        Ok(Err(e)) => Err(QueueError::Away(e.to_string())),
-        Err(_) => Err(QueueError::Away(format!("no answer within {} s", PATIENCE.as_secs()))),
-    }
-}
-
-/// An operation of the database on a task of its own: it is not to be cancelled in flight.
-async fn bounded<T: Send + 'static>(
-    ask: impl Future<Output = Result<T, DbError>> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, tokio::spawn(ask)).await {
-        Ok(Ok(answer)) => answer.map_err(|e| e.to_string()),
-        Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Ok(Err(error)) => Err(QueueError::Away(error.to_string())),
+        Err(_) => Err(QueueError::Away(format!("no response within {} s", PATIENCE.as_secs()))),
     }
 }

@@ -1,45 +1,79 @@
-//! Why a task is where it is, and what to do about it: facts of the database, the hosts and the broker, and one sentence that
+//! The reason for a task's state, and the remedy: facts of the database, the hosts and the broker, and one sentence that
 //! follows from them.
 //!
-//! [`look`] asks, each source for a bounded time and all at once, so that one that is away is itself an answer. [`explain`] is
-//! pure. The API and the command line share both; the command line looks by itself where no daemon answers.
+//! [`look`] asks all sources at once, within [`PATIENCE`] in all: one that does not respond is itself an answer. [`explain`] is
+//! pure. The API and the command line share both; the command line looks by itself where no daemon responds.
 
 mod causes;
 mod look;
+mod services;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use causes::explain;
 pub use look::{PATIENCE, Places, look};
 
 use crate::broker::QueueFacts;
-use crate::db::{DeadRow, HostRow, TaskRow};
+use crate::db::{DbError, DeadRow, HostRow, TaskRow};
 use crate::task::{State, TaskId};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// What was found.
+/// Everything that was found.
 #[derive(Debug)]
 pub struct Facts {
     /// The task in question.
     pub id: TaskId,
-    /// The time of the question, by the database's clock where it answers.
+    /// The time of the question, by the database's clock where it responds.
     pub now: DateTime<Utc>,
-    /// Its row and its dead letters, and all hosts; or why the database does not say.
-    pub database: Result<Recorded, String>,
-    /// Why the broker cannot be asked; `None`: it answers.
+    /// The task's row and dead letters, and all hosts; the error says why they are not known.
+    pub database: Result<Recorded, DatabaseError>,
+    /// The broker as a person finds it: kind, address, virtual host.
+    pub place: Option<String>,
+    /// The reason why the broker cannot be asked; `None`: it responds.
     pub broker: Option<String>,
-    /// Why the broker accepts no messages although it answers.
+    /// The reason why the broker accepts no messages although it responds.
     pub refusal: Option<String>,
     /// The task's queue; without a row, every queue that is known.
     pub queues: Vec<QueueLook>,
-    /// What the answering daemon says against itself: code and message of `/readyz`.
-    pub reasons: Vec<(String, String)>,
-    /// Whether broker and database are embedded in one daemon.
+    /// The daemon that responds; `None`: the command line looked by itself.
+    pub daemon: Option<Responding>,
+    /// Set if the queue is embedded in a daemon that does not respond.
     pub embedded: bool,
 }
 
-/// What the database has of a task, and of the hosts.
+/// The readiness of the daemon that responds.
+#[derive(Debug)]
+pub struct Responding {
+    /// It takes tasks.
+    pub ready: bool,
+    /// Code and message of each reason of `/readyz`. Some do not make it unready.
+    pub reasons: Vec<(String, String)>,
+}
+
+/// The reason why the database says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseError {
+    /// It does not respond.
+    Away(String),
+    /// It responds, and its schema does not fit this build.
+    Schema(String),
+    /// It responds, and refuses; or there is none where the settings say.
+    Refused(String),
+}
+
+impl From<DbError> for DatabaseError {
+    fn from(error: DbError) -> DatabaseError {
+        match error {
+            DbError::Schema(text) => DatabaseError::Schema(text),
+            DbError::Refused(text) => DatabaseError::Refused(text),
+            other => DatabaseError::Away(other.to_string()),
+        }
+    }
+}
+
+/// The part of the database that belongs to a task, and the hosts.
 #[derive(Debug, Default)]
 pub struct Recorded {
     /// The task's row, without input and output.
@@ -48,6 +82,18 @@ pub struct Recorded {
     pub letters: Vec<DeadRow>,
     /// Every host, newest first.
     pub hosts: Vec<HostRow>,
+}
+
+impl Recorded {
+    /// The hosts with a valid lease.
+    fn alive(&self) -> impl Iterator<Item = &HostRow> {
+        self.hosts.iter().filter(|host| host.alive)
+    }
+
+    /// The hosts with a valid lease that consume the queue.
+    fn consuming<'a>(&'a self, queue: &'a str) -> impl Iterator<Item = &'a HostRow> {
+        self.alive().filter(move |host| host.record.queues.iter().any(|name| name == queue))
+    }
 }
 
 /// A queue as the broker counts it.
@@ -63,46 +109,46 @@ pub struct QueueLook {
     pub dead: Option<u32>,
 }
 
-/// Why a queue is not known.
+/// The reason why a queue is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueError {
-    /// The broker does not answer.
+    /// The broker does not respond.
     Away(String),
-    /// The broker answers that it is not there, or not ours.
+    /// The broker responds that the queue is not there, or not accessible.
     Refused(String),
 }
 
-/// Why a task is where it is.
+/// The answer.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Explanation {
     /// The task.
     pub id: TaskId,
-    /// Its state; `None`: it has no row, or the database does not answer.
+    /// Its state; `None`: it has no row, or the database does not respond.
     pub state: Option<State>,
-    /// Since when it is in that state, as far as is recorded.
+    /// Start of that state, as far as it is recorded.
     pub since: Option<DateTime<Utc>>,
     /// The time of the answer.
     pub at: DateTime<Utc>,
-    /// One sentence, and the remedy: those of the first cause.
+    /// One sentence with the remedy: those of the first cause.
     pub summary: String,
     /// The most decisive first; at least one.
     pub causes: Vec<Cause>,
-    /// What the causes follow from.
+    /// The facts that the causes follow from.
     pub facts: Value,
 }
 
-/// One reason.
+/// One cause.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Cause {
     /// A stable word.
     pub code: &'static str,
     /// One clause for a person, without a full stop.
     pub message: String,
-    /// Since when, where it is known.
+    /// Its start, where that is known.
     pub since: Option<DateTime<Utc>>,
-    /// Until when, where it is known.
+    /// Its end, where that is known.
     pub until: Option<DateTime<Utc>>,
-    /// What to do; `None`: nothing has to be done.
+    /// The remedy; `None`: nothing has to be done.
     pub remedy: Option<String>,
     /// More for programs.
     pub detail: Value,

@@ -1,4 +1,4 @@
-//! Every cause from facts that show it.
+//! Each cause follows from facts that show it.
 
 use super::*;
 use crate::db::HostRecord;
@@ -54,7 +54,7 @@ fn task(state: State, code: Option<WaitCode>) -> TaskRow {
             code,
             message: code.message().into(),
             since: now() - seconds(60),
-            until: Some(now() + seconds(5)),
+            until: (state != State::Pending).then(|| now() + seconds(5)),
             detail: Value::Null,
         }),
         input: None,
@@ -106,9 +106,10 @@ fn facts(task: Option<TaskRow>) -> Facts {
         now: now(),
         database: Ok(Recorded { task, letters: Vec::new(), hosts: vec![host("one")] }),
         broker: None,
+        place: None,
         refusal: None,
         queues: vec![queue(0, 1)],
-        reasons: Vec::new(),
+        daemon: None,
         embedded: false,
     }
 }
@@ -129,55 +130,77 @@ fn each_situation_has_its_first_cause_and_a_sentence() {
     };
     let no_hosts = |facts: &mut Facts| recorded(facts).hosts = vec![dead_host()];
     let running = || facts(Some(task(State::Running, None)));
+    let lost = |f: &mut Facts| {
+        recorded(f).hosts = vec![
+            dead_host(),
+            HostRow { record: HostRecord { id: TaskId::from_u128(8), ..host("other").record }, ..host("other") },
+        ]
+    };
+    let served = |f: &mut Facts| recorded(f).hosts[0].record.busy = 2;
+    let unserved = |f: &mut Facts| recorded(f).hosts[0].record.plugins.clear();
+    let broken = |f: &mut Facts| {
+        recorded(f).hosts[0].record.plugins.clear();
+        recorded(f).hosts[0].record.broken_plugins = vec!["word-count: plugin.toml: no such key".into()];
+    };
+    let failed = |kind, message: &str| {
+        facts(Some(TaskRow { failure: Some(Failure::fatal(kind, message)), ..task(State::Failed, None) }))
+    };
+    let lettered = |f: &mut Facts| recorded(f).letters = vec![letter()];
+    let redriven = |f: &mut Facts| {
+        recorded(f).letters =
+            vec![DeadRow { redriven_at: Some(now()), redriven_as: Some(TaskId::from_u128(9)), ..letter() }]
+    };
+    let conflicting = |f: &mut Facts| recorded(f).letters = vec![DeadRow { reason: "conflict".into(), ..letter() }];
+    let away = |f: &mut Facts| {
+        f.broker = Some("connection refused".into());
+        f.queues[0].tasks = Err(QueueError::Away("connection refused".into()));
+    };
+    let refused = |why: &'static str| move |f: &mut Facts| f.queues[0].tasks = Err(QueueError::Refused(why.into()));
+    let database =
+        |error: fn(String) -> DatabaseError| move |f: &mut Facts| f.database = Err(error("the reason".into()));
+    let waits = |ready, consumers| move |f: &mut Facts| f.queues = vec![queue(ready, consumers)];
+    let elsewhere = |f: &mut Facts| {
+        f.queues = vec![queue(1, 2)];
+        recorded(f).hosts[0].record.queues = vec!["other".into()];
+    };
     let situations = [
-        ("no_consumer", with(pending(WaitCode::Queued), &|f| f.queues = vec![queue(3, 0)])),
-        ("no_consumer", with(facts(None), &|f| f.queues = vec![queue(1, 0)])),
+        ("no_host", with(with(pending(WaitCode::NoPlugin), &no_hosts), &waits(3, 0))),
+        ("no_consumer", with(with(pending(WaitCode::Queued), &no_hosts), &waits(3, 0))),
+        ("no_consumer", with(pending(WaitCode::Queued), &waits(3, 0))),
+        ("no_consumer", with(facts(None), &waits(1, 0))),
         ("no_record", facts(None)),
-        ("no_record", with(facts(None), &|f| f.queues = vec![queue(4, 1)])),
-        ("dead_letter", with(facts(None), &|f| recorded(f).letters = vec![letter()])),
-        ("database_away", with(facts(None), &|f| f.database = Err("connection refused".into()))),
-        ("broker_away", with(pending(WaitCode::Queued), &|f| f.broker = Some("connection refused".into()))),
-        ("broker_away", with(pending(WaitCode::NotPublished), &|f| f.broker = Some("connection refused".into()))),
-        ("broker_away", with(facts(None), &|f| (f.broker, f.embedded) = (Some("no daemon runs".into()), true))),
+        ("no_record", with(facts(None), &waits(4, 1))),
+        ("no_record", with(facts(None), &|f| f.queues[0].dead = Some(3))),
+        ("no_record", with(facts(None), &conflicting)),
+        ("unknown_consumer", with(facts(None), &elsewhere)),
+        ("dead_letter", with(facts(None), &lettered)),
+        ("dead_letter", with(facts(None), &redriven)),
+        ("database_away", with(facts(None), &database(DatabaseError::Away))),
+        ("database_schema", with(facts(None), &database(DatabaseError::Schema))),
+        ("database_refused", with(facts(None), &database(DatabaseError::Refused))),
+        ("broker_away", with(pending(WaitCode::Queued), &away)),
+        ("broker_away", with(pending(WaitCode::NotPublished), &away)),
+        ("broker_away", with(facts(None), &away)),
+        ("broker_away", with(with(facts(None), &away), &|f| f.embedded = true)),
         ("broker_blocked", with(pending(WaitCode::NotPublished), &|f| f.refusal = Some("memory alarm".into()))),
+        ("held", with(pending(WaitCode::Queued), &|f| f.refusal = Some("memory alarm".into()))),
         ("not_published", pending(WaitCode::NotPublished)),
         ("no_host", with(pending(WaitCode::NotPublished), &no_hosts)),
-        ("no_host", with(pending(WaitCode::NoPlugin), &no_hosts)),
-        (
-            "no_queue",
-            with(pending(WaitCode::Queued), &|f| f.queues[0].tasks = Err(QueueError::Refused("NOT_FOUND".into()))),
-        ),
+        ("no_queue", with(pending(WaitCode::Queued), &refused("queue \"q\" does not exist"))),
+        ("queue_refused", with(pending(WaitCode::Queued), &refused("RESOURCE_LOCKED"))),
         ("unroutable", pending(WaitCode::Unroutable)),
         ("held", pending(WaitCode::Queued)),
-        ("queued", with(pending(WaitCode::Queued), &|f| f.queues = vec![queue(10, 1)])),
-        (
-            "queued",
-            with(pending(WaitCode::Queued), &|f| {
-                f.queues = vec![queue(1, 1)];
-                recorded(f).hosts[0].record.busy = 2;
-            }),
-        ),
-        (
-            "unknown_consumer",
-            with(pending(WaitCode::Queued), &|f| {
-                f.queues = vec![queue(1, 2)];
-                recorded(f).hosts[0].record.queues = vec!["other".into()];
-            }),
-        ),
-        (
-            "no_plugin",
-            with(pending(WaitCode::Queued), &|f| recorded(f).hosts[0].record.plugins = vec!["word-count@0.2.0".into()]),
-        ),
-        (
-            "plugin_broken",
-            with(pending(WaitCode::Queued), &|f| {
-                recorded(f).hosts[0].record.plugins.clear();
-                recorded(f).hosts[0].record.broken_plugins = vec!["word-count@0.1.0: plugin.toml: no such key".into()];
-            }),
-        ),
-        ("no_plugin", pending(WaitCode::NoPlugin)),
-        ("plugin_broken", pending(WaitCode::PluginBroken)),
-        ("paused", pending(WaitCode::Paused)),
+        ("queued", with(pending(WaitCode::Queued), &waits(10, 1))),
+        ("queued", with(with(pending(WaitCode::Queued), &waits(1, 1)), &served)),
+        ("unknown_consumer", with(pending(WaitCode::Queued), &elsewhere)),
+        ("no_plugin", with(pending(WaitCode::Queued), &unserved)),
+        ("plugin_broken", with(pending(WaitCode::Queued), &broken)),
+        ("no_plugin", with(pending(WaitCode::NoPlugin), &unserved)),
+        ("plugin_broken", with(pending(WaitCode::NoPlugin), &broken)),
+        ("queued", with(pending(WaitCode::NoPlugin), &served)),
+        ("plugin_broken", with(pending(WaitCode::PluginBroken), &broken)),
+        ("queued", pending(WaitCode::PluginBroken)),
+        ("paused", with(pending(WaitCode::Paused), &unserved)),
         ("no_slot", pending(WaitCode::NoSlot)),
         ("isolation", pending(WaitCode::Isolation)),
         ("scheduled", facts(Some(task(State::Scheduled, Some(WaitCode::Scheduled))))),
@@ -190,28 +213,22 @@ fn each_situation_has_its_first_cause_and_a_sentence() {
             })),
         ),
         ("running", running()),
-        ("owner_silent", with(running(), &|f| recorded(f).hosts[0].renewed_at = now() - seconds(20))),
-        ("owner_lost", with(running(), &no_hosts)),
-        ("owner_lost", with(running(), &|f| recorded(f).hosts.clear())),
+        (
+            "owner_silent",
+            with(running(), &|f| {
+                (recorded(f).hosts[0].renewed_at, recorded(f).hosts[0].lease_until) =
+                    (now() - seconds(20), now() + seconds(10));
+            }),
+        ),
+        ("owner_lost", with(running(), &lost)),
+        ("no_host", with(running(), &no_hosts)),
+        ("no_host", with(running(), &|f| recorded(f).hosts.clear())),
         ("completed", facts(Some(task(State::Completed, None)))),
         ("cancelled", facts(Some(task(State::Cancelled, None)))),
-        (
-            "failed",
-            facts(Some(TaskRow {
-                failure: Some(Failure::fatal(FailureKind::CpuLimit, "used 30 s")),
-                ..task(State::Failed, None)
-            })),
-        ),
-        (
-            "failed",
-            with(
-                facts(Some(TaskRow {
-                    failure: Some(Failure::fatal(FailureKind::Rejected, "bad_options")),
-                    ..task(State::Failed, None)
-                })),
-                &|f| recorded(f).letters = vec![letter()],
-            ),
-        ),
+        ("failed", failed(FailureKind::CpuLimit, "used 30 s")),
+        ("failed", with(failed(FailureKind::CpuLimit, "used 30 s"), &lettered)),
+        ("failed", failed(FailureKind::Rejected, "maxlen")),
+        ("failed", with(failed(FailureKind::Rejected, "bad_options"), &lettered)),
     ];
     let mut sentences = String::new();
     for (code, facts) in situations {
@@ -223,29 +240,70 @@ fn each_situation_has_its_first_cause_and_a_sentence() {
 }
 
 #[test]
-fn every_cause_that_an_operator_can_end_has_a_remedy() {
-    let codes =
-        [WaitCode::NotPublished, WaitCode::Unroutable, WaitCode::NoPlugin, WaitCode::PluginBroken, WaitCode::NoSlot];
-    for code in codes {
-        let explanation = explain(&pending(code));
-        assert!(explanation.causes.iter().all(|cause| cause.remedy.is_some()), "{explanation:#?}");
+fn causes_that_an_operator_can_end_have_a_remedy() {
+    let nothing_to_do =
+        ["running", "completed", "cancelled", "scheduled", "snoozed", "backoff", "mixed_builds", "deadline"];
+    for code in WaitCode::ALL {
+        let state = match code {
+            WaitCode::Scheduled | WaitCode::Snoozed => State::Scheduled,
+            WaitCode::Backoff => State::Retrying,
+            _ => State::Pending,
+        };
+        for unserved in [false, true] {
+            let mut facts = facts(Some(task(state, Some(code))));
+            if unserved {
+                recorded(&mut facts).hosts[0].record.plugins.clear();
+            } else {
+                recorded(&mut facts).hosts[0].record.busy = 2;
+            }
+            let causes = explain(&facts).causes;
+            let without: Vec<_> =
+                causes.iter().filter(|c| c.remedy.is_none() && !nothing_to_do.contains(&c.code)).collect();
+            assert!(!causes.is_empty() && without.is_empty(), "{without:#?}");
+        }
     }
 }
 
 #[test]
-fn what_the_daemon_says_against_itself_is_told_once_and_not_of_ended_tasks() {
-    let reasons = || vec![("broker".into(), "the broker is away".into()), ("lease".into(), "not renewed".into())];
-    let mut facts = pending(WaitCode::Queued);
-    (facts.broker, facts.reasons) = (Some("refused".into()), reasons());
-    let codes: Vec<_> = explain(&facts).causes.iter().map(|cause| cause.code).collect();
-    assert_eq!(codes, ["broker_away", "host_not_ready"]);
-    let mut facts = super::tests::facts(Some(task(State::Completed, None)));
-    facts.reasons = reasons();
-    assert_eq!(explain(&facts).causes.len(), 1);
+fn readyz_reasons_are_reported_once_and_not_for_ended_tasks() {
+    let daemon = |ready| {
+        let reasons = vec![("broker".into(), "the broker is away".into()), ("lease".into(), "not renewed".into())];
+        Some(Responding { ready, reasons })
+    };
+    let codes = |facts: &Facts| explain(facts).causes.iter().map(|cause| cause.code).collect::<Vec<_>>();
+    let mut waiting = pending(WaitCode::Queued);
+    (waiting.broker, waiting.daemon) = (Some("refused".into()), daemon(false));
+    assert_eq!(codes(&waiting), ["broker_away", "host_not_ready"]);
+    waiting.daemon = daemon(true);
+    assert_eq!(codes(&waiting), ["broker_away", "host_trouble"]);
+    let mut ended = facts(Some(task(State::Completed, None)));
+    ended.daemon = daemon(false);
+    assert_eq!(codes(&ended), ["completed"]);
 }
 
 #[test]
-fn facts_are_shown_with_their_errors() {
+fn a_responding_daemon_is_not_to_be_started() {
+    let mut facts = pending(WaitCode::NotPublished);
+    recorded(&mut facts).hosts = vec![dead_host()];
+    facts.daemon = Some(Responding { ready: false, reasons: Vec::new() });
+    let explanation = explain(&facts);
+    assert_eq!(explanation.causes[0].code, "no_host");
+    assert!(!explanation.summary.contains("agentry up"), "{explanation:#?}");
+}
+
+#[test]
+fn hosts_of_different_builds_and_a_deadline_are_mentioned() {
+    let mut facts =
+        facts(Some(TaskRow { deadline: Some(now() + seconds(30)), ..task(State::Pending, Some(WaitCode::Queued)) }));
+    recorded(&mut facts)
+        .hosts
+        .push(HostRow { record: HostRecord { build: "0.0.9".into(), ..host("old").record }, ..host("old") });
+    let codes: Vec<_> = explain(&facts).causes.iter().map(|cause| cause.code).collect();
+    assert_eq!(codes, ["held", "mixed_builds", "deadline"]);
+}
+
+#[test]
+fn facts_include_errors() {
     let mut facts = pending(WaitCode::Queued);
     facts.queues[0].tasks = Err(QueueError::Away("no answer".into()));
     facts.broker = Some("no answer".into());

@@ -3,6 +3,7 @@
 use e2e::daemon::{Ended, run, run_command};
 use e2e::forward::{Forward, free_port};
 use e2e::{Mode, Site, Task, daemon, eventually, patience, probe};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -21,10 +22,19 @@ fn settings(site: &Site) -> String {
 /// Asks without a daemon: nothing listens at the address.
 async fn ask_alone(site: &Site, id: &str, more: &[&str]) -> Ended {
     let nowhere = format!("http://127.0.0.1:{}", free_port());
+    ask_at(site, &nowhere, id, more).await
+}
+
+/// Asks at an address, within the promise.
+async fn ask_at(site: &Site, server: &str, id: &str, more: &[&str]) -> Ended {
     let settings = settings(site);
-    let mut words = vec!["task", "explain", id, "--server", &nowhere, "--config", &settings];
+    let mut words = vec!["task", "explain", id, "--server", server, "--config", &settings];
     words.extend(more);
-    run(site.folder(), &words).await
+    let began = Instant::now();
+    let told = run(site.folder(), &words).await;
+    let took = began.elapsed();
+    assert!(took < promised(), "took {took:?}: {told:?}");
+    told
 }
 
 fn causes(answer: &Value) -> Vec<&str> {
@@ -99,6 +109,35 @@ async fn embedded_a_stopped_daemon_is_named() {
     told.expect(0, &[]);
     let answer: Value = serde_json::from_str(&told.stdout).expect("JSON");
     assert_eq!(causes(&answer)[..2], ["no_host", "scheduled"], "{answer}");
+    let unknown = ask_alone(&site, &Uuid::now_v7().to_string(), &["--json"]).await;
+    unknown.expect(0, &[]);
+    let answer: Value = serde_json::from_str(&unknown.stdout).expect("JSON");
+    assert_eq!(causes(&answer), ["broker_away", "no_host", "no_record"], "{answer}");
+}
+
+#[tokio::test]
+async fn asking_without_a_database_says_so_and_makes_none() {
+    let site = Site::new(Mode::Embedded).await;
+    let told = ask_alone(&site, &Uuid::now_v7().to_string(), &[]).await;
+    told.expect(0, &[]);
+    for part in ["database_refused", "data.dir", "unknown"] {
+        assert!(told.stdout.contains(part), "{part:?}: {told:?}");
+    }
+    assert!(!site.data("data").exists(), "asking made a data folder");
+}
+
+#[tokio::test]
+async fn a_daemon_that_says_nothing_is_not_waited_for() {
+    let site = Site::new(Mode::Services).await;
+    let daemon = site.start().await;
+    let task = probe::echo(json!(1)).option("run_at", "2999-01-01T00:00:00Z");
+    site.submit(&daemon, std::slice::from_ref(&task)).await;
+    daemon.signal(Signal::STOP);
+    let told = ask_at(&site, daemon.http().base(), &task.id.to_string(), &[]).await;
+    told.expect(0, &["has not responded"]);
+    assert!(told.stdout.contains("[scheduled]"), "{told:?}");
+    daemon.signal(Signal::CONT);
+    daemon.stop().await;
 }
 
 #[tokio::test]
@@ -117,6 +156,7 @@ async fn plugins_that_are_missing_or_broken_are_named_with_their_cause() {
     let other = setup.start().await;
     let broken = Task::new("broken", json!(null));
     site.publish(std::slice::from_ref(&broken)).await;
+    // Whichever host received it: both consume the queue, and one of them does not have the plugin at all.
     let answer = first(&daemon, broken.id, "plugin_broken").await;
     assert!(answer["summary"].as_str().is_some_and(|text| text.contains("no_such_key")), "{answer}");
     other.stop().await;
@@ -140,7 +180,18 @@ async fn a_dead_letter_an_ended_and_an_unknown_task_are_named() {
 }
 
 #[tokio::test]
-async fn a_dead_owner_is_named_and_its_successor_told() {
+async fn embedded_a_failed_task_names_its_remedy() {
+    let site = Site::new(Mode::Embedded).await;
+    let daemon = site.start().await;
+    let failing = probe::fail_permanent("no such document");
+    site.submit(&daemon, std::slice::from_ref(&failing)).await;
+    let answer = first(&daemon, failing.id, "failed").await;
+    assert!(answer["summary"].as_str().is_some_and(|text| text.contains("agentry task retry")), "{answer}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_owner_is_named_and_then_its_successor() {
     let site = Site::new(Mode::Services).await;
     let (first_of, mut owner) =
         (probe::sleep(60_000), site.setup_named("owner").set("lease.ttl_seconds", 5).start().await);
@@ -148,14 +199,29 @@ async fn a_dead_owner_is_named_and_its_successor_told() {
     site.running(1).await;
     let answer = first(&owner, first_of.id, "running").await;
     assert!(answer["causes"][0]["message"].as_str().is_some_and(|text| text.contains("attempt 1")), "{answer}");
+    let before = answer["causes"][0]["detail"]["host"].clone();
     owner.kill();
-    eventually("the owner is silent or lost", async || {
-        let told = ask_alone(&site, &first_of.id.to_string(), &["--json"]).await;
+    let id = first_of.id.to_string();
+    // Nothing else is alive, so that this comes before the owner's end.
+    eventually("no host is alive", async || {
+        let told = ask_alone(&site, &id, &["--json"]).await;
         let answer: Value = serde_json::from_str(&told.stdout).map_err(|error| error.to_string())?;
-        let code = causes(&answer)[0];
-        if ["owner_silent", "owner_lost"].contains(&code) { Ok(()) } else { Err(answer.to_string()) }
+        match causes(&answer)[..] {
+            ["no_host", "owner_lost", ..] => Ok(()),
+            _ => Err(answer.to_string()),
+        }
     })
     .await;
+    let successor = site.setup_named("successor").set("lease.ttl_seconds", 5).start().await;
+    eventually("the successor runs it", async || {
+        let answer = successor.http().get(&format!("/v1/tasks/{id}/explain")).await.expect(200);
+        match (causes(&answer).first(), &answer["causes"][0]["detail"]["host"]) {
+            (Some(&"running"), host) if *host != before => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    })
+    .await;
+    successor.stop().await;
 }
 
 #[tokio::test]
