@@ -99,9 +99,10 @@ async fn facts(state: &ApiState, source: Source) -> Result<(u32, u32), String> {
 
 /// `GET /v1/dead`
 pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
-    let params = params.only(&["reason", "queue", "since", "waiting", "limit", "cursor"])?;
+    let params = params.only(&["task_id", "reason", "queue", "since", "waiting", "limit", "cursor"])?;
     let limit = params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE);
     let filter = DeadFilter {
+        task: params.read("task_id", "a task id, which is a UUID", |text| text.parse().ok())?,
         reason: params.text("reason").map(str::to_owned),
         queue: params.text("queue").map(str::to_owned),
         since: params.since("since")?,

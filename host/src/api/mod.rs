@@ -7,6 +7,7 @@ mod benches;
 mod body;
 mod certificate;
 mod erase;
+mod explain;
 mod facts;
 mod follow;
 mod guard;
@@ -151,6 +152,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/tasks/{id}", get(tasks::show))
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/events", get(tasks::events))
+        .route("/v1/tasks/{id}/explain", get(explain::explain))
         .route("/v1/tasks/{id}/logs", get(tasks::logs))
         .route("/v1/tasks/{id}/attempts", get(tasks::attempts))
         .route("/v1/tasks/{id}/calls", get(tasks::calls))

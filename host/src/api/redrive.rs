@@ -118,6 +118,7 @@ async fn which(state: &ApiState, request: &Request) -> Result<(Vec<i64>, Option<
         ),
     };
     let filter = DeadFilter {
+        task: None,
         reason: request.reason.clone(),
         queue: request.queue.clone(),
         since,

@@ -276,20 +276,12 @@ fn served_elsewhere(hosts: &[HostRow], plugin: &PluginRef) -> bool {
 
 /// Whether one of these hosts serves the plugin.
 pub(super) fn is_ready(hosts: &[HostRow], plugin: &PluginRef) -> bool {
-    let served = hosts.iter().flat_map(|host| &host.record.plugins).filter_map(|p| p.split_once('@'));
-    served.into_iter().any(|(name, version)| {
-        *name == *plugin.name
-            && semver::Version::parse(version).is_ok_and(|version| plugin.requirement.matches(&version))
-    })
+    hosts.iter().any(|host| host.record.serves(plugin))
 }
 
 /// The first of these hosts on which the plugin failed to load, and the cause.
 pub(super) fn broken<'h>(hosts: &'h [HostRow], plugin: &PluginRef) -> Option<(&'h str, &'h str)> {
-    let broken = hosts.iter().flat_map(|host| host.record.broken_plugins.iter().map(|text| (&*host.record.name, text)));
-    broken
-        .filter_map(|(host, text)| text.split_once(':').map(|(name, cause)| (host, name, cause.trim())))
-        .find(|(_, name, _)| *name.split('@').next().unwrap_or(name) == *plugin.name)
-        .map(|(host, _, cause)| (host, cause))
+    hosts.iter().find_map(|host| Some((&*host.record.name, host.record.broken(plugin)?)))
 }
 
 fn unknown_plugin(plugin: &PluginRef, mut known: Vec<String>, hosts: &[HostRow]) -> Problem {

@@ -13,6 +13,7 @@ mod config;
 mod dead;
 /// Text from elsewhere on its way to a terminal.
 pub mod escape;
+mod explain;
 #[cfg(test)]
 mod help_tests;
 mod host;
@@ -121,6 +122,10 @@ impl Failed {
     fn usage(message: impl fmt::Display) -> Failed {
         Failed { code: 2, message: message.to_string() }
     }
+    /// Whether the service could not be reached.
+    fn is_unreachable(&self) -> bool {
+        self.code == Failed::unreachable("").code
+    }
     /// The service could not be reached.
     fn unreachable(message: impl fmt::Display) -> Failed {
         Failed { code: 3, message: message.to_string() }
@@ -158,8 +163,8 @@ pub fn main() -> ExitCode {
         Command::Up(up) => up.run(config, readable),
         Command::Isolate(isolate) => isolate.run(config),
         Command::Run(run) => wait(run.run(config)),
-        Command::Submit(submit) => wait(submit.run()),
-        Command::Task(task) => wait(task.run()),
+        Command::Submit(submit) => wait(submit.run(config)),
+        Command::Task(task) => wait(task.run(config)),
         Command::Bench(bench) => wait(bench.run(config)),
         Command::Plugin(plugin) => wait(plugin.run()),
         Command::Host(host) => wait(host.run()),
@@ -182,7 +187,11 @@ pub fn main() -> ExitCode {
 /// Clients need one thread.
 fn wait(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?.block_on(command)
+    let runtime = runtime.map_err(|e| Failed::usage(format!("failed to start the runtime: {e}")))?;
+    let done = runtime.block_on(command);
+    // A look-up of a name that a dead resolver holds up is not waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    done
 }
 
 /// Read the settings.

@@ -1,5 +1,7 @@
 //! `agentry submit`.
 
+mod publish;
+
 use super::client::{Client, encode, refused, rows};
 use super::{Failed, Server, input, output, timeline};
 use crate::task::{instant, span};
@@ -8,6 +10,7 @@ use reqwest::Method;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long one request of a wait lasts; the next follows at once.
@@ -45,6 +48,10 @@ pub struct Submit {
     /// `key=value`; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// Submit to a daemon's API, or publish to the broker of the settings as any producer does. Published, a task has a record
+    /// once a host has claimed it, and goes to the queue `default` unless --queue names another.
+    #[arg(long, value_enum, default_value = "http")]
+    via: Via,
     /// Wait for the end and print the output; exit code 1 if there is none.
     #[arg(long)]
     wait: bool,
@@ -52,9 +59,21 @@ pub struct Submit {
     server: Server,
 }
 
+/// How a task reaches its queue.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Via {
+    /// Through the API of `--server`.
+    Http,
+    /// Published with a confirm to the broker of `broker.url`.
+    Amqp,
+}
+
 impl Submit {
-    pub async fn run(self) -> Result<(), Failed> {
-        let body = self.body()?;
+    pub async fn run(self, config: Option<PathBuf>) -> Result<(), Failed> {
+        if self.via == Via::Amqp {
+            return publish::run(self, config).await;
+        }
+        let body = self.body(self.id.as_deref(), self.queue.as_deref())?;
         let client = Client::new(&self.server)?;
         if self.wait {
             nobody_consumes(&client).await?;
@@ -80,7 +99,8 @@ impl Submit {
         ended(&task)
     }
 
-    fn body(&self) -> Result<String, Failed> {
+    /// The task as JSON. Over AMQP the queue is the routing key, and no part of it.
+    fn body(&self, id: Option<&str>, queue: Option<&str>) -> Result<String, Failed> {
         let mut labels = BTreeMap::new();
         for label in &self.labels {
             let pair = label.split_once('=');
@@ -103,15 +123,15 @@ impl Submit {
         #[derive(serde::Serialize)]
         struct Body<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
-            id: &'a Option<String>,
+            id: Option<&'a str>,
             plugin: &'a str,
             input: &'a RawValue,
             #[serde(skip_serializing_if = "Option::is_none")]
-            queue: &'a Option<String>,
+            queue: Option<&'a str>,
             options: BTreeMap<&'a str, Value>,
         }
         let input = input::read(&self.input)?;
-        let body = Body { id: &self.id, plugin: &self.plugin, input: &input, queue: &self.queue, options };
+        let body = Body { id, plugin: &self.plugin, input: &input, queue, options };
         serde_json::to_string(&body).map_err(Failed::usage)
     }
 }

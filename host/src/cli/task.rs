@@ -2,9 +2,10 @@
 
 use super::bulk::{Bulk, Verb};
 use super::client::{Client, encode, rows};
-use super::{Failed, Server, bodies, output, submit, timeline};
+use super::{Failed, Server, bodies, explain, output, submit, timeline};
 use crate::task::span;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What became of tasks.
@@ -14,6 +15,8 @@ pub enum Task {
     Show(One),
     /// Tasks, newest first.
     List(List),
+    /// Explain a task's state: cause and remedy. Asks the database and the broker of the settings if no daemon responds.
+    Explain(One),
     /// Its history.
     Events(One),
     /// What its guests logged, by attempt.
@@ -96,8 +99,9 @@ pub struct Wait {
 }
 
 impl Task {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub async fn run(self, config: Option<PathBuf>) -> Result<(), Failed> {
         match self {
+            Task::Explain(One { id, server }) => explain::run(&id, &server, config).await,
             Task::Show(one) => one.show().await,
             Task::List(list) => list.run().await,
             Task::Events(one) => {

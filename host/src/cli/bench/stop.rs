@@ -57,11 +57,6 @@ impl Early {
 }
 
 impl Failed {
-    /// Whether the daemon could not be reached.
-    pub(super) fn is_unreachable(&self) -> bool {
-        self.code == Failed::unreachable("").code
-    }
-
     /// Whether a signal ended the program.
     pub(super) fn is_interruption(&self) -> bool {
         self.code > SIGNALLED

@@ -81,6 +81,11 @@ pub async fn a_letter_with_an_id_is_a_rejected_task_unless_it_is_a_conflict(s: &
     record_dead(&*s.db, &letter(Some(running.message.id), "not_json")).await.unwrap();
     assert_eq!(s.history(running.message.id).await, [Event::Running]);
     assert_eq!(s.db.dead_letters(&DeadFilter { limit: 10, ..DeadFilter::default() }).await.unwrap().rows.len(), 3);
+    for (task, letters) in [(rejected, 1), (conflict, 1), (id(), 0)] {
+        let of_task = DeadFilter { task: Some(task), limit: 10, ..DeadFilter::default() };
+        let rows = s.db.dead_letters(&of_task).await.unwrap().rows;
+        assert!(rows.len() == letters && rows.iter().all(|row| row.task_id == Some(task)), "{rows:?}");
+    }
 }
 
 pub async fn a_letter_is_made_storable_and_its_body_is_cut_for_reading(s: &Subject) {

@@ -125,7 +125,8 @@ impl Tables {
 
     pub(super) fn dead_letters(&self, filter: &DeadFilter) -> Page<DeadRow> {
         let fits = |(id, row): &(&i64, &super::tables::Letter)| {
-            filter.reason.as_ref().is_none_or(|reason| *reason == row.letter.reason)
+            filter.task.is_none_or(|id| row.letter.task_id == Some(id))
+                && filter.reason.as_ref().is_none_or(|reason| *reason == row.letter.reason)
                 && filter.queue.as_ref().is_none_or(|queue| *queue == row.letter.queue)
                 && filter.since.is_none_or(|since| row.at >= since)
                 && (!filter.waiting || row.redriven_at.is_none() && row.erased_at.is_none())

@@ -137,6 +137,7 @@ statements! {
                 + octet_length(properties) AS bytes FROM dead_letters
             WHERE ($1::text IS NULL OR reason = $1) AND ($2::text IS NULL OR queue = $2) AND ($3::bigint IS NULL OR id < $3)
                 AND ($6::timestamptz IS NULL OR at >= $6) AND (NOT $7 OR redriven_at IS NULL AND erased_at IS NULL)
+                AND ($9::uuid IS NULL OR task_id = $9)
             ORDER BY id DESC LIMIT $4::bigint + 1"),
         "SELECT d.id, d.at, d.reason, d.detail, d.queue, d.task_id, d.plugin, substring(d.body FROM 1 FOR $5) AS body,
             octet_length(d.body)::bigint AS body_bytes, d.properties, d.redriven_at, d.redriven_as, d.erased_at,
@@ -277,6 +278,7 @@ pub(super) async fn dead_letters(connection: &mut PgConnection, filter: &DeadFil
         .bind(filter.since)
         .bind(filter.waiting)
         .bind(PAGE_BYTES)
+        .bind(filter.task)
         .fetch_all(connection)
         .await?;
     rows::page(&rows, rows::dead)

@@ -115,6 +115,8 @@ pub struct DeadRow {
 /// Which dead letters.
 #[derive(Clone, Debug, Default)]
 pub struct DeadFilter {
+    /// Only those that carry this task's id.
+    pub task: Option<TaskId>,
     /// Only this reason.
     pub reason: Option<String>,
     /// Only from this queue.

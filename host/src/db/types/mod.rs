@@ -15,7 +15,7 @@ pub use stores::*;
 pub use verbs::*;
 
 use crate::task::settle::Standing;
-use crate::task::{Arrival, Decision, Fence, HostId, Settlement, State, TaskId, TaskMessage};
+use crate::task::{Arrival, Decision, Fence, HostId, PluginRef, Settlement, State, TaskId, TaskMessage};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
 
@@ -98,6 +98,23 @@ pub struct HostRecord {
     pub slots: u32,
     /// Of these in use.
     pub busy: u32,
+}
+
+impl HostRecord {
+    /// Whether the host serves a version of the plugin that meets the requirement.
+    pub fn serves(&self, plugin: &PluginRef) -> bool {
+        self.plugins.iter().filter_map(|served| served.split_once('@')).any(|(name, version)| {
+            *name == *plugin.name
+                && semver::Version::parse(version).is_ok_and(|version| plugin.requirement.matches(&version))
+        })
+    }
+
+    /// The cause, if the plugin failed to load on the host.
+    pub fn broken(&self, plugin: &PluginRef) -> Option<&str> {
+        let broken = self.broken_plugins.iter().filter_map(|text| text.split_once(':'));
+        let mut of_name = broken.filter(|(name, _)| *name.split('@').next().unwrap_or(name) == *plugin.name);
+        of_name.next().map(|(_, cause)| cause.trim())
+    }
 }
 
 /// A host with its lease.

@@ -12,6 +12,7 @@ mod crash_matrix;
 mod database_faults;
 mod documentation;
 mod duplicates;
+mod explain;
 mod failures;
 mod hosts;
 mod isolation;

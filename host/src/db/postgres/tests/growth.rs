@@ -180,6 +180,7 @@ async fn statements_read_what_they_return_and_not_the_whole_of_a_full_table() {
         ("of a rare queue", DeadFilter { queue: text("rare"), ..all() }, 1),
         ("of an unknown reason", DeadFilter { reason: text("unknown"), ..all() }, 0),
         ("that wait", DeadFilter { waiting: true, ..all() }, 1),
+        ("of an unknown task", DeadFilter { task: Some(TaskId::now_v7()), ..all() }, 0),
         ("since a moment", DeadFilter { since: Some(now), ..all() }, 0),
     ] {
         let what = format!("dead letters {what}");
