@@ -29,7 +29,6 @@ mod transition;
 mod unusable;
 mod version;
 mod ways;
-
 pub use address::{check, with_host};
 
 use super::*;
