@@ -162,7 +162,7 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
 /// passwords.
 pub fn unused(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<String> {
     let is_set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
-    let set: Vec<&str> = VARIABLES.into_iter().filter(|name| is_set(&name)).collect();
+    let set: Vec<&str> = VARIABLES.into_iter().filter(|name| is_set(name)).collect();
     let is = if set.len() == 1 { "is" } else { "are" };
     (!set.is_empty()).then(|| {
         format!(

@@ -125,7 +125,7 @@ mod tests {
             &["{", "  \"jsonrpc\": \"2.0\", \"id\": 1,", "  \"result\": {", "  }", "}", "done"],
             &["}{ \"", "{\"broken", &message],
         ] {
-            assert_eq!(taken(lines), [expected.clone()], "{lines:?}");
+            assert_eq!(taken(lines), std::slice::from_ref(&expected), "{lines:?}");
         }
     }
 

@@ -74,7 +74,7 @@ async fn repeated_ids_are_unique_for_the_guest_and_consistent_for_the_provider()
 #[tokio::test]
 async fn ids_of_kimi_go_back_as_they_came() {
     let id = json!("functions.weather:0");
-    let (ids, body) = played(OpenAi, &[&[id.clone()], &[id.clone()]]).await;
+    let (ids, body) = played(OpenAi, &[std::slice::from_ref(&id), std::slice::from_ref(&id)]).await;
     assert_eq!(ids, ["functions.weather:0", "call_2"]);
     assert_eq!(sent(&body), (vec![id.clone(), id.clone()], vec![id.clone(), id]));
 }

@@ -108,7 +108,8 @@ pub(super) fn destination(text: &str) -> Result<PgConnectOptions, DbError> {
         if let Some((_, remedy)) = REFUSED.iter().find(|(known, _)| known == key) {
             return Err(refuse(format!("has {key}={value:?}: {remedy}")));
         }
-        if !KNOWN.contains(&key.as_str()) && !(key.starts_with("options[") && key.ends_with(']')) {
+        let is_option = key.starts_with("options[") && key.ends_with(']');
+        if !is_option && !KNOWN.contains(&key.as_str()) {
             // The name may be the rest of a password that holds a question mark.
             let name = if key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && !text_has_at(&url) {
                 key
