@@ -183,6 +183,15 @@ pub fn is_json(content_type: &str) -> bool {
     media(essence) == Media::Json && charset.is_none_or(|charset| coding(charset) == Coding::Plain)
 }
 
+/// Whether a character set does not contain ASCII, so that a body in it might look like other UTF-8.
+fn is_wide(charset: &str) -> bool {
+    let name = bare(charset);
+    ["utf16", "utf32", "utf7", "ucs", "ebcdic", "ibm", "cp0", "cp1", "cp5", "iso2022", "hz"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+        && name != "cp1252"
+}
+
 /// Whether a body with this `content_type` may be JSON in UTF-8. The error says what it is, and the remedy.
 fn check_type(content_type: &str) -> Result<(), Cow<'static, str>> {
     let (essence, charset) = parts(content_type);
@@ -197,6 +206,9 @@ fn check_type(content_type: &str) -> Result<(), Cow<'static, str>> {
         )));
     }
     match charset {
+        // JSON has no such parameter and is UTF-8 (RFC 8259, sections 8.1 and 11): with a set that contains ASCII it is noise. A body that
+        // is not UTF-8 is found by its bytes.
+        Some(charset) if media(essence) == Media::Json && !is_wide(charset) => Ok(()),
         Some(charset) if coding(charset) != Coding::Plain => {
             Err(Cow::Borrowed("its charset is not UTF-8; publish the body in UTF-8"))
         }
@@ -345,6 +357,8 @@ mod tests {
             "*/*",
             "application/json; v=1; charset=utf8",
             "application/json charset=utf-8",
+            "application/json; charset=ISO-8859-1",
+            "text/json; charset=windows-1252",
         ] {
             assert_eq!(check_type(content_type), Ok(()), "{content_type}");
         }
@@ -366,7 +380,7 @@ mod tests {
             assert!(check_type(content_type).unwrap_err().contains("publish JSON"), "{content_type}");
         }
         for content_type in
-            ["text/plain; charset=iso-8859-1", "application/json;charset=UTF-16", "text/json; charset=latin1"]
+            ["text/plain; charset=iso-8859-1", "application/json;charset=UTF-16", "text/json; charset=utf-7"]
         {
             assert!(check_type(content_type).unwrap_err().contains("in UTF-8"), "{content_type}");
         }

@@ -75,19 +75,21 @@ impl Scan<'_> {
             let separated = self.eat(&[':']);
             let minute = self.digits(2)?;
             let second = match separated {
-                true if self.eat(&[':']) => self.digits(2)?,
-                false if self.0.starts_with(|c: char| c.is_ascii_digit()) => self.digits(2)?,
-                _ => 0,
+                true if self.eat(&[':']) => Some(self.digits(2)?),
+                false if self.0.starts_with(|c: char| c.is_ascii_digit()) => Some(self.digits(2)?),
+                _ => None,
             };
             let mut nanos = 0;
             if self.eat(&['.', ',']) {
+                // Behind minutes it would be a fraction of a minute (ISO 8601), which RFC 3339 does not have.
+                second?;
                 let length = self.0.bytes().take_while(u8::is_ascii_digit).count();
                 // What is beyond nanoseconds is cut.
                 let digits = self.0.get(..length.min(9)).filter(|digits| !digits.is_empty())?;
                 nanos = format!("{digits:0<9}").parse().ok()?;
                 self.0 = &self.0[length..];
             }
-            Some((hour, minute, second, nanos))
+            Some((hour, minute, second.unwrap_or(0), nanos))
         };
         let (hour, minute, second, nanos) = read().ok_or("its time of day is not HH:MM:SS")?;
         let midnight = (hour, minute, second, nanos) == (24, 0, 0, 0);
@@ -246,6 +248,7 @@ mod tests {
             ("2030-02-30T00:00:00Z", "no such date"),
             ("2030-01-01T25:00:00Z", "no such time"),
             ("2030-01-01Tnoon", "HH:MM:SS"),
+            ("2030-01-01T00:30.5Z", "HH:MM:SS"),
             ("01/02/2030 00:00", "not a time"),
             ("tomorrow", "not a time"),
             ("", "not a time"),

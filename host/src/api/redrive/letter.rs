@@ -31,7 +31,7 @@ pub(super) fn message(redrive: &Redrive) -> Message {
     message.other.remove("expiration");
     message.message_id = Some(redrive.id.to_string());
     let body = content::without_mark(&redrive.body);
-    if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+    if std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok()) {
         message.content_type = Some("application/json".into());
         message.content_encoding = None;
         message.headers.remove("compression");

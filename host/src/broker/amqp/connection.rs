@@ -170,6 +170,9 @@ async fn open(options: &AmqpOptions, name: &str) -> Result<Live, BrokerError> {
     }
 }
 
+/// Refusals in a row of a broker that was away before, after which they are taken for final. With the back-off they take about ten seconds.
+const REFUSALS: u32 = 6;
+
 /// How attempts to connect ended: the first that succeeded, and until then the last one. The error: whether it is one that does not
 /// mend itself, and why.
 pub(super) type FirstOutcome = Option<Result<(), (bool, String)>>;
@@ -194,6 +197,8 @@ impl Link {
         let (first_tx, first) = watch::channel(None);
         tracker.spawn(async move {
             let mut attempt = 0;
+            let mut refusals = 0;
+            let mut was_away = false;
             let mut last_said = None;
             while !closing.is_cancelled() {
                 let began = Instant::now();
@@ -229,8 +234,12 @@ impl Link {
                             BrokerError::Refused(text) => (true, text),
                             BrokerError::Unavailable(text) => (false, text),
                         };
+                        refusals = if refused { refusals + 1 } else { 0 };
+                        was_away |= !refused;
+                        // A broker that has just started refuses users and virtual hosts that are loaded or created after its port.
+                        let is_final = refused && (!was_away || refusals >= REFUSALS);
                         first_tx.send_if_modified(|f| {
-                            let now = Some(Err((refused, text.clone())));
+                            let now = Some(Err((is_final, text.clone())));
                             !matches!(f, Some(Ok(()))) && std::mem::replace(f, now.clone()) != now
                         });
                         if refused && last_said.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN) {

@@ -154,6 +154,13 @@ impl Publisher {
         let mut sending: Vec<(usize, Sending<'_>)> = Vec::with_capacity(window.len());
         for publication in window {
             let (exchange, key) = self.shared.names.route(&publication.target);
+            if let Target::Queue(name) = &publication.target
+                && self.shared.names.is_own(name)
+            {
+                let result = Err(PublishError::Unroutable(format!("{name:?}, which is this host's own")));
+                sent.push(Sent { exchange, key, properties: BasicProperties::default(), result });
+                continue;
+            }
             let built = if key.len() > 255 {
                 Err(format!("the routing key has {} bytes and AMQP allows 255", key.len()))
             } else {

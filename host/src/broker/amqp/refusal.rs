@@ -68,6 +68,8 @@ fn by_tls(address: &AmqpAddress, trust: &Trust, error: &lapin::Error) -> Option<
             "issue it as X.509 version 3, which openssl does with extensions".into()
         }
         rustls::Error::InvalidCertificate(_) => "issue another one for the broker".into(),
+        // A broker whose files are being replaced, or a load balancer without a backend, sends others, which end by themselves.
+        rustls::Error::AlertReceived(alert) if !is_final(*alert) => return None,
         rustls::Error::AlertReceived(alert) if trust.has_certificate() => match alert {
             AlertDescription::UnknownCA => {
                 "the broker does not know the authority of broker.cert_file; add it to the broker's cacertfile".into()
@@ -84,6 +86,23 @@ fn by_tls(address: &AmqpAddress, trust: &Trust, error: &lapin::Error) -> Option<
         _ => return None,
     };
     Some(format!("TLS with {address} failed ({text}): {remedy}"))
+}
+
+/// Whether an alert says what only a change of settings ends.
+fn is_final(alert: AlertDescription) -> bool {
+    use AlertDescription::*;
+    matches!(
+        alert,
+        UnknownCA
+            | BadCertificate
+            | UnsupportedCertificate
+            | CertificateUnknown
+            | CertificateRequired
+            | HandshakeFailure
+            | ProtocolVersion
+            | InsufficientSecurity
+            | AccessDenied
+    )
 }
 
 fn by_broker(address: &AmqpAddress, error: &lapin::Error) -> Option<String> {

@@ -51,6 +51,12 @@ impl Names {
         format!("{}.{queue}.returned", self.prefix)
     }
 
+    /// Whether a queue of this name is, or may become, one of the daemon's. Producers may not name it for replies: they would publish to it
+    /// with the daemon's permissions.
+    pub(super) fn is_own(&self, queue: &str) -> bool {
+        queue.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// Exchange and routing key.
     pub(super) fn route(&self, target: &Target) -> (String, String) {
         match target {
@@ -293,6 +299,11 @@ mod tests {
             ("agentry.dead".into(), "default.returned.v2".into())
         );
         assert_eq!(names.route(&Target::Dead("default".into())), ("agentry.dead".into(), "default.dead".into()));
+        for (queue, own) in
+            [("agentry.default", true), ("agentry.default.dead", true), ("agentry-answers", false), ("answers", false)]
+        {
+            assert_eq!(names.is_own(queue), own, "{queue}");
+        }
         assert_eq!(names.route(&Target::Queue("amq.gen-x".into())), (String::new(), "amq.gen-x".into()));
     }
 }
