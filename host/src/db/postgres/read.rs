@@ -145,14 +145,23 @@ statements! {
         FROM page p JOIN dead_letters d ON d.id = p.id
         WHERE p.n <= $4 AND (p.n = 1 OR p.total <= $8::bigint) ORDER BY p.id DESC"
     );
-    /// Each plugin's first rows by the index, then the first of all; the payload is read for those alone.
+    /// Each plugin's first rows by the index, then the first of all; the payload is read for those alone. Behind a position the rows of its
+    /// priority and those of lower ones are found apart: one condition for both would read every row before it.
     PARKED = "WITH first AS (
         SELECT p.id, p.priority, p.created_at FROM unnest($1::text[]) AS name CROSS JOIN LATERAL (
-            SELECT t.id, t.priority, t.created_at FROM tasks t
-            WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
-                AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
-                AND ($6::bigint IS NULL OR t.priority < $6 OR t.priority = $6 AND (t.created_at, t.id) > ($7, $8))
-            ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2) AS p
+            SELECT b.id, b.priority, b.created_at FROM (
+                (SELECT t.id, t.priority, t.created_at FROM tasks t
+                WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
+                    AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
+                    AND t.priority = $6::bigint AND (t.created_at, t.id) > ($7, $8)
+                ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2)
+                UNION ALL
+                (SELECT t.id, t.priority, t.created_at FROM tasks t
+                WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
+                    AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
+                    AND ($6::bigint IS NULL OR t.priority < $6)
+                ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2)) AS b
+            ORDER BY b.priority DESC, b.created_at, b.id LIMIT $2) AS p
         ORDER BY p.priority DESC, p.created_at, p.id LIMIT $2
     ), page AS (
         SELECT f.id, row_number() OVER w AS n, sum(COALESCE(octet_length(t.input), 0)) OVER w AS total
