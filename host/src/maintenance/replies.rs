@@ -5,7 +5,7 @@
 
 mod destinations;
 
-use super::{Parts, publish};
+use super::{HELD, Parts, publish};
 use crate::broker::{PublishError, reply};
 use crate::db::{DbError, Reply};
 use crate::metrics::Replied;
@@ -18,8 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Replies of one publication. Each has its task in memory, with input and output.
 const BATCH: u32 = 16;
-/// Time after which a reply that was taken is due again: its host may have died. Longer than the broker may take to confirm.
-const HELD: Duration = Duration::from_secs(60);
 /// How often replies are looked for of tasks that others ended.
 const LOOK: Duration = Duration::from_secs(2);
 /// The pause while the broker accepts nothing at all, or the database failed.

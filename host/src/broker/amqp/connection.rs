@@ -3,6 +3,7 @@
 //! lapin can recover by itself; that is left off. Its recovery replays topology and consumers silently, and then nobody
 //! can tell which delivery tags still mean something. Here a connection that ends takes its channels with it, visibly.
 
+use super::refusal::BY_BROKER;
 use super::transport::{self, Socket};
 use super::{AmqpOptions, refusal};
 use crate::broker::{BrokerError, Health};
@@ -237,7 +238,8 @@ impl Link {
                         refusals = if refused { refusals + 1 } else { 0 };
                         was_away |= !refused;
                         // A broker that has just started refuses users and virtual hosts that are loaded or created after its port.
-                        let is_final = refused && (!was_away || refusals >= REFUSALS);
+                        let may_load = was_away && text.starts_with(BY_BROKER);
+                        let is_final = refused && (!may_load || refusals >= REFUSALS);
                         first_tx.send_if_modified(|f| {
                             let now = Some(Err((is_final, text.clone())));
                             !matches!(f, Some(Ok(()))) && std::mem::replace(f, now.clone()) != now

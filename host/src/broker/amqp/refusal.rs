@@ -6,6 +6,8 @@ use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use rustls::{AlertDescription, CertificateError};
 
+/// Beginning of what RabbitMQ itself refuses: users, virtual hosts, permissions.
+pub(super) const BY_BROKER: &str = "RabbitMQ at ";
 /// First byte of a TLS record that is an alert: a server's reply to what is not TLS.
 const ALERT: u8 = 0x15;
 
@@ -98,6 +100,7 @@ fn is_final(alert: AlertDescription) -> bool {
             | UnsupportedCertificate
             | CertificateUnknown
             | CertificateRequired
+            | DecryptError // the signature of a client certificate that another authority of the same name issued
             | HandshakeFailure
             | ProtocolVersion
             | InsufficientSecurity

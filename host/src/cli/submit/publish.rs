@@ -58,13 +58,9 @@ pub async fn run(submit: Submit, config: Option<PathBuf>) -> Result<(), Failed> 
         Ok(()) => {
             let _ = closed.await;
         }
-        Err(PublishError::Unroutable(_)) => {
-            return Err(Failed::unreachable(format!(
-                "failed to publish the task: the broker has no queue {}; broker.url, broker.prefix and --queue must be those of a \
-                 daemon that has declared it",
-                escape::line(queue)
-            )));
-        }
+        // The exchange, or its binding for this queue.
+        Err(PublishError::Unroutable(_)) => return Err(missing(queue)),
+        Err(PublishError::Unconfirmed(why)) if why.contains("does not exist") => return Err(missing(queue)),
         // It may have arrived: a new id would run it twice.
         Err(PublishError::Unconfirmed(why)) => {
             if submit.server.json {
@@ -93,6 +89,14 @@ pub async fn run(submit: Submit, config: Option<PathBuf>) -> Result<(), Failed> 
         (false, _) => output::say(timeline::record(&task).trim_end()),
     }
     ended(&task)
+}
+
+fn missing(queue: &str) -> Failed {
+    Failed::unreachable(format!(
+        "failed to publish the task: the broker has no queue {}; broker.url, broker.prefix and --queue must be those of a daemon that \
+         has declared it",
+        escape::line(queue)
+    ))
 }
 
 /// Returns once the task has a record. Until a host has claimed it there is none.

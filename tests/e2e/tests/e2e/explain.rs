@@ -67,9 +67,12 @@ async fn a_task_that_was_published_while_no_daemon_runs_is_explained_without_one
     let id = submitted.stdout.trim();
     let told = ask_alone(&site, id, &[]).await;
     told.expect(0, &["no daemon answers"]);
-    for part in
-        ["no record", r#"nothing consumes the queue "default": 1 message waits"#, "agentry up", "1 ready, 0 consumers"]
-    {
+    for part in [
+        "no record",
+        r#"nothing consumes the queue "default", where 1 message waits"#,
+        "agentry up",
+        "1 ready, 0 consumers",
+    ] {
         assert!(told.stdout.contains(part), "{part:?}: {told:?}");
     }
     let daemon = site.start().await;
@@ -132,6 +135,7 @@ async fn a_daemon_that_says_nothing_is_not_waited_for() {
     let daemon = site.start().await;
     let task = probe::echo(json!(1)).option("run_at", "2999-01-01T00:00:00Z");
     site.submit(&daemon, std::slice::from_ref(&task)).await;
+    first(&daemon, task.id, "scheduled").await;
     daemon.signal(Signal::STOP);
     let told = ask_at(&site, daemon.http().base(), &task.id.to_string(), &[]).await;
     told.expect(0, &["has not responded"]);

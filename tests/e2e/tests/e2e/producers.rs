@@ -37,7 +37,7 @@ fn every_type() -> FieldTable {
         ("int", AMQPValue::LongInt(-3)),
         ("long", AMQPValue::LongLongInt(-4)),
         ("float", AMQPValue::Float(1.5)),
-        ("double", AMQPValue::Double(f64::NAN)),
+        ("double", AMQPValue::Double(2.5)),
         ("decimal", AMQPValue::DecimalValue(decimal)),
         ("time", AMQPValue::Timestamp(1_700_000_000)),
         ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![0xff, 0]))),

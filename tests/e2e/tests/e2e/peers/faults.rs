@@ -137,9 +137,6 @@ fn of_the_bytes(aimock: &Peer) -> Vec<Case> {
         Case::new("limits", openai, vec![], End::Code("rate_limited", true))
             .with("headers.X-AIMock-Chaos-Ratelimit", "1")
             .with("retries", 1),
-        // aimock ends Gemini's calls of tools with FUNCTION_CALL, a reason that Google has not published: nothing says that
-        // such an answer is whole.
-        Case::new("unpublished", gemini, vec![], garbage()),
     ]
 }
 
