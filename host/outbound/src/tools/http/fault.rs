@@ -1,7 +1,6 @@
 //! Requests that failed.
 
 use crate::proxy;
-use crate::tools::intake;
 use crate::tools::link::key;
 use crate::tools::words::causes;
 use http::StatusCode;
