@@ -107,7 +107,7 @@ impl Proxy {
 }
 
 /// A user or a password without its percent-encoding (RFC 3986, section 2.1).
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {

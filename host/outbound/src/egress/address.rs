@@ -76,6 +76,22 @@ pub(super) fn is_reachable(address: IpAddr, port: u16, private: &[PrivateNetwork
     }
 }
 
+/// Whether an address leads to this host or to one of its links. From another machine it leads elsewhere.
+pub(super) fn is_near(address: IpAddr, own: &Own) -> bool {
+    let is_near = |address: IpAddr| {
+        own.has(address)
+            || match address {
+                IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified() || v4.is_link_local(),
+                IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local(),
+            }
+    };
+    let inner = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => embedded(v6),
+    };
+    is_near(address) || inner.is_some_and(|inner| inner.into_iter().any(|v4| is_near(v4.into())))
+}
+
 /// Whether the operator opened an address, as it is written or as the IPv4 address that it is another spelling of.
 pub(super) fn is_opened(address: IpAddr, port: u16, private: &[PrivateNetwork]) -> bool {
     let holds = |net: &IpNet, address: &IpAddr| net.contains(address);
@@ -255,6 +271,27 @@ mod tests {
         assert!(is_reachable("127.0.0.1".parse().unwrap(), 8080, &one, &none));
         assert!(!is_reachable("127.0.0.1".parse().unwrap(), 8081, &one, &none));
         assert!(is_reachable("fd00::1".parse().unwrap(), 1, &opened("fd00::/8", None), &none));
+    }
+
+    #[test]
+    fn address_that_means_another_machine_elsewhere_is_near() {
+        let own = Own::of(&["192.0.2.7"]);
+        for near in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "169.254.1.2",
+            "192.0.2.7",
+            "::1",
+            "::",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+        ] {
+            assert!(is_near(near.parse().unwrap(), &own), "{near}");
+        }
+        for far in ["10.0.0.1", "192.0.2.8", "fd00::1", "8.8.8.8", "::ffff:10.0.0.1"] {
+            assert!(!is_near(far.parse().unwrap(), &own), "{far}");
+        }
     }
 
     #[test]

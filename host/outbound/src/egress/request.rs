@@ -1,6 +1,6 @@
 //! What a guest asks for, judged before anything is sent.
 
-use super::address::{is_opened, is_reachable};
+use super::address::{is_near, is_opened, is_reachable};
 use super::own::Own;
 use super::{EgressSettings, Exchange, HttpError, HttpGrant, SecretHeader};
 use crate::pattern::{self, Wish};
@@ -76,6 +76,11 @@ pub(super) fn judge(
         if is_localhost(&url) && Defence::ResolvedAddress.stands() {
             return Err(HttpError::ForbiddenAddress { host });
         }
+        if literal.is_some_and(|address| is_near(address, own)) && Defence::ResolvedAddress.stands() {
+            return Err(invalid(format!(
+                "{host} is an address of this machine or of its links, and http.proxy would connect to its own; use an address that leads to the same server from there"
+            )));
+        }
         if only_opened && literal.is_none() {
             return Err(plain_secret(&host));
         }
@@ -134,10 +139,11 @@ fn parse(uri: &Uri) -> Result<Url, HttpError> {
     }
 }
 
-/// Whether a name can only be the machine that resolves it (RFC 6761, section 6.3).
+/// Whether a name is that of the machine that resolves it (RFC 6761, section 6.3; hosts files of most systems).
 fn is_localhost(url: &Url) -> bool {
     let name = url.domain().unwrap_or_default().trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost")
+    ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"].contains(&name)
+        || name.ends_with(".localhost")
 }
 
 fn literal(url: &Url) -> Option<IpAddr> {

@@ -79,7 +79,7 @@ async fn answer(
     let status = response.status();
     let shown = |name: &str| {
         let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-        value.map(|value| format!(", {name} {}", provider.redactor.text(&told(value)))).unwrap_or_default()
+        value.map(|value| format!(", {name} {}", told(&provider.redactor.text(value)))).unwrap_or_default()
     };
     let told_of = format!("status {}{}{}", status.as_u16(), shown("content-type"), shown("content-encoding"));
     let most = if Defence::LlmAnswer.stands() { MAX_ANSWER } else { usize::MAX - 1 };
@@ -122,8 +122,9 @@ async fn refusal(
     let status = response.status();
     let headers: HeaderMap = response.headers().clone();
     if status.is_redirection() || status.is_informational() {
-        let location = headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok()).map(told);
-        let to = location.map(|to| format!(", which leads to {}", provider.redactor.text(&to))).unwrap_or_default();
+        let location = headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok());
+        let to =
+            location.map(|to| format!(", which leads to {}", told(&provider.redactor.text(to)))).unwrap_or_default();
         trace.address = Some(format!("{}{to}", shown_address(provider, response.url())));
         let reason = format!("it answered {}, and redirects are not followed: {}", status.as_u16(), place.remedy());
         return Setback::last(ChatError::Unavailable { reason });

@@ -18,10 +18,18 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Puts in what follows from a total: the part that is missing, or thoughts that are in the total alone.
+    /// Puts in what follows from a total: the part that is missing, or thoughts or cached tokens that are in the total alone.
     pub fn within(mut self, total: Option<u32>) -> Counted {
         let Some(total) = total.filter(|total| *total > 0) else { return self };
         self.total = Some(total);
+        if let (Some(input), Some(output)) = (self.input, self.output)
+            && let Some(rest) = total.checked_sub(input.saturating_add(output)).filter(|rest| *rest > 0)
+            && self.reasoning != Some(rest)
+            && (self.cached == Some(rest) || sum(&[self.cached, self.cache_written]) == Some(rest))
+        {
+            self.input = Some(input + rest);
+            return self;
+        }
         match (self.input.filter(|n| *n > 0), self.output.filter(|n| *n > 0)) {
             (Some(input), output) if total > input => {
                 self.output = Some((total - input).max(output.unwrap_or(0)));
@@ -126,6 +134,11 @@ mod tests {
         assert_eq!(within(counted(Some(10), Some(5)), 115), (Some(10), Some(105)));
         assert_eq!(within(counted(Some(10), Some(5)), 3), (Some(10), Some(5)));
         assert_eq!(within(counted(None, None), 15), (None, None));
+        let cached = Counted { cached: Some(80), cache_written: Some(20), ..counted(Some(10), Some(5)) };
+        assert_eq!(within(cached, 95), (Some(90), Some(5)));
+        assert_eq!(within(cached, 115), (Some(110), Some(5)));
+        assert_eq!(within(cached, 105), (Some(10), Some(95)));
+        assert_eq!(within(Counted { reasoning: Some(80), ..cached }, 95), (Some(10), Some(85)));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod apart;
 mod relax;
+mod size;
 mod tolerant;
 mod unroll;
 mod weight;

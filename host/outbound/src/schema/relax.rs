@@ -4,6 +4,7 @@
 //! out made others apply (`not`, `if`, `oneOf`, a bound on `contains`, members that are not evaluated), those are left out or widened as
 //! well.
 
+use super::size::{parts, places};
 use super::weight::{REJECTED, decoded};
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
@@ -17,8 +18,12 @@ const MAX_PARTS: usize = 20_000;
 const MAX_PASSES: usize = 64;
 /// The most regular expressions that are tried; a schema of more is rejected by its weight.
 const MAX_PATTERNS: usize = 100;
+/// The most bytes of the pointers to all parts. A name counts once for each part below it.
+const MAX_PLACES: usize = 4 << 20;
 /// The most parts that are named.
 const MAX_NOTES: usize = 20;
+/// The most bytes of the place of a part that is named.
+const MAX_NOTED: usize = 256;
 /// Keywords whose value is a schema.
 const ONE: [&str; 12] = [
     "additionalItems",
@@ -57,6 +62,10 @@ pub(super) fn relax(schema: &Value, draft: Draft, compiles: impl Fn(&str) -> boo
     if parts(schema) > MAX_PARTS {
         return Err(format!("is too large: more than {MAX_PARTS} parts"));
     }
+    // Before anything that keeps a pointer for each part.
+    if places(schema, 0) > MAX_PLACES {
+        return Err(format!("is too large: its names are too long, more than {MAX_PLACES} bytes with each part's"));
+    }
     let mut schema = schema.clone();
     let id = match &mut schema {
         Value::Object(members) => {
@@ -85,22 +94,13 @@ pub(super) fn relax(schema: &Value, draft: Draft, compiles: impl Fn(&str) -> boo
             ));
         }
         if walk.wider == known {
-            return Ok(Relaxed { schema, unchecked: walk.notes.into_iter().take(MAX_NOTES).collect() });
+            return Ok(Relaxed { schema, unchecked: walk.notes.into_iter().collect() });
         }
     }
     Ok(Relaxed {
         schema: json!({}),
         unchecked: vec!["all of it: its parts that cannot be checked are too many".to_owned()],
     })
-}
-
-/// How many values a schema has, at all depths.
-pub(super) fn parts(value: &Value) -> usize {
-    match value {
-        Value::Object(members) => 1 + members.values().map(parts).sum::<usize>(),
-        Value::Array(items) => 1 + items.iter().map(parts).sum::<usize>(),
-        _ => 1,
-    }
 }
 
 fn id_keyword(draft: Draft) -> &'static str {
@@ -116,7 +116,14 @@ fn invalid(schema: &Value, draft: Draft) -> BTreeSet<String> {
         Draft::Draft201909 => jsonschema::draft201909::meta::validator(),
         _ => jsonschema::draft202012::meta::validator(),
     };
-    meta.iter_errors(schema).map(|error| error.instance_path().to_string()).collect()
+    // One part may break several rules.
+    let mut room = 4 * MAX_PLACES;
+    let places = meta.iter_errors(schema).map(|error| error.instance_path().to_string());
+    let places = places.take_while(|place| {
+        room = room.saturating_sub(place.len() + 1);
+        room > 0
+    });
+    places.collect()
 }
 
 /// Which values a part takes that it did not take before: of itself, or only below it.
@@ -155,8 +162,15 @@ struct Walk<F> {
 
 impl<F: Fn(&str) -> bool> Walk<F> {
     fn note(&mut self, place: &str, why: &str) {
-        let place = if place.is_empty() { "/" } else { place };
-        self.notes.insert(format!("{place}: {why}"));
+        if self.notes.len() == MAX_NOTES {
+            return;
+        }
+        let shown = match place {
+            "" => "/",
+            place => &place[..place.floor_char_boundary(MAX_NOTED)],
+        };
+        let cut = if shown.len() < place.len() { "…" } else { "" };
+        self.notes.insert(format!("{shown}{cut}: {why}"));
     }
 
     fn schema(&mut self, value: &mut Value, place: &str, root: &Value) -> Wider {

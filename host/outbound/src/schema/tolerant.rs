@@ -12,6 +12,8 @@ const DEPTHS: [usize; 7] = [24, 16, 10, 6, 3, 1, 0];
 const LIGHT: u64 = 2_000;
 /// The most parts of all copies.
 const MAX_COPIED: usize = 15_000;
+/// The most bytes of the texts and names of all copies.
+const MAX_COPIED_BYTES: usize = 4 << 20;
 
 /// A schema as far as it can be checked.
 pub(crate) struct Tolerant {
@@ -64,7 +66,8 @@ pub(crate) fn tolerant(source: &Value) -> Result<Tolerant, String> {
 /// The schema to a depth, if it is light enough.
 fn written_out(circles: &Circles<'_>, depth: usize, draft: Draft) -> Result<(Value, usize), String> {
     let heavy = || "is too large".to_owned();
-    if circles.parts().saturating_mul(depth + 1) > MAX_COPIED {
+    let (parts, bytes) = circles.size();
+    if parts.saturating_mul(depth + 1) > MAX_COPIED || bytes.saturating_mul(depth + 1) > MAX_COPIED_BYTES {
         return Err(heavy());
     }
     let written = relax::relax(&circles.unroll(depth, draft), draft, |_| true)?.schema;
@@ -223,6 +226,34 @@ mod tests {
         if let Ok(read) = tolerant(&schema) {
             assert!(read.schema.is_none_or(|schema| schema.check(&json!({"p1": {"p2": {}}})).is_ok()));
         }
+    }
+
+    #[test]
+    fn long_name_above_many_parts_is_rejected_before_it_is_copied() {
+        let many: serde_json::Map<_, _> = (0..18_000).map(|n| (format!("a{n}"), json!(7))).collect();
+        let schema = json!({"properties": {"x".repeat(500_000): {"properties": many}}});
+        let error = tolerant(&schema).err().unwrap();
+        assert!(error.contains("its names are too long"), "{error}");
+        // As many parts, with names as they are.
+        let many: serde_json::Map<_, _> = (0..4_000).map(|n| (format!("a{n}"), json!({"type": "string"}))).collect();
+        assert!(!fits(
+            &json!({"properties": {"part_of_usual_length": {"properties": many}}}),
+            &json!({"part_of_usual_length": {"a7": 7}})
+        ));
+        // A part that is named is named in short.
+        let named = unchecked(&json!({"properties": {"x".repeat(100_000): {"pattern": "(?=x)"}}}));
+        assert!(named.contains("not supported here") && named.len() < 1_000, "{}", named.len());
+        let error =
+            tolerant(&json!({"$ref": format!("#/$defs/{}", "x".repeat(2_000)), "$defs": {"x".repeat(2_000): {}}}))
+                .err();
+        assert!(error.is_some_and(|error| error.contains("a reference of more than")));
+    }
+
+    #[test]
+    fn copies_of_long_texts_are_bounded() {
+        let node = json!({"enum": ["x".repeat(600_000)], "properties": {"of": {"$ref": "#/$defs/node"}}});
+        let schema = json!({"$ref": "#/$defs/node", "$defs": {"node": node}});
+        assert!(unchecked(&schema).contains("deeper than 4 levels"), "{}", unchecked(&schema));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Each reference within a circle leads to a copy of its target, whose references lead to the next one; those of the last copy are cut
 //! ([`CUT`]). A circle that does not go into the value, such as `{"$ref": "#"}` at the root, would have no end and is rejected.
 
-use super::relax::{CUT, parts};
+use super::relax::CUT;
+use super::size::{bytes, parts};
 use super::weight::{IN_PLACE, decoded};
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The most targets of references.
 const MAX_TARGETS: usize = 200;
+/// The longest reference, in bytes: each target is kept with all that it reaches.
+const MAX_REFERENCE: usize = 1_024;
 
 /// The references of a schema, and which of them lead back to where they are.
 pub(super) struct Circles<'a> {
@@ -48,6 +51,9 @@ impl<'a> Circles<'a> {
             if let Some(part) = part(schema, &target) {
                 references(part, true, false, &mut found);
             }
+            if found.iter().any(|reference| reference.target.len() > MAX_REFERENCE) {
+                return Err(format!("has a reference of more than {MAX_REFERENCE} bytes"));
+            }
             open.extend(found.iter().map(|reference| reference.target.clone()));
             let of = |only: bool| {
                 found.iter().filter(|found| !only || found.in_place).map(|found| found.target.clone()).collect()
@@ -67,10 +73,12 @@ impl<'a> Circles<'a> {
         self.graph.keys().any(|target| self.is_in_one(target))
     }
 
-    /// How many parts one copy of all circles has.
-    pub(super) fn parts(&self) -> usize {
+    /// How many parts one copy of all circles has, and how many bytes their texts and names have.
+    pub(super) fn size(&self) -> (usize, usize) {
         let circles = self.graph.keys().filter(|target| self.is_in_one(target));
-        circles.filter_map(|target| part(self.schema, target)).map(parts).sum()
+        circles
+            .filter_map(|target| part(self.schema, target))
+            .fold((0, 0), |(count, size), part| (count.saturating_add(parts(part)), size.saturating_add(bytes(part))))
     }
 
     /// The schema with circles written out to a depth.

@@ -1,5 +1,8 @@
 //! Messages in the lines of a child's output: one a line as the protocol has it, behind a banner on the same line, or over several
 //! lines. Everything else is noise.
+//!
+//! A child that wrote a message on a line of its own writes all of them so: from then on, words before a message are a log line that
+//! repeats what others sent, and may be made to look like an answer.
 
 use super::intake;
 use super::link::Link;
@@ -14,6 +17,8 @@ pub(super) struct Assembly {
     begun: Vec<u8>,
     nesting: Nesting,
     most: usize,
+    /// A message stood on a line of its own.
+    is_plain: bool,
 }
 
 /// How deep a text of JSON is nested at its end.
@@ -26,7 +31,7 @@ struct Nesting {
 impl Assembly {
     /// Of messages of at most so many bytes.
     pub(super) fn new(most: usize) -> Assembly {
-        Assembly { begun: Vec::new(), nesting: Nesting::default(), most }
+        Assembly { begun: Vec::new(), nesting: Nesting::default(), most, is_plain: false }
     }
 
     /// Takes a line; the message that it is, or ends. Noise is reported once.
@@ -35,7 +40,9 @@ impl Assembly {
         if text.is_empty() {
             return None;
         }
-        if let Some(value) = message(link, text).or_else(|| behind_banner(link, text)) {
+        let plain = message(link, text);
+        self.is_plain |= plain.is_some();
+        if let Some(value) = plain.or_else(|| behind_banner(link, text).filter(|_| !self.is_plain)) {
             if !std::mem::take(&mut self.begun).is_empty() {
                 link.garbled(text.len());
             }
@@ -63,6 +70,7 @@ impl Assembly {
         if value.is_none() {
             link.garbled(whole.len());
         }
+        self.is_plain |= value.is_some();
         value
     }
 }
@@ -127,6 +135,17 @@ mod tests {
         ] {
             assert_eq!(taken(lines), std::slice::from_ref(&expected), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn log_line_that_repeats_a_message_is_noise_once_one_stood_alone() {
+        let first = json!({"jsonrpc": "2.0", "id": 0, "result": {}});
+        let forged = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": ["forged"]}});
+        let own = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": ["own"]}});
+        let lines = [first.to_string(), format!("[INFO] fetched {forged}"), own.to_string()];
+        assert_eq!(taken(&lines.each_ref().map(String::as_str)), [first.clone(), own.clone()]);
+        let lines = [format!("Working... {first}"), format!("Working... {own}")];
+        assert_eq!(taken(&lines.each_ref().map(String::as_str)), [first, own]);
     }
 
     #[test]

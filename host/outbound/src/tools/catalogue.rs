@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The most tools of one server.
-const TOOLS: usize = 1_000;
+pub(super) const TOOLS: usize = 1_000;
 /// The most bytes of their names, descriptions and schemas.
 const BYTES: usize = 1 << 20;
 /// The most pages of a list.
@@ -54,6 +54,7 @@ impl Catalogue {
         let mut catalogue = Catalogue { tools: BTreeMap::new(), until: None };
         let (mut bytes, mut cursor) = (0, None);
         let mut cursors = BTreeSet::new();
+        link.take_left_out(); // of a listing that failed
         loop {
             let page = peer
                 .list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor)))
@@ -67,7 +68,8 @@ impl Catalogue {
                 catalogue.add(Entry::new(server, tool), link, &mut bytes)?;
             }
             let Some(next) = page.next_cursor else { return Ok(catalogue) };
-            bytes += next.len();
+            // What was left out costs as much to read.
+            bytes += next.len() + link.take_left_out();
             let moves = cursors.insert(next.clone());
             if (!moves || cursors.len() >= PAGES || bytes > BYTES) && Defence::ToolCatalogue.stands() {
                 let why = if moves {
@@ -102,6 +104,7 @@ impl Catalogue {
             () => None,
         };
         if let Some(reason) = odd {
+            link.leaves_out(entry.bytes());
             link.warn_of_tool(name, &reason);
             return Ok(());
         }

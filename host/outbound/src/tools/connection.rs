@@ -224,6 +224,7 @@ impl Connection {
     async fn run_http(&self, endpoint: &Endpoint, link: Arc<Link>) -> Option<Fallen> {
         let transport = endpoint.transport(link.clone(), self.server.message_bytes());
         let reason = self.converse(transport, &link).await;
+        link.end("it was closed"); // streams of the old transport with it, also of a start that failed
         reason.map(|reason| self.fallen(&reason, &link))
     }
 

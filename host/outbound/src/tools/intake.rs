@@ -4,6 +4,7 @@
 //! result of a call that was made. Here each part is read by itself. What is understood without guessing is converted, one odd
 //! member of a list is left out, and the result of a call is carried unread ([`RESULT`]) to where it is needed.
 
+use super::catalogue::TOOLS;
 use super::link::{Asked, Link, redact};
 use rmcp::RoleClient;
 use rmcp::service::RxJsonRpcMessage;
@@ -13,6 +14,10 @@ use serde_json::{Map, Value, json};
 pub(super) const RESULT: &str = "agentry/result";
 /// The error code of an answer that has none, or cannot be understood (JSON-RPC: internal error).
 const INTERNAL: i64 = -32603;
+/// The bytes that an entry counts as that is left out, beside its name.
+const ENTRY: usize = 32;
+/// The most entries of a list of tools that are looked at: most of them may be left out.
+const LISTED: usize = 10 * TOOLS;
 /// The text that some programs begin their output with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -165,15 +170,24 @@ fn initialized(result: &Members) -> Value {
 
 /// A page of tools without those that cannot be used.
 fn tools(link: &Link, mut result: Members) -> Value {
-    let listed = match result.remove("tools") {
+    let mut listed = match result.remove("tools") {
         Some(Value::Array(listed)) => listed,
         // How some languages write an empty list.
         None | Some(Value::Null) => Vec::new(),
         Some(other) => return json!({ "tools": other }),
     };
+    if listed.len() > LISTED {
+        let reason = format!("the entries behind the first {LISTED} are left out: it has {}", listed.len());
+        link.warn_of_tool("(list)", &reason);
+        listed.truncate(LISTED);
+    }
     let usable = listed.into_iter().filter_map(|listed| {
         let name = listed.get("name").and_then(Value::as_str).unwrap_or("(no name)").to_owned();
-        tool(link, &name, listed).map_err(|reason| link.warn_of_tool(&name, &format!("left out: {reason}"))).ok()
+        let left_out = |reason: String| {
+            link.leaves_out(ENTRY + name.len());
+            link.warn_of_tool(&name, &format!("left out: {reason}"));
+        };
+        tool(link, &name, listed).map_err(left_out).ok()
     });
     let mut page = json!({"tools": usable.collect::<Vec<_>>()});
     match result.remove("nextCursor") {
@@ -267,6 +281,20 @@ mod tests {
         let names: Vec<_> = list.tools.iter().map(|tool| tool.name.as_ref()).collect();
         assert_eq!(names, ["plain", "null", "annotated"]);
         assert_eq!(list.next_cursor, None);
+    }
+
+    #[test]
+    fn entries_beyond_the_bound_are_left_out_and_all_that_are_left_out_are_counted() {
+        let link = link();
+        let mut listed = vec![json!(0); LISTED];
+        listed[0] = json!({"name": "first"});
+        listed.push(json!({"name": "last"}));
+        let Value::Object(result) = json!({ "tools": listed }) else { panic!("{listed:?}") };
+        let page = tools(&link, result);
+        let names: Vec<_> = page["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+        assert_eq!(names, ["first"]);
+        assert!(link.take_left_out() >= (LISTED - 1) * ENTRY);
+        assert_eq!(link.take_left_out(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rmcp::RoleClient;
 use rmcp::model::{ClientNotification, ClientRequest, JsonRpcMessage, ServerNotification};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,10 @@ pub(super) struct Link {
     garbled: AtomicBool,
     /// Requests of this host that have no answer yet, by [`key`].
     requests: Mutex<BTreeMap<String, (Value, Asked)>>,
+    /// Warnings of tools that were logged.
+    warned: Mutex<BTreeSet<String>>,
+    /// Bytes of entries of a list that were left out.
+    left_out: AtomicUsize,
     /// The session has no handshake: each request says its revision (2026-07-28).
     stateless: AtomicBool,
 }
@@ -46,6 +50,9 @@ pub(super) enum Asked {
 /// How many requests a server may have under way; a client without capabilities has nothing to answer but refusals and pings.
 const ASKED: usize = 64;
 
+/// How many different warnings of tools are logged for a connection.
+const WARNINGS: usize = 20;
+
 impl Link {
     /// A connection that begins.
     pub(super) fn new(server: &str, redactor: Redactor) -> Link {
@@ -59,6 +66,8 @@ impl Link {
             asked: AtomicUsize::new(0),
             garbled: AtomicBool::new(false),
             requests: Mutex::default(),
+            warned: Mutex::default(),
+            left_out: AtomicUsize::new(0),
             stateless: AtomicBool::new(false),
         }
     }
@@ -109,10 +118,33 @@ impl Link {
         key(id).is_some_and(|key| requests.contains_key(&key))
     }
 
-    /// Logs that a tool is left out, or a part of it.
+    /// Counts bytes of a list that are not used.
+    pub(super) fn leaves_out(&self, bytes: usize) {
+        self.left_out.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// The bytes that were counted since it was last asked.
+    pub(super) fn take_left_out(&self) -> usize {
+        self.left_out.swap(0, Ordering::AcqRel)
+    }
+
+    /// Logs that a tool is left out, or a part of it: once, also if the tools are listed again, and so many alone.
     pub(super) fn warn_of_tool(&self, tool: &str, reason: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.len() > WARNINGS {
+            return;
+        }
         let tool = bounded(&printable(&self.redactor.text(tool), Lines::One), 128);
         let reason = self.redactor.reason(reason);
+        if !warned.insert(format!("{tool}: {reason}")) {
+            return;
+        }
+        if warned.len() > WARNINGS {
+            return tracing::warn!(
+                server = %self.server,
+                "more than {WARNINGS} tools of the list are not used as they were sent; further ones are not shown"
+            );
+        }
         tracing::warn!(server = %self.server, %tool, %reason, "a tool of the list is not used as it was sent");
     }
 

@@ -27,6 +27,7 @@ mod call;
 mod catalogue;
 mod connection;
 mod content;
+mod credentials;
 mod descendants;
 mod handler;
 mod http;

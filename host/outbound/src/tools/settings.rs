@@ -1,9 +1,10 @@
 //! What the operator wrote about a server, checked before anything starts.
 
+use super::credentials::credentials;
 use super::user::User;
 use super::{ServerSettings, Supervisor, ToolSettingsError, Transport, http};
 use crate::Secret;
-use crate::secret::{self, Redactor};
+use crate::secret::Redactor;
 use agentry_defence::Defence;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -126,29 +127,6 @@ impl Server {
     /// escape it; what is longer is a server that went wrong.
     pub(super) fn message_bytes(&self) -> usize {
         usize::try_from(self.output_bytes).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(MARGIN)
-    }
-}
-
-/// Variables that every program has and that are no secret: taking their values out would spoil what a server says of files.
-const PLAIN: [&str; 7] = ["HOME", "LANG", "LC_ALL", "PATH", "PWD", "TMPDIR", "TZ"];
-
-/// Everything that was configured for the server's eyes alone.
-fn credentials(transport: &Transport) -> Vec<String> {
-    match transport {
-        Transport::Stdio { env, .. } => {
-            let secrets = env.iter().filter(|(name, _)| !PLAIN.contains(&name.as_str()));
-            secrets.map(|(_, value)| value.expose().to_owned()).collect()
-        }
-        Transport::Http { url, headers, proxy, .. } => {
-            let mut found: Vec<String> = headers.values().flat_map(|value| secret::of_header(value.expose())).collect();
-            found.extend(proxy.iter().flat_map(crate::Proxy::secrets));
-            found.extend(url.query().map(str::to_owned));
-            found.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-            found.extend(url.query().into_iter().flat_map(|query| {
-                query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned())
-            }));
-            found
-        }
     }
 }
 
@@ -303,23 +281,5 @@ mod tests {
         assert!(find(text.to_str().unwrap(), None).is_err());
         assert!(find("", Some(&search)).is_err());
         assert!(find("server", None).is_err());
-    }
-
-    #[test]
-    fn what_every_program_has_in_its_environment_is_no_credential() {
-        let env = BTreeMap::from([("PATH", "/usr/bin:/bin"), ("KEY", "hunter2-hunter2")]);
-        let env = env.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value))).collect();
-        let stdio = Transport::Stdio { command: "x".into(), args: Vec::new(), env, dir: None, user: None };
-        assert_eq!(credentials(&stdio), ["hunter2-hunter2"]);
-    }
-
-    #[test]
-    fn a_bearer_token_is_a_credential_without_its_scheme() {
-        let headers = BTreeMap::from([("authorization".to_owned(), Secret::new("Bearer abcdefghij"))]);
-        let url = "https://mcp.example.com/?key=q%20r%20s%20t%20u".parse().unwrap();
-        let redactor = Redactor::new(credentials(&Transport::Http { url, headers, proxy: None, ca_file: None }));
-        for text in ["abcdefghij", "Bearer abcdefghij", "q r s t u", "key=q%20r%20s%20t%20u", "q%20r%20s%20t%20u"] {
-            assert_eq!(redactor.text(text), "***", "{text}");
-        }
     }
 }

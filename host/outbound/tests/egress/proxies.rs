@@ -57,10 +57,36 @@ async fn patterns_and_addresses_are_judged_before_the_proxy() {
     let error = get(&egress.client(only), "http://other.invalid/").await.unwrap_err();
     assert!(matches!(error, HttpError::Denied { .. }), "{error:?}");
     let client = egress.client(any());
-    for host in ["10.0.0.1", "127.0.0.1", "[::1]", "169.254.169.254", "localhost", "a.localhost"] {
+    for host in [
+        "10.0.0.1",
+        "127.0.0.1",
+        "[::1]",
+        "169.254.169.254",
+        "localhost",
+        "a.localhost",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "ip6-loopback",
+    ] {
         for scheme in ["http", "https"] {
             let error = get(&client, format!("{scheme}://{host}/")).await.unwrap_err();
             assert!(matches!(error, HttpError::ForbiddenAddress { .. }), "{scheme}://{host}: {error:?}");
+        }
+    }
+    assert_eq!(proxy.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn opened_address_of_this_machine_is_not_asked_of_the_proxy() {
+    let (server, _requests) = listening().await;
+    let proxy = Proxy::new(Manner::Connects, server.address).await;
+    let opened = ["127.0.0.0/8", "::1/128", "169.254.0.0/16"].map(|opened| network(opened, None));
+    let client = client(through(&proxy, EgressSettings { private: opened.into(), ..closed() }));
+    for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"] {
+        for scheme in ["http", "https"] {
+            let error = get(&client, format!("{scheme}://{host}/")).await.unwrap_err();
+            let HttpError::Invalid { reason } = error else { panic!("{scheme}://{host}: {error:?}") };
+            assert!(reason.contains("http.proxy"), "{reason}");
         }
     }
     assert_eq!(proxy.asked(), Vec::<String>::new());

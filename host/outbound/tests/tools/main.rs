@@ -9,6 +9,7 @@ mod connect;
 mod http;
 mod http_server;
 mod lifecycle;
+mod lost_sessions;
 mod odd_children;
 mod odd_http;
 mod odd_lists;

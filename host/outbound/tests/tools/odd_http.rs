@@ -5,18 +5,19 @@ use crate::raw_server::{Log, RawServer, Reply, Request, calls, http, in_json, re
 use crate::*;
 
 /// Settings whose time-outs a request that hangs would meet.
-fn settings(server: &RawServer) -> ServerSettings {
+pub fn settings(server: &RawServer) -> ServerSettings {
     let mut settings = at(server.url(), &[], None);
     settings.call = Duration::from_secs(20);
     settings
 }
 
 /// A server that answers as usual, and calls of `odd` in a way of its own.
-async fn odd(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> RawServer {
+pub async fn odd(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> RawServer {
     RawServer::start(move |_, request| if calls(request, "odd") { answer(request) } else { usual(request) }).await
 }
 
-async fn echoes(session: &Session) {
+/// Calls `echo`.
+pub async fn echoes(session: &Session) {
     assert_eq!(text(session, "echo", json!({"text": "on"})).await, "on");
 }
 
@@ -60,49 +61,6 @@ async fn http_error_answers_the_request_that_was_posted() {
         assert_eq!((server.log.count("initialize"), server.log.count("tools/call")), (1, 2), "{status} {body}");
         assert_eq!(tools.health()[0].trouble, None);
     }
-}
-
-#[tokio::test]
-async fn lost_session_is_begun_anew_and_the_call_made_once() {
-    let rpc = |code: i64, message: &str| {
-        json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}}).to_string()
-    };
-    for (status, body) in [
-        ("404 Not Found", rpc(-32001, "Session not found")),
-        ("404 Not Found", String::new()),
-        ("400 Bad Request", rpc(-32000, "Bad Request: No valid session ID provided")),
-        ("400 Bad Request", rpc(-32000, "Bad Request: Server not initialized")),
-        ("400 Bad Request", "Invalid session".to_owned()),
-        ("410 Gone", "session expired".to_owned()),
-        ("404 Not Found", "{\"jsonrpc\":\"2.0\",\"id\":2}".to_owned()),
-        ("400 Bad Request", json!({"jsonrpc": "2.0", "id": 2, "error": {"code": -32600, "message": "Invalid Request: Session not found"}}).to_string()),
-        ("200 OK", rpc(-32600, "Invalid Request")),
-        ("200 OK", json!({"jsonrpc": "2.0", "id": "", "error": {"code": -32001, "message": "Session not found"}}).to_string()),
-    ] {
-        let lost = body.clone();
-        let server = RawServer::start(move |log: &Log, request: &Request| {
-            let is_first = log.count("initialize") < 2;
-            if is_first && request.message["params"]["arguments"]["text"] == "lost" {
-                return http(status, &["Content-Type: application/json"], &lost);
-            }
-            usual(request)
-        })
-        .await;
-        let tools = only(settings(&server));
-        let session = session(&tools);
-        echoes(&session).await;
-        assert_eq!(text(&session, "echo", json!({"text": "lost"})).await, "lost", "{status} {body}");
-        assert_eq!((server.log.count("initialize"), server.log.count("tools/call")), (2, 3), "{status} {body}");
-        assert_eq!(tools.health()[0].trouble, None);
-    }
-}
-
-#[tokio::test]
-async fn session_that_is_lost_again_is_an_error() {
-    let server = odd(|_| http("404 Not Found", &[], "")).await;
-    let tools = only(settings(&server));
-    let error = call(&session(&tools), "odd", json!({})).await.unwrap_err();
-    assert!(error.to_string().contains("lost its session"), "{error}");
 }
 
 #[tokio::test]
@@ -260,6 +218,11 @@ async fn redirect_that_leaves_the_origin_or_the_method_is_refused_by_name() {
     let see = RawServer::start(|_: &Log, _: &Request| http("303 See Other", &["Location: /there"], "")).await;
     let error = call(&session(&only(settings(&see))), "echo", json!({})).await.unwrap_err().to_string();
     assert!(error.contains("HTTP 303") && error.contains("/there"), "{error}");
+    assert!(error.contains("whether it did what it was asked is not known"), "{error}");
+    let found =
+        RawServer::start(|_: &Log, _: &Request| http("302 Found", &["Location: http://me:pw@192.0.2.7/"], "")).await;
+    let error = call(&session(&only(settings(&found))), "echo", json!({})).await.unwrap_err().to_string();
+    assert!(error.contains("set url to that address if it is right; whether it did"), "{error}");
     let round = RawServer::start(|_: &Log, _: &Request| http("307 Temporary Redirect", &["Location: /mcp"], "")).await;
     let error = call(&session(&only(settings(&round))), "echo", json!({})).await.unwrap_err().to_string();
     assert!(error.contains("more than 5 times"), "{error}");

@@ -71,6 +71,26 @@ async fn odd_tool_is_left_out_and_named_in_the_log() {
 }
 
 #[tokio::test]
+async fn list_of_many_odd_entries_is_bounded_and_its_warnings_are_few() {
+    let (log, _guard) = log();
+    let mut entries = vec![json!({"name": "good"})];
+    entries.extend((0..9_000).map(|n| json!({"name": format!("odd{n}"), "inputSchema": n})));
+    let server = listing(
+        move |log, _| json!({"tools": entries, "nextCursor": log.count("tools/list").to_string()}),
+        json!({"content": []}),
+    )
+    .await;
+    let tools = only(settings(&server));
+    let session = session(&tools);
+    assert_eq!(names(&session.list(later()).await.unwrap()), ["good"]);
+    let asked = server.log.count("tools/list");
+    assert!((2..10).contains(&asked), "{asked} pages were asked for");
+    let log = log.words();
+    assert_eq!(log.lines().filter(|line| line.contains("a tool of the list is not used")).count(), 20);
+    assert_eq!(log.lines().filter(|line| line.contains("further ones are not shown")).count(), 1);
+}
+
+#[tokio::test]
 async fn list_ends_where_its_cursor_leads_nowhere() {
     let one = || json!([{"name": "one"}]);
     for cursor in [json!(""), Value::Null, json!(7), json!("same"), json!({})] {

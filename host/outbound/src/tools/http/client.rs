@@ -2,7 +2,7 @@
 //! body, and rmcp sees whole messages alone. What a server says besides on the way goes to the session by a channel.
 
 use super::events;
-use super::fault::{Failure, Fault, is_unread, lost_session, may_be_older, refusal};
+use super::fault::{Failure, Fault, Loss, UNKNOWN, may_be_older, refusal};
 use super::old::Old;
 use super::read::{self, Reply};
 use crate::tools::intake;
@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use sse_stream::Sse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 use url::Url;
 
@@ -49,6 +49,8 @@ pub(in crate::tools) struct Client {
     pub(super) listening: Arc<AtomicUsize>,
     /// The transport of revision 2024-11-05, where the server has no other.
     pub(super) old: Arc<OnceLock<Old>>,
+    /// A session that the server may not know any more: the next request begins another one.
+    pub(super) doubted: Arc<Mutex<Option<String>>>,
 }
 
 impl Client {
@@ -82,7 +84,7 @@ impl Client {
             return Ok(None);
         }
         let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-        let Some(target) = location.and_then(|location| from.join(location).ok()) else { return Ok(None) };
+        let Some(target) = location.and_then(|location| joined(from, location)) else { return Ok(None) };
         let is_own = target.origin() == self.url.origin();
         // See other: a GET of another resource, which is not what was asked for.
         if is_own && (status != StatusCode::SEE_OTHER || *method == Method::GET) {
@@ -90,12 +92,15 @@ impl Client {
         }
         let place = format!("{}{}", target.origin().ascii_serialization(), target.path());
         let place = self.link.redactor().reason(&place);
+        // Servers send these when they carried out what was posted.
+        let is_open = *method == Method::POST && matches!(status.as_u16(), 301..=303);
+        let behind = if is_open { format!("; {UNKNOWN}") } else { String::new() };
         Err(Fault::fatal(match is_own {
             true => format!(
-                "it redirects to {place} with HTTP 303, which is followed for no request; set url to its endpoint"
+                "it redirects to {place} with HTTP 303, which is followed for no request; set url to its endpoint{behind}"
             ),
             false => format!(
-                "it redirects to {place} (HTTP {}), and no redirect leaves the configured origin; set url to that address if it is right",
+                "it redirects to {place} (HTTP {}), and no redirect leaves the configured origin; set url to that address if it is right{behind}",
                 status.as_u16()
             ),
         }))
@@ -259,15 +264,29 @@ impl StreamableHttpClient for Client {
         if asked == Asked::Initialize {
             return self.open(body, &headers).await;
         }
+        let doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if doubted.is_some() && doubted.as_deref() == session {
+            return Err(Failure::SessionExpired);
+        }
         let reply = self.ask(&body, &id, session, &headers).await;
         if !matches!(reply, Ok(Reply::Elsewhere)) {
             self.link.answered(Some(&id), false);
         }
-        match reply? {
-            Reply::Answer { members, .. } if session.is_some() && is_unread(&members) => {
-                self.link.explain(error_words(&members));
-                Err(Failure::SessionExpired)
+        let reply = reply?;
+        if let Some(session) = session.filter(|_| !self.link.is_stateless()) {
+            let (loss, words) = reply.loss(&id);
+            match loss {
+                Loss::None => {}
+                Loss::Unread => {
+                    self.link.explain(&words);
+                    return Err(Failure::SessionExpired);
+                }
+                Loss::Unsure => {
+                    *self.doubted.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.to_owned());
+                }
             }
+        }
+        match reply {
             Reply::Answer { members, session: new, status } if status.is_success() => {
                 self.json(&id, asked, members, new)
             }
@@ -278,10 +297,6 @@ impl StreamableHttpClient for Client {
             Reply::Answer { mut members, status, .. } => {
                 let mut error = intake::error(members.remove("error").unwrap_or_default());
                 let words = error["message"].as_str().unwrap_or_default().to_owned();
-                if !self.link.is_stateless() && lost_session(status, &words, session.is_some()) {
-                    self.link.explain(&words);
-                    return Err(Failure::SessionExpired);
-                }
                 if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                     return Err(refusal(status, &words));
                 }
@@ -289,13 +304,7 @@ impl StreamableHttpClient for Client {
                 members.insert("error".into(), error);
                 self.json(&id, asked, members, None)
             }
-            Reply::Refused { status, words } => {
-                if !self.link.is_stateless() && lost_session(status, &words, session.is_some()) {
-                    self.link.explain(&words);
-                    return Err(Failure::SessionExpired);
-                }
-                Err(refusal(status, &words))
-            }
+            Reply::Refused { status, words } => Err(refusal(status, &words)),
             Reply::Elsewhere => Ok(StreamableHttpPostResponse::Accepted),
         }
     }
@@ -346,6 +355,14 @@ impl StreamableHttpClient for Client {
     ) -> Result<Events, Failure> {
         self.get_stream(uri, session, last_event, auth_header, headers).await
     }
+}
+
+/// An address that a server names, without credentials: they would stand in for the configured ones.
+pub(super) fn joined(base: &Url, reference: &str) -> Option<Url> {
+    let mut url = base.join(reference).ok()?;
+    // A URL that cannot have credentials has none.
+    let (_, _) = (url.set_username(""), url.set_password(None));
+    Some(url)
 }
 
 /// The message of an answer's error.

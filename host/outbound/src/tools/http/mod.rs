@@ -72,6 +72,7 @@ impl Endpoint {
             .tls_backend_preconfigured(tls::client_of(is_https, ca_file).map_err(|reason| ("ca_file", reason))?)
             .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
             .referer(false)
             .connect_timeout(connect)
             .build()
@@ -98,6 +99,7 @@ impl Endpoint {
             most,
             listening: Arc::default(),
             old: Arc::default(),
+            doubted: Arc::default(),
         };
         HttpTransport { inner: StreamableHttpClientTransport::with_client(client, config), others, link }
     }

@@ -1,7 +1,7 @@
 //! HTTP+SSE, the transport of revision 2024-11-05: one stream of events for all answers, and an address for requests that the server
 //! names in its first event.
 
-use super::client::Client;
+use super::client::{Client, joined};
 use super::events;
 use super::fault::{Failure, Fault, UNKNOWN};
 use super::read::{self, Reply};
@@ -73,7 +73,7 @@ impl Old {
             }
         };
         let endpoint = String::from_utf8_lossy(&endpoint).into_owned();
-        let Ok(endpoint) = base.join(endpoint.trim()) else { return Ok(None) };
+        let Some(endpoint) = joined(&base, endpoint.trim()) else { return Ok(None) };
         let waiting = Waiting::default();
         let (answers, client) = (waiting.clone(), client.clone());
         tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use super::client::{Client, Headers};
 use super::events;
-use super::fault::{Failure, Fault, UNKNOWN};
+use super::fault::{Failure, Fault, Loss, UNKNOWN, loss};
 use crate::tools::intake;
 use crate::tools::link::key;
 use crate::tools::words::{Lines, bounded, printable};
@@ -26,6 +26,21 @@ pub(super) enum Reply {
     Refused { status: StatusCode, words: String },
     /// The answer comes over another stream.
     Elsewhere,
+}
+
+impl Reply {
+    /// What it means for the session, as the answer to the request `id`, and its words.
+    pub(super) fn loss(&self, id: &Value) -> (Loss, String) {
+        match self {
+            Reply::Answer { members, status, .. } if intake::is_error(members) => {
+                let error = intake::error(members.get("error").cloned().unwrap_or_default());
+                let words = error["message"].as_str().unwrap_or_default().to_owned();
+                (loss(*status, Some(members), &words, id), words)
+            }
+            Reply::Refused { status, words } => (loss(*status, None, words, id), words.clone()),
+            Reply::Answer { .. } | Reply::Elsewhere => (Loss::None, String::new()),
+        }
+    }
 }
 
 pub(super) type Chunks = BoxStream<'static, reqwest::Result<Bytes>>;
