@@ -2,8 +2,8 @@
 
 use super::{DatabaseError, Facts, QueueError, QueueLook, Recorded, Responding};
 use crate::broker::{Broker, BrokerError, Health, QueueFacts, Source};
-use crate::db::{Db, DbError, DeadFilter, Fields};
-use crate::task::TaskId;
+use crate::db::{Db, DbError, DeadFilter, Fields, TaskRow};
+use crate::task::{FailureKind, TaskId};
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -94,9 +94,18 @@ async fn recorded(
     let task = bounded(&db, move |db| async move { db.task(id, Fields::default()).await });
     let hosts = bounded(&db, |db| async move { db.hosts().await });
     let filter = DeadFilter { task: Some(id), limit: LETTERS, ..DeadFilter::default() };
-    let letters = bounded(&db, move |db| async move { db.dead_letters(&filter).await });
-    let (now, task, hosts, letters) = tokio::join!(now, task, hosts, letters);
-    Ok((Recorded { task: task?, letters: letters?.rows, hosts: hosts? }, now?))
+    let letters = || {
+        let filter = filter.clone();
+        bounded(&db, move |db| async move { db.dead_letters(&filter).await })
+    };
+    let (now, task, hosts, first) = tokio::join!(now, task, hosts, letters());
+    let (task, mut found) = (task?, first?.rows);
+    let is_rejected = |task: &TaskRow| task.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Rejected);
+    if found.is_empty() && task.as_ref().is_some_and(is_rejected) {
+        // Its letter was recorded between the two readings.
+        found = letters().await?.rows;
+    }
+    Ok((Recorded { task, letters: found, hosts: hosts? }, now?))
 }
 
 async fn bounded<T, A>(db: &Arc<dyn Db>, ask: impl FnOnce(Arc<dyn Db>) -> A) -> Result<T, DatabaseError>
