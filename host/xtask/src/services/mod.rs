@@ -12,6 +12,9 @@ mod rabbitmq;
 mod root;
 mod user;
 
+pub use install::debian_packages;
+pub use user::is_root;
+
 use anyhow::Context;
 
 use self::launch::{Place, Running};

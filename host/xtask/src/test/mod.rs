@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that the tests need, the tests, and a line that says how they went.
 
+mod needs;
 pub mod peers;
 mod previous;
 mod tally;
@@ -51,7 +52,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let faulty =
         talk::phase("build", "the daemon with faults on demand", build, |binary| binary.display().to_string())?;
     talk::phase("build", "the tests", || build_tests(&workspace), |()| "done".to_owned())?;
-    let peers = peers::prepare(&workspace, &peers::wanted(&workspace, &args.filters, args.full)?)?;
+    let mut peers = peers::prepare(&workspace, &peers::wanted(&workspace, &args.filters, args.full)?)?;
+    peers.skipped.extend(needs::lacking(&args.filters, args.install));
     let mut tally = Tally::default();
     let mut run = Run {
         args,

@@ -22,12 +22,10 @@ fn program() -> Option<PathBuf> {
     ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// Starts it with its defaults but for this mode; `None`, and said by name, where it is not installed.
-async fn pooler(mode: &str) -> Option<Pooler> {
-    let Some(program) = program() else {
-        eprintln!("skipped: pgbouncer is not installed (apt-get install pgbouncer)");
-        return None;
-    };
+/// Starts it with its defaults but for this mode.
+async fn pooler(mode: &str) -> Pooler {
+    let program = program()
+        .expect("pgbouncer is installed (apt-get install pgbouncer); cargo xtask test skips this test without it");
     let server = url::Url::parse(&server()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -53,7 +51,7 @@ async fn pooler(mode: &str) -> Option<Pooler> {
     let pooler = Pooler { child, port, _folder: folder };
     for _ in 0..200 {
         if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            return Some(pooler);
+            return pooler;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
@@ -76,7 +74,7 @@ impl Pooler {
 
 #[tokio::test]
 async fn a_pooler_in_session_mode_serves_with_its_defaults() {
-    let Some(pooler) = pooler("session").await else { return };
+    let pooler = pooler("session").await;
     let own = Own::new().await;
     let db = pooler.db(&own, &Own::options());
     db.check_service().await.unwrap();
@@ -90,7 +88,7 @@ async fn a_pooler_in_session_mode_serves_with_its_defaults() {
 #[tokio::test]
 async fn a_pooler_in_transaction_or_statement_mode_is_refused_by_name_and_nothing_is_set() {
     for mode in ["transaction", "statement"] {
-        let Some(pooler) = pooler(mode).await else { return };
+        let pooler = pooler(mode).await;
         let own = Own::new().await;
         let db = pooler.db(&own, &Own::options());
         let error = db.check_service().await.unwrap_err();
@@ -112,7 +110,7 @@ async fn a_pooler_in_transaction_or_statement_mode_is_refused_by_name_and_nothin
 
 #[tokio::test]
 async fn a_database_that_the_pooler_does_not_know_and_a_parameter_that_it_rejects_are_refused() {
-    let Some(pooler) = pooler("session").await else { return };
+    let pooler = pooler("session").await;
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres?options=-c%20work_mem%3D8MB", pooler.port);
     let db = PostgresDb::connect(&url, &Own::options()).unwrap();
     let error = db.check_service().await.unwrap_err();
