@@ -36,7 +36,7 @@ impl FromStr for Proxy {
     /// Reads an address. The error never repeats it, since it may hold a password.
     fn from_str(text: &str) -> Result<Proxy, String> {
         let takes = "it takes an HTTP proxy such as http://user:password@proxy.example:3128";
-        let quoting = "a / ? # @ in the password is written %2F %3F %23 %40";
+        let quoting = "a / ? # @ % in the password is written %2F %3F %23 %40 %25";
         let text = text.trim();
         // As other programs take it.
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -84,7 +84,7 @@ impl Proxy {
         Ok(proxy.custom_http_auth(value))
     }
 
-    /// What is not to be seen.
+    /// Texts to redact.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let password = self.credentials.iter().map(|credentials| credentials.password.expose().to_owned());
         password.chain(self.basic().into_iter().flat_map(|basic| crate::secret::of_header(&basic))).collect()
@@ -108,23 +108,7 @@ impl Proxy {
 
 /// A user or a password without its percent-encoding (RFC 3986, section 2.1).
 pub(crate) fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        match after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(b'%');
-                rest = after;
-            }
-        }
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Why a connection failed at a proxy; `None`: it failed behind it.
@@ -158,7 +142,7 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// What to log where the environment names a proxy that is not used; `None`: it names none. Values stay out: they hold
+/// Warning about a proxy of the environment that is not used; `None`: it names none. Values stay out: they hold
 /// passwords.
 pub fn unused(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<String> {
     let is_set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());

@@ -3,6 +3,7 @@
 use super::address::{is_near, is_opened, is_reachable};
 use super::own::Own;
 use super::{EgressSettings, Exchange, HttpError, HttpGrant, SecretHeader};
+use crate::Proxy;
 use crate::pattern::{self, Wish};
 use crate::secret::{self, Redactor};
 use agentry_defence::Defence;
@@ -66,12 +67,11 @@ pub(super) fn judge(
         return Err(HttpError::RequestTooLarge { limit: exchange.request_bytes });
     }
     let secrets = add_secrets(&mut headers, &wish, &url, grant)?;
-    let mut own_secrets: Vec<String> = Vec::new();
     let only_opened = !secrets.is_empty() && url.scheme() == "http" && Defence::PlainSecret.stands();
     if only_opened && literal.is_some_and(|address| !written(address) && !is_opened(address, port, &settings.private)) {
         return Err(plain_secret(&host));
     }
-    if let Some(proxy) = &settings.proxy {
+    if settings.proxy.is_some() {
         // It resolves names: these would be the proxy's own machine, and what others lead to is not known here.
         if is_localhost(&url) && Defence::ResolvedAddress.stands() {
             return Err(HttpError::ForbiddenAddress { host });
@@ -84,14 +84,14 @@ pub(super) fn judge(
         if only_opened && literal.is_none() {
             return Err(plain_secret(&host));
         }
-        // What is sent in plain text is the proxy's to repeat, with what it was sent.
-        own_secrets.extend(proxy.secrets().into_iter().filter(|_| url.scheme() == "http"));
     }
     headers
         .entry(header::USER_AGENT)
         .or_insert(HeaderValue::from_static(concat!("agentry/", env!("CARGO_PKG_VERSION"))));
-    own_secrets.extend(secrets.iter().flat_map(|secret| secret::of_header(secret.value.expose())));
-    let secrets = Redactor::new(own_secrets);
+    // What is sent in plain text is the proxy's to repeat, with its own credentials.
+    let of_proxy = settings.proxy.iter().filter(|_| url.scheme() == "http").flat_map(Proxy::secrets);
+    let added = secrets.iter().flat_map(|secret| secret::of_header(secret.value.expose()));
+    let secrets = Redactor::new(added.chain(of_proxy));
     Ok(Judged { method, url, headers, host, port, only_opened, declared, secrets })
 }
 

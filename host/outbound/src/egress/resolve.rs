@@ -134,7 +134,7 @@ impl reqwest::dns::Resolve for Guard {
     }
 }
 
-/// What reqwest asks where every connection is one to the operator's proxy: only its name is resolved, by the system, and its
+/// Resolver for a client whose connections all lead to the operator's proxy: only its name is resolved, by the system, and its
 /// addresses are not judged.
 pub(super) struct OfProxy {
     name: Option<String>,

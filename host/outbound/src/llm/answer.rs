@@ -35,7 +35,7 @@ impl Place<'_> {
     }
 }
 
-/// What the model said, or why that is no answer. Its form is not checked yet: see [`super::form`].
+/// The model's answer, or the reason why it is invalid. Its form is not checked yet: see [`super::form`].
 pub(super) fn of(reading: Reading, prompt: &Prompt<'_>, place: &Place<'_>) -> Result<Assistant, ChatError> {
     match reading.ending {
         Ending::Fault(fault) => return Err(error(&fault, fault.after, place)),

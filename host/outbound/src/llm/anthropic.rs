@@ -1,8 +1,10 @@
 //! Anthropic's Messages API, held by tests to the types that Anthropic publishes with its SDK.
 
-use super::finish::{self, Finish};
+use super::finish;
 use super::prompt::{Format, Past, Prompt, Turn};
-use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, put, root, text};
+use super::shape::{
+    Asked, Class, Ending, Fault, Reading, Shape, below, carried_by, carry, decimal, id, is_error, put, root, text,
+};
 use super::tokens::{Counted, first, sum};
 use super::types::{ToolChoice, ToolResult};
 use http::{HeaderName, HeaderValue};
@@ -80,7 +82,7 @@ impl Shape for Anthropic {
             ..Reading::default()
         };
         let error = &body["error"];
-        if error.as_object().is_some_and(|members| !members.is_empty()) || text(body, "error").is_some() {
+        if is_error(error) {
             reading.ending = Ending::Fault(self.fault(500, body));
             return reading;
         }
@@ -183,8 +185,7 @@ fn messages(turns: &[Turn<'_>]) -> Value {
 }
 
 fn said(words: Option<&str>, calls: &[Past<'_>]) -> Vec<Value> {
-    let thoughts = calls.iter().filter_map(|past| past.carried);
-    let thoughts = thoughts.filter_map(|thoughts| serde_json::from_str::<Vec<Value>>(thoughts).ok()).flatten();
+    let thoughts = carried_by(calls);
     let words = words.map(|words| json!({"type": "text", "text": words}));
     let calls = calls.iter().map(|past| {
         let (id, name) = (&past.id.text, &past.call.name);
@@ -225,9 +226,7 @@ fn calls(blocks: &[Value]) -> Vec<Asked> {
         carried: None,
     };
     let mut calls: Vec<Asked> = blocks.iter().filter(|block| is(block, "tool_use")).map(asked).collect();
-    if let (Some(first), false) = (calls.first_mut(), thoughts.is_empty()) {
-        first.carried = serde_json::to_string(&thoughts).ok();
-    }
+    carry(&mut calls, &thoughts);
     calls
 }
 
@@ -241,7 +240,7 @@ fn stranger(block: &Value) -> Option<&str> {
     (!matches!(kind, "text" | "thinking" | "redacted_thinking" | "tool_use")).then_some(kind)
 }
 
-/// What explains an answer without content.
+/// Notes for the error about an answer without content.
 fn notes(body: &Value, blocks: &[Value]) -> Vec<String> {
     let mut notes = Vec::new();
     if !body["stop_reason"].is_null() {
@@ -264,20 +263,7 @@ fn ending(body: &Value, reading: &Reading) -> Ending {
     if reason == "pause_turn" {
         return Ending::Broken("it was paused before its end (pause_turn)".into());
     }
-    match finish::of(reason) {
-        Finish::Calls if reading.calls.is_empty() && reading.text.trim().is_empty() => {
-            Ending::Broken(format!("its stop_reason is {reason}, and it calls no tool"))
-        }
-        Finish::Whole | Finish::Calls => Ending::Whole,
-        Finish::Unsaid => Ending::Unsaid,
-        Finish::Cut => Ending::Cut,
-        Finish::Refused => Ending::Refused(format!("its stop_reason is {reason}")),
-        Finish::Failed => Ending::Fault(Fault::of_status(502, format!("its stop_reason is {reason}"))),
-        Finish::Malformed => {
-            Ending::Broken(format!("it ended in a call of a tool that is none (stop_reason {reason})"))
-        }
-        Finish::Unknown => Ending::Broken(format!("its stop_reason is {reason}, which is not known here")),
-    }
+    finish::ending_of("stop_reason", reason, reading)
 }
 
 /// Tokens. `input_tokens` leaves out what came from the cache and what went into it, which was read all the same.

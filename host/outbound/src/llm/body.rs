@@ -8,7 +8,7 @@ use std::io::Read;
 /// A body without its compression, and at most one byte longer than the limit. No server is asked to compress, and some do.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason.
 pub(super) fn plain<'a>(body: &'a [u8], encoding: &str, limit: usize) -> Result<Cow<'a, [u8]>, String> {
     let read = |decoder: &mut dyn Read| {
         let mut plain = Vec::new();

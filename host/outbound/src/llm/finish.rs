@@ -1,6 +1,7 @@
 //! Why an answer ended, in the words of many servers. What OpenAI's, Anthropic's and Google's own APIs write is a part of it, since
 //! gateways hand on the words of the provider behind them.
 
+use super::shape::{Ending, Fault, Reading};
 use serde_json::Value;
 
 /// How an answer ended.
@@ -94,6 +95,30 @@ pub(super) fn of(reason: &Value) -> Finish {
         | "unexpected_tool_call"
         | "tool_call_error" => Finish::Malformed,
         _ => Finish::Unknown,
+    }
+}
+
+/// The ending that a reason means; `name` is that of its member.
+pub(super) fn ending(name: &str, reason: &Value) -> Ending {
+    match of(reason) {
+        Finish::Whole | Finish::Calls => Ending::Whole,
+        Finish::Unsaid => Ending::Unsaid,
+        Finish::Cut => Ending::Cut,
+        Finish::Refused => Ending::Refused(format!("its {name} is {reason}")),
+        Finish::Failed => Ending::Fault(Fault::of_status(502, format!("its {name} is {reason}"))),
+        Finish::Malformed => Ending::Broken(format!("it ended in a call of a tool that is none ({name} {reason})")),
+        Finish::Unknown => Ending::Broken(format!("its {name} is {reason}, which is not known here")),
+    }
+}
+
+/// The same where an answer that says that it calls tools, and has neither calls nor text, is broken. Otherwise it is judged by
+/// what is there: servers differ in which of the two they write.
+pub(super) fn ending_of(name: &str, reason: &Value, reading: &Reading) -> Ending {
+    match of(reason) {
+        Finish::Calls if reading.calls.is_empty() && reading.text.trim().is_empty() => {
+            Ending::Broken(format!("its {name} is {reason}, and it calls no tool"))
+        }
+        _ => ending(name, reason),
     }
 }
 

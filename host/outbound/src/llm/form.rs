@@ -51,7 +51,7 @@ fn json(text: &str) -> Result<(&str, Value), serde_json::Error> {
     Err(first)
 }
 
-/// What stands behind the thoughts at the beginning. A template may have written their first mark itself.
+/// The text behind thoughts at the beginning. A template may have written their first mark itself.
 fn without_thoughts(text: &str) -> &str {
     for (begin, end) in THOUGHTS {
         let inner = text.strip_prefix(begin).unwrap_or(text);
@@ -62,7 +62,7 @@ fn without_thoughts(text: &str) -> &str {
     text
 }
 
-/// What stands in a code fence that is all of the text, or that begins or ends it.
+/// The content of a code fence that is all of the text, or that begins or ends it.
 fn fenced(text: &str) -> Option<&str> {
     let mark = if text.starts_with('~') || text.ends_with('~') { '~' } else { '`' };
     let length = |rest: &str| rest.len() - rest.trim_start_matches(mark).len();

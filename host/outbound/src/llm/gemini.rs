@@ -1,9 +1,11 @@
 //! Google's `generateContent` (Gemini API, v1beta), held by tests to the types that Google publishes with its SDK.
 
-use super::finish::{self, Finish};
+use super::finish;
 use super::prompt::{Format, Id, Past, Prompt, Turn};
 use super::retry;
-use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, put, root, status, text};
+use super::shape::{
+    Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, is_error, put, root, status, text,
+};
 use super::tokens::{Counted, first, sum};
 use super::types::{ToolChoice, ToolResult};
 use serde_json::{Map, Value, json};
@@ -70,7 +72,7 @@ impl Shape for Gemini {
             ..Reading::default()
         };
         let error = &body["error"];
-        if error.as_object().is_some_and(|members| !members.is_empty()) || text(body, "error").is_some() {
+        if is_error(error) {
             reading.ending = Ending::Fault(self.fault(status(&error["code"]).unwrap_or(500), body));
             return reading;
         }
@@ -260,7 +262,7 @@ fn stranger(part: &Value) -> Option<&str> {
     members.find_map(|(name, _)| (!about(name)).then_some(name.as_str()))
 }
 
-/// What explains an answer without content.
+/// Notes for the error about an answer without content.
 fn notes(candidate: &Value, parts: &[Value]) -> Vec<String> {
     let mut notes = Vec::new();
     if !candidate["finishReason"].is_null() {
@@ -320,19 +322,6 @@ fn ending(candidate: &Value) -> Ending {
         }
         Some(reason @ ("OTHER" | "FINISH_REASON_UNSPECIFIED")) => broken("it ended without a reason", reason),
         // The words of other servers, behind a gateway that speaks like it.
-        _ => match finish::of(&candidate["finishReason"]) {
-            Finish::Whole | Finish::Calls => Ending::Whole,
-            Finish::Unsaid => Ending::Unsaid,
-            Finish::Cut => Ending::Cut,
-            Finish::Refused => Ending::Refused(format!("its finishReason is {}", candidate["finishReason"])),
-            Finish::Failed => {
-                Ending::Fault(Fault::of_status(502, format!("its finishReason is {}", candidate["finishReason"])))
-            }
-            Finish::Malformed => broken("it ended in a call of a tool that is none", "finishReason"),
-            Finish::Unknown => Ending::Broken(format!(
-                "its finishReason is {:?}, which is not known here",
-                with(candidate["finishReason"].as_str().unwrap_or("of another type"))
-            )),
-        },
+        _ => finish::ending("finishReason", &candidate["finishReason"]),
     }
 }

@@ -116,7 +116,7 @@ impl Llm {
     }
 }
 
-/// What was read of an answer, whether it is one or not.
+/// Contents of an answer, valid or not.
 #[derive(Default)]
 struct Read {
     counted: Counted,

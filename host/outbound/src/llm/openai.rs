@@ -1,9 +1,11 @@
 //! Chat Completions, held by tests to the types that OpenAI publishes with its SDK, as OpenAI, Azure, OpenRouter, vLLM, llama.cpp and Ollama serve it.
 //! They differ in what they leave out, so whatever may be missing, null or of another JSON type is read all the same.
 
-use super::finish::{self, Finish};
+use super::finish;
 use super::prompt::{Format, Offer, Past, Prompt, Turn};
-use super::shape::{Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, put, root, status, text};
+use super::shape::{
+    Asked, Class, Ending, Fault, Reading, Shape, below, decimal, id, is_error, put, root, status, text,
+};
 use super::tokens::{Counted, first};
 use super::types::ToolChoice;
 use serde_json::{Map, Value, json};
@@ -97,7 +99,7 @@ impl Shape for OpenAi {
         reading.notes = notes(choice);
         reading.ending = match refusal {
             Some(refusal) => Ending::Refused(refusal),
-            None => ending(choice, &reading),
+            None => finish::ending_of("finish_reason", &choice["finish_reason"], &reading),
         };
         reading
     }
@@ -118,15 +120,6 @@ impl Shape for OpenAi {
             fault.class = Class::TooLong;
         }
         fault
-    }
-}
-
-fn is_error(error: &Value) -> bool {
-    match error {
-        Value::Object(members) => members.values().any(|member| !member.is_null()),
-        Value::String(words) => !words.trim().is_empty(),
-        Value::Bool(is_error) => *is_error,
-        _ => false,
     }
 }
 
@@ -291,7 +284,7 @@ fn calls(message: &Value) -> Vec<Asked> {
     }
 }
 
-/// What explains an answer without content.
+/// Notes for the error about an answer without content.
 fn notes(choice: &Value) -> Vec<String> {
     let mut notes = Vec::new();
     if !choice["finish_reason"].is_null() {
@@ -310,25 +303,6 @@ fn is_nothing(value: &Value) -> bool {
     value.is_null()
         || value.as_str().is_some_and(|text| text.trim().is_empty())
         || value.as_array().is_some_and(Vec::is_empty)
-}
-
-fn ending(choice: &Value, reading: &Reading) -> Ending {
-    let reason = &choice["finish_reason"];
-    match finish::of(reason) {
-        Finish::Calls if reading.calls.is_empty() && reading.text.trim().is_empty() => {
-            Ending::Broken(format!("its finish_reason is {reason}, and it calls no tool"))
-        }
-        // What is there is judged: servers differ in which of the two they write.
-        Finish::Whole | Finish::Calls => Ending::Whole,
-        Finish::Unsaid => Ending::Unsaid,
-        Finish::Cut => Ending::Cut,
-        Finish::Refused => Ending::Refused(format!("its content filter ended the answer (finish_reason {reason})")),
-        Finish::Failed => Ending::Fault(Fault::of_status(502, format!("its finish_reason is {reason}"))),
-        Finish::Malformed => {
-            Ending::Broken(format!("it ended in a call of a tool that is none (finish_reason {reason})"))
-        }
-        Finish::Unknown => Ending::Broken(format!("its finish_reason is {reason}, which is not known here")),
-    }
 }
 
 /// Tokens. Servers that think may count thoughts in the total alone, and servers behind gateways write Anthropic's names.

@@ -50,7 +50,7 @@ pub(super) struct Id<'a> {
 pub(super) struct Past<'a> {
     pub call: &'a ToolCall,
     pub id: Id<'a>,
-    /// What the provider wants back with it.
+    /// Data that the provider wants back with it.
     pub carried: Option<&'a str>,
     pub arguments: Map<String, Value>,
 }

@@ -3,7 +3,9 @@
 use super::finish::{self, Finish};
 use super::openai::{OpenAi, counted};
 use super::prompt::{Format, Past, Prompt, Turn};
-use super::shape::{Asked, Ending, Fault, Reading, Shape, below, decimal, id, put, root, text};
+use super::shape::{
+    Asked, Ending, Fault, Reading, Shape, below, carried_by, carry, decimal, id, is_error, put, root, text,
+};
 use super::types::ToolChoice;
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -11,10 +13,10 @@ use url::Url;
 /// Marks what a call carries for this kind of provider: the thoughts before it, encrypted, which have to come back with it.
 const TAG: &str = "responses:";
 
-/// What is asked for besides the answer, so that thoughts can come back without being stored there.
+/// Content that is requested besides the answer, so that thoughts can come back without being stored there.
 const THOUGHTS: &str = "reasoning.encrypted_content";
 
-/// What the names of OpenAI's models begin with that have no thoughts, and reject requests that ask for them.
+/// Beginnings of the names of OpenAI's models that have no thoughts, and reject requests that ask for them.
 const THOUGHTLESS: [&str; 3] = ["gpt-3.5", "gpt-4", "chatgpt-"];
 
 /// See the module.
@@ -85,7 +87,7 @@ impl Shape for Responses {
             ..Reading::default()
         };
         let error = &body["error"];
-        if error.as_object().is_some_and(|members| !members.is_empty()) || text(body, "error").is_some() {
+        if is_error(error) {
             reading.ending = Ending::Fault(self.errors.fault(502, body));
             return reading;
         }
@@ -127,8 +129,7 @@ fn items(turn: &Turn<'_>) -> Vec<Value> {
         Turn::System(text) => vec![json!({"role": "system", "content": text})],
         Turn::User(text) => vec![json!({"role": "user", "content": text})],
         Turn::Assistant { text, calls } => {
-            let thoughts = calls.iter().filter_map(|past| past.carried);
-            let thoughts = thoughts.filter_map(|thoughts| serde_json::from_str::<Vec<Value>>(thoughts).ok()).flatten();
+            let thoughts = carried_by(calls);
             let words = text.map(|text| json!({"role": "assistant", "content": text}));
             // Thoughts stand right before the call that they led to.
             words.into_iter().chain(thoughts).chain(calls.iter().map(past_call)).collect()
@@ -173,9 +174,7 @@ fn calls(output: &[Value]) -> Vec<Asked> {
         carried: None,
     };
     let mut calls: Vec<Asked> = output.iter().filter(|item| item["type"] == "function_call").map(asked).collect();
-    if let (Some(first), false) = (calls.first_mut(), thoughts.is_empty()) {
-        first.carried = serde_json::to_string(&thoughts).ok();
-    }
+    carry(&mut calls, &thoughts);
     calls
 }
 
@@ -198,15 +197,6 @@ fn ending(body: &Value) -> Ending {
         },
         // Nothing is stored, so there is nothing to ask for later.
         Some(status @ ("in_progress" | "queued")) => Ending::Broken(format!("its status is {status:?}")),
-        _ => match finish::of(status) {
-            Finish::Whole | Finish::Calls => Ending::Whole,
-            Finish::Unsaid => Ending::Unsaid,
-            Finish::Cut => Ending::Cut,
-            Finish::Refused => Ending::Refused(format!("its status is {status}")),
-            Finish::Failed => Ending::Fault(Fault::of_status(502, format!("its status is {status}"))),
-            Finish::Malformed | Finish::Unknown => {
-                Ending::Broken(format!("its status is {status}, which is not known here"))
-            }
-        },
+        _ => finish::ending("status", status),
     }
 }

@@ -1,6 +1,6 @@
 //! What differs between providers, behind one trait: how a question is written, how an answer and an error are read.
 
-use super::prompt::Prompt;
+use super::prompt::{Past, Prompt};
 use super::tokens::Counted;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -36,7 +36,7 @@ pub(super) trait Shape: Send + Sync {
         "x-request-id"
     }
 
-    /// What is asked and the provider's API does not know, where dropping it would change the answer.
+    /// Reason to reject a request: it asks for something that the provider's API does not know, and that changes the answer.
     fn cannot(&self, _prompt: &Prompt<'_>) -> Option<&'static str> {
         None
     }
@@ -74,7 +74,7 @@ pub(super) struct Asked {
     pub name: String,
     /// A text with JSON, or the JSON itself; `Null`: there are none.
     pub arguments: Value,
-    /// What the provider wants back with the call.
+    /// Data that the provider wants back with the call.
     pub carried: Option<String>,
 }
 
@@ -163,6 +163,30 @@ pub(super) fn text<'a>(value: &'a Value, member: &str) -> Option<&'a str> {
 fn names_model(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     ["model", "deployment", "engine"].iter().any(|word| words.contains(word))
+}
+
+/// Has the first call carry the thoughts before it, which their provider wants back.
+pub(super) fn carry(calls: &mut [Asked], thoughts: &[&Value]) {
+    if let (Some(first), false) = (calls.first_mut(), thoughts.is_empty()) {
+        // JSON that was read can be written.
+        first.carried = serde_json::to_string(thoughts).ok();
+    }
+}
+
+/// The thoughts that past calls carry. Those that a guest changed are left out; their provider judges what is missing.
+pub(super) fn carried_by<'a>(calls: &'a [Past<'_>]) -> impl Iterator<Item = Value> + 'a {
+    let texts = calls.iter().filter_map(|past| past.carried);
+    texts.filter_map(|text| serde_json::from_str::<Vec<Value>>(text).ok()).flatten()
+}
+
+/// Whether a member `error` says that there is one. Servers write an empty one beside an answer.
+pub(super) fn is_error(error: &Value) -> bool {
+    match error {
+        Value::Object(members) => members.values().any(|member| !member.is_null()),
+        Value::String(words) => !words.trim().is_empty(),
+        Value::Bool(is_error) => *is_error,
+        _ => false,
+    }
 }
 
 /// An id as it came: a text, or a number.

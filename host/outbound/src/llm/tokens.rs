@@ -3,7 +3,7 @@
 use super::types::{TokenUsage, Tokens};
 use serde_json::Value;
 
-/// What an answer says of its tokens. `None`: it does not say.
+/// Token counts of an answer; `None`: it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     /// Of the request, those from a cache and for a cache included.
@@ -45,7 +45,7 @@ impl Counted {
         TokenUsage { input: self.input.unwrap_or(0), output: self.output.unwrap_or(0) }
     }
 
-    /// What is booked: the provider's numbers, and the estimate where there are none. No request has 0 tokens, and no answer
+    /// Tokens to book: the provider's numbers, and the estimate where there are none. No request has 0 tokens, and no answer
     /// with content has.
     pub fn booked(&self, (input, output): (u32, u32), has_content: bool) -> Tokens {
         // Some servers count both together alone.
@@ -65,7 +65,7 @@ impl Counted {
         }
     }
 
-    /// What is booked where the provider's numbers hold, whatever they are.
+    /// Tokens to book where the provider's numbers hold, whatever they are.
     pub fn exact(&self) -> Tokens {
         let TokenUsage { input, output } = self.usage();
         let Counted { cached, cache_written, reasoning, .. } = *self;

@@ -114,7 +114,7 @@ pub struct ToolCall {
     pub name: String,
     /// A JSON object as text.
     pub arguments: String,
-    /// What the provider wants back with it.
+    /// Data that the provider wants back with it.
     pub opaque: Option<String>,
 }
 
@@ -252,7 +252,7 @@ pub struct ChatTrace {
     pub response_bytes: u64,
     /// A success began to arrive, so that the provider counts tokens, whatever became of the answer.
     pub answered: bool,
-    /// What is booked.
+    /// Booked tokens.
     pub tokens: Tokens,
     /// Where the last request went, without its query, if the address may be wrong. For the operator: a guest never sees it.
     pub address: Option<String>,

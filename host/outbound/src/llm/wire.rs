@@ -1,9 +1,9 @@
-//! What a call carries through the guest for its provider: what the provider wants back, and the id that it gave where the guest
+//! Data that a call carries through the guest for its provider: what the provider wants back, and the id that it gave where the guest
 //! has another one.
 
 use serde_json::Value;
 
-/// What begins an id that the provider gave, as JSON, before the rest.
+/// Beginning of an id that the provider gave, as JSON, before the rest.
 const ID: char = '#';
 
 /// Where the id that the guest has comes from.

@@ -70,7 +70,7 @@ pub(super) fn relax(schema: &Value, draft: Draft, compiles: impl Fn(&str) -> boo
     let id = match &mut schema {
         Value::Object(members) => {
             members.remove("$schema");
-            members.remove(id_keyword(draft))
+            members.remove(draft.id_keyword())
         }
         _ => None,
     };
@@ -103,8 +103,9 @@ pub(super) fn relax(schema: &Value, draft: Draft, compiles: impl Fn(&str) -> boo
     })
 }
 
-fn id_keyword(draft: Draft) -> &'static str {
-    draft.id_keyword()
+/// The pointer of a member (RFC 6901, section 3).
+fn under(place: &str, name: &str) -> String {
+    format!("{place}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 /// The places that break the rules of the draft.
@@ -135,6 +136,7 @@ struct Wider {
 
 impl Wider {
     const HERE: Wider = Wider { here: true, below: true };
+    const BELOW: Wider = Wider { here: false, below: true };
 
     fn or(self, other: Wider) -> Wider {
         Wider { here: self.here || other.here, below: self.below || other.below }
@@ -148,7 +150,7 @@ impl Wider {
 struct Walk<F> {
     draft: Draft,
     compiles: F,
-    /// What the document calls itself.
+    /// The document's own id.
     own: Option<String>,
     invalid: BTreeSet<String>,
     /// Regular expressions that were tried.
@@ -191,7 +193,7 @@ impl<F: Fn(&str) -> bool> Walk<F> {
     }
 
     fn object(&mut self, members: &mut Map<String, Value>, place: &str, root: &Value) -> Wider {
-        if !place.is_empty() && members.get(id_keyword(self.draft)).is_some_and(Value::is_string) {
+        if !place.is_empty() && members.get(self.draft.id_keyword()).is_some_and(Value::is_string) {
             members.clear();
             self.note(place, "it is a document of its own");
             return Wider::HERE;
@@ -210,7 +212,7 @@ impl<F: Fn(&str) -> bool> Walk<F> {
         members.retain(|name, _| !ANNOTATIONS.contains(&name.as_str()));
         let mut wider = Wider::default();
         for name in members.keys().cloned().collect::<Vec<_>>() {
-            let at = format!("{place}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let at = under(place, &name);
             let Some(value) = members.get_mut(&name) else { continue };
             if let Some(why) = self.unusable(&name, value, &at, root) {
                 members.remove(&name);
@@ -285,7 +287,7 @@ impl<F: Fn(&str) -> bool> Walk<F> {
                 }
                 for (key, value) in named.iter_mut().filter(|(_, value)| !(name == "dependencies" && value.is_array()))
                 {
-                    let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    let at = under(at, key);
                     let found = self.schema(value, &at, root);
                     let in_place = name == "dependencies" || name == "dependentSchemas";
                     wider = wider.or(if in_place { found } else { Wider { here: false, below: found.is_any() } });
@@ -316,8 +318,7 @@ impl<F: Fn(&str) -> bool> Walk<F> {
         if !found.is_any() {
             return Wider::default();
         }
-        let here = Wider { here: true, below: true };
-        let below = Wider { here: false, below: true };
+        let (here, below) = (Wider::HERE, Wider::BELOW);
         match name {
             // They apply where they are referred to.
             "$defs" | "definitions" => Wider::default(),

@@ -19,7 +19,7 @@ const MAX_COPIED_BYTES: usize = 4 << 20;
 pub(crate) struct Tolerant {
     /// `None`: nothing of it can.
     pub schema: Option<Schema>,
-    /// What is not checked, in words.
+    /// Unchecked parts, in words.
     pub unchecked: Vec<String>,
 }
 
@@ -223,9 +223,7 @@ mod tests {
             (0..30).map(|n| (format!("p{n}"), json!({"$ref": format!("#/$defs/d{}", n % 10)}))).collect();
         let defs: serde_json::Map<_, _> = (0..10).map(|n| (format!("d{n}"), json!({"properties": many}))).collect();
         let schema = json!({"$ref": "#/$defs/d0", "$defs": defs});
-        if let Ok(read) = tolerant(&schema) {
-            assert!(read.schema.is_none_or(|schema| schema.check(&json!({"p1": {"p2": {}}})).is_ok()));
-        }
+        assert!(fits(&schema, &json!({"p1": {"p2": {}}})));
     }
 
     #[test]

@@ -164,7 +164,7 @@ fn references(value: &Value, in_place: bool, by_name: bool, found: &mut Vec<Refe
     }
 }
 
-/// What can be reached from each, in one step or more.
+/// Targets that can be reached from each, in one step or more.
 fn reach(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
     let of = |from: &String| {
         let mut reached = BTreeSet::new();

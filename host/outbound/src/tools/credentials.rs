@@ -36,7 +36,7 @@ fn of_address(text: &str) -> Vec<String> {
     password.map_or_else(Vec::new, |password| vec![password.to_owned(), proxy::decoded(password)])
 }
 
-/// What looks like a secret in a program's arguments: `--api-key VALUE`, `--token=VALUE`, `--header "Authorization: VALUE"`, and a
+/// Likely secrets in a program's arguments: `--api-key VALUE`, `--token=VALUE`, `--header "Authorization: VALUE"`, and a
 /// password within an address. Other values are paths and names that results are full of.
 fn of_arguments(args: &[String]) -> Vec<String> {
     let is_secret = |name: &str| {

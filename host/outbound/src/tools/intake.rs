@@ -149,7 +149,7 @@ fn convert(link: &Link, asked: Asked, result: Value) -> Value {
     }
 }
 
-/// What this host needs of the result of `initialize`.
+/// Members of the result of `initialize` that this host needs.
 fn initialized(result: &Members) -> Value {
     let text = |value: Option<&Value>, otherwise: &str| Value::from(value.and_then(Value::as_str).unwrap_or(otherwise));
     let info = result.get("serverInfo");

@@ -45,7 +45,7 @@ impl Tail {
     }
 }
 
-/// What is said of a child that ended: why the session did, its status, its last words, and the remedy if one is known.
+/// Error text for a child that ended: why the session did, its status, its last words, and the remedy if one is known.
 pub(super) fn explained(
     reason: &str,
     status: Option<ExitStatus>,

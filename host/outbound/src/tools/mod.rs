@@ -8,8 +8,8 @@
 //! **What a server gets.** A child has an empty environment but for `env`; not even `PATH` is inherited, so a program that
 //! looks for its interpreter (`#!/usr/bin/env node`) needs `env.PATH`. The program itself is looked up in the daemon's `PATH`
 //! and started by its absolute path, in `dir` or an empty folder of its own that goes with it. A server over HTTP gets the
-//! configured headers, at the configured origin alone: no redirect leaves it, no proxy is asked. A child runs as the daemon's
-//! user, or as `user`, which the `user` module describes.
+//! configured headers, at the configured origin alone: no redirect leaves it, and no proxy is used but the configured one. A child runs as
+//! the daemon's user, or as `user`, which the `user` module describes.
 //!
 //! **What is left of a child.** Nothing, when the host closes or a runtime ends: its process group is killed. When the daemon is
 //! killed outright, the child's input ends, and its supervisor ends it ([`Tools::supervised`]). What leaves the process group

@@ -32,7 +32,7 @@ pub(super) fn spoken() -> String {
     format!("{STATELESS}, {}", HANDSHAKE.join(", "))
 }
 
-/// What to ask next, from rejection to rejection.
+/// Search for a revision that both speak, from rejection to rejection.
 pub(super) struct Negotiation {
     /// `initialize` as rmcp sent it.
     initialize: Value,
@@ -43,7 +43,7 @@ pub(super) struct Negotiation {
     requests: usize,
     /// The first rejection, which is reported if all is in vain.
     first: Option<Value>,
-    /// What the server says that it speaks.
+    /// Revisions that the server names.
     supported: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ enum Step {
     Discover,
 }
 
-/// What an answer means.
+/// Result of a step.
 pub(super) enum Verdict {
     /// The answer to `initialize` that rmcp is given.
     Done(Map<String, Value>),

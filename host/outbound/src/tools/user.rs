@@ -11,7 +11,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// What is needed to start a program as another user, and to end it: bits of `CapEff` in `/proc/thread-self/status`, and their names
+/// Capabilities that it takes to start a program as another user, and to end it: bits of `CapEff` in `/proc/thread-self/status`, and their names
 /// (capabilities(7)).
 const NEEDED: [(u64, &str); 3] = [(1 << 7, "CAP_SETUID"), (1 << 6, "CAP_SETGID"), (1 << 5, "CAP_KILL")];
 /// The same for a folder that is made for that user: it is given away, entered as the daemon's user, and removed. Without these, root itself

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a proxy does with a request.
+/// Behaviour of a proxy.
 #[derive(Clone, Debug)]
 pub enum Manner {
     /// Connects.

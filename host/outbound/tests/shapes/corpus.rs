@@ -26,7 +26,7 @@ fn play(case: &Value) -> Play {
     Play::Reply { status, headers, body: body.into_bytes() }
 }
 
-/// What came of a case, with those members alone that it expects.
+/// The outcome of a case, with those members alone that it expects.
 fn shown(outcome: &Result<ChatReply, ChatFailure>, expected: &Value) -> Value {
     let trace = match outcome {
         Ok(ChatReply { trace, .. }) | Err(ChatFailure { trace, .. }) => trace,
@@ -57,6 +57,7 @@ fn shown(outcome: &Result<ChatReply, ChatFailure>, expected: &Value) -> Value {
 
 async fn hold(kind: ProviderKind, corpus: &str) {
     let cases: Vec<Value> = serde_json::from_str(corpus).unwrap();
+    assert!(!cases.is_empty());
     let mut wrong = Vec::new();
     for case in &cases {
         let server = Server::new([play(case)]).await;

@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 pub struct HttpServer {
     /// Where it listens.
     pub address: std::net::SocketAddr,
-    /// What it saw.
+    /// Requests that it saw.
     pub seen: Arc<Seen>,
     task: tokio::task::JoinHandle<()>,
 }

@@ -29,9 +29,14 @@ async fn session_goes_through_the_proxy() {
 
 #[tokio::test]
 async fn failure_of_the_proxy_names_its_setting_and_no_credentials() {
+    let server = HttpServer::start("well").await;
+    let other = Proxy::new(Manner::Wants("bm90aGluZw=="), server.address).await;
     let nowhere = format!("http://{CREDENTIALS}127.0.0.1:1").parse().unwrap();
-    let mut settings = behind(nowhere);
-    settings.start = std::time::Duration::from_secs(1);
-    let error = call(&session(&only(settings)), "echo", json!({})).await.unwrap_err().to_string();
-    assert!(error.contains("tools.NAME.proxy") && !error.contains("sesame"), "{error}");
+    for (proxy, why) in [(nowhere, "cannot be reached"), (other.url(CREDENTIALS), "407")] {
+        let mut settings = behind(proxy);
+        settings.start = std::time::Duration::from_secs(1);
+        let error = call(&session(&only(settings)), "echo", json!({})).await.unwrap_err().to_string();
+        assert!(error.contains("tools.NAME.proxy") && error.contains(why) && !error.contains("sesame"), "{error}");
+    }
+    assert_eq!(other.asked().len(), 1, "nothing else is tried");
 }

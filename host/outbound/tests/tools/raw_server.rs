@@ -27,10 +27,10 @@ pub enum Reply {
     Stream(String),
 }
 
-/// What a server saw.
+/// Requests that a server saw.
 pub struct Log {
     seen: Mutex<Vec<String>>,
-    /// What goes to open streams.
+    /// Events for open streams.
     pub events: broadcast::Sender<String>,
 }
 
@@ -44,7 +44,7 @@ impl Log {
 /// A server on a port of its own.
 pub struct RawServer {
     address: std::net::SocketAddr,
-    /// What it saw.
+    /// Requests that it saw.
     pub log: Arc<Log>,
 }
 
@@ -127,7 +127,7 @@ pub fn result(request: &Request, result: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": request.message["id"], "result": result})
 }
 
-/// What a usual server answers: it has a session, and the tool `echo`.
+/// Answer of a usual server: it has a session, and the tool `echo`.
 pub fn usual(request: &Request) -> Reply {
     let message = &request.message;
     match (request.method.as_str(), message["method"].as_str().unwrap_or_default()) {

@@ -26,7 +26,7 @@ use url::Url;
 
 /// How many redirects of one request are followed.
 const REDIRECTS: usize = 5;
-/// What is accepted as an answer.
+/// Media types that are accepted as an answer.
 const ACCEPT: &str = "application/json, text/event-stream";
 
 pub(super) type Headers = HashMap<HeaderName, HeaderValue>;
@@ -69,6 +69,10 @@ impl Client {
                 request = request.body(body.to_vec());
             }
             let response = request.send().await.map_err(|error| self.no_answer(error))?;
+            // Only a proxy says so (RFC 9110, section 15.5.8).
+            if self.is_proxied && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                return Err(Fault::fatal("its proxy wants other credentials (407); see tools.NAME.proxy"));
+            }
             match self.redirect(&method, &url, &response)? {
                 Some(target) => url = target,
                 None => return Ok(response),
@@ -123,6 +127,8 @@ impl Client {
         let mut headers: HeaderMap = more.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Without it a server may compress as it likes (RFC 9110, section 12.5.3).
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(session) = session {
             let session = HeaderValue::from_str(session)
                 .map_err(|_| Fault::fatal("its session id cannot be sent back: it is no value of a header"))?;
@@ -236,7 +242,7 @@ impl Client {
         session: Option<String>,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let message = intake::answer(&self.link, id, asked, members);
-        let message = message.ok_or_else(|| Fault::once("its answer is none of the protocol"))?;
+        let message = message.ok_or_else(|| Fault::once(format!("its answer is none of the protocol; {UNKNOWN}")))?;
         Ok(StreamableHttpPostResponse::Json(message, session))
     }
 }

@@ -14,10 +14,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often a stream that broke is taken up again.
-const RESUMES: usize = 5;
+pub(super) const RESUMES: usize = 5;
 /// How long to wait before, if the server does not say, and at most.
 const RESUME_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_secs(8);
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(8);
 /// How long the rest of a stream is read after the answer, so that the connection can be used again.
 const DRAIN: Duration = Duration::from_millis(100);
 /// How long an answer may take that comes over the other stream, after its own ended without it: some servers send it there.

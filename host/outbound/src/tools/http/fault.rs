@@ -20,7 +20,7 @@ pub(in crate::tools) struct Fault {
     pub(super) may_be_old: bool,
 }
 
-/// What rmcp is told of a request that failed.
+/// The error of a request, as rmcp takes it.
 pub(in crate::tools) type Failure = StreamableHttpError<Fault>;
 
 /// Stands behind the reason where a request may have been carried out.
@@ -68,7 +68,7 @@ impl Fault {
     }
 }
 
-/// What a guest may read of a transport's error.
+/// Text of a transport's error that a guest may read.
 pub(in crate::tools) fn words(error: &(dyn std::error::Error + 'static)) -> String {
     match error.downcast_ref::<Failure>() {
         Some(Failure::Client(fault)) => fault.to_string(),
@@ -97,7 +97,7 @@ pub(super) fn refusal(status: StatusCode, words: &str) -> Failure {
     }
 }
 
-/// What an error means for the session.
+/// Effect of an error on the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
     /// The session goes on.

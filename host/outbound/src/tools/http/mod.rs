@@ -12,6 +12,7 @@ pub(super) use fault::{Failure, words};
 use super::link::{Link, is_answer};
 use crate::{Proxy, Secret, tls};
 use client::Client;
+use events::{LONGEST_DELAY, RESUMES};
 use http::{HeaderName, HeaderValue};
 use rmcp::RoleClient;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
@@ -24,9 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// What the protocol and HTTP set themselves.
-const RESERVED: [&str; 9] = [
+/// Headers that the protocol and HTTP set themselves.
+const RESERVED: [&str; 10] = [
     "accept",
+    "accept-encoding",
     "connection",
     "content-length",
     "content-type",
@@ -36,10 +38,6 @@ const RESERVED: [&str; 9] = [
     "mcp-session-id",
     "transfer-encoding",
 ];
-/// How often a stream that broke is taken up again, before it counts as lost.
-const RESUMES: usize = 5;
-/// The longest wait before one is.
-const RESUME_DELAY: Duration = Duration::from_secs(8);
 /// How many requests one session may have under way.
 const IN_FLIGHT: usize = 64;
 /// How many messages that answer nothing may wait to be read.
@@ -87,7 +85,7 @@ impl Endpoint {
             .max_sse_event_size(most);
         let mut resume = ExponentialBackoff::default();
         resume.max_times = Some(RESUMES);
-        resume.max_delay = Some(RESUME_DELAY);
+        resume.max_delay = Some(LONGEST_DELAY);
         config.retry_config = Arc::new(resume);
         let (sender, others) = mpsc::channel(OTHERS);
         let client = Client {
@@ -119,7 +117,7 @@ fn header(name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue), Strin
 /// rmcp's transport, and the end of the session where it ends.
 pub(super) struct HttpTransport {
     inner: StreamableHttpClientTransport<Client>,
-    /// What came on the way to an answer, or unasked.
+    /// Messages that came on the way to an answer, or unasked.
     others: mpsc::Receiver<RxJsonRpcMessage<RoleClient>>,
     link: Arc<Link>,
 }

@@ -18,7 +18,7 @@ const ERROR_BYTES: usize = 64 << 10;
 /// The most bytes of a body that an error repeats.
 const SHOWN_BYTES: usize = 256;
 
-/// What came back to a request.
+/// Response to a request.
 pub(super) enum Reply {
     /// An answer of JSON-RPC, a result or an error.
     Answer { members: Map<String, Value>, status: StatusCode, session: Option<String> },
@@ -29,7 +29,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// What it means for the session, as the answer to the request `id`, and its words.
+    /// Effect on the session, as the answer to the request `id`, and its words.
     pub(super) fn loss(&self, id: &Value) -> (Loss, String) {
         match self {
             Reply::Answer { members, status, .. } if intake::is_error(members) => {
@@ -96,7 +96,7 @@ pub(super) async fn reply(
             );
             // A page is no sign of the old transport.
             return Err(match is_page {
-                true => Fault::once(words),
+                true => Fault::once(format!("{words}; {UNKNOWN}")),
                 false => Fault::unanswered(&words),
             });
         }

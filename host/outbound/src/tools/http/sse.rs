@@ -1,5 +1,5 @@
 //! Server-sent events (WHATWG HTML, section 9.2), read from bytes: line ends of any kind, comments, a byte order mark, data over
-//! several lines.
+//! several lines. `sse-stream`, which rmcp uses, holds an event of any length in memory, and drops one that the end of the stream ends.
 
 use std::collections::VecDeque;
 
