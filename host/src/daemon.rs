@@ -285,7 +285,9 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         let closed = async {
             let left = end.saturating_duration_since(Instant::now());
             if !duties.end((left / 2).min(DUTIES)).await {
-                tracing::info!("dead letters that are not published yet are left to other hosts, or to the next start");
+                tracing::info!(
+                    "dead letters and replies that are not published yet are left to other hosts, or to the next start"
+                );
             }
             broker.close().await;
             if let Some(tools) = tools {

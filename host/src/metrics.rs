@@ -86,7 +86,7 @@ struct Called {
     result: String,
 }
 
-/// What became of a reply.
+/// Outcome of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replied {
     /// The broker confirmed it.

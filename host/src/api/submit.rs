@@ -8,7 +8,7 @@ use super::warnings::{self, Warning};
 use super::{ApiState, respond};
 use crate::db::{Fields, HostRow, NewTask, Submitted};
 use crate::registry::Resolved;
-use crate::task::{Options, PluginRef, TaskId, TaskMessage, identity};
+use crate::task::{DEFAULT_QUEUE, Options, PluginRef, TaskId, TaskMessage, identity};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -21,8 +21,6 @@ use std::sync::Arc;
 
 /// Tasks in one batch.
 const BATCH: usize = 10_000;
-/// Where a task goes if neither it nor its plugin says.
-const DEFAULT_QUEUE: &str = "default";
 
 /// A task as submitted. Every key is checked; an absent one that is needed is said by name.
 #[derive(Deserialize)]

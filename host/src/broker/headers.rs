@@ -24,7 +24,7 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// What it is in place of text.
+    /// Its kind, if it is not text.
     pub fn odd(&self) -> Option<&'static str> {
         match self {
             Header::Odd(kind) => Some(kind),

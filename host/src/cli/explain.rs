@@ -36,11 +36,20 @@ pub async fn run(id: &str, server: &Server, config: Option<PathBuf>) -> Result<(
         Err(_) => {
             let seconds = EAGER.as_secs_f32();
             let late = format!("the daemon at {} has not responded within {seconds} s", client.address());
-            let alone = alone(parsed, settings(config.clone(), Vec::new())?);
+            // Settings that cannot be read matter only where no daemon responds.
+            let alone = async {
+                match settings(config.clone(), Vec::new()) {
+                    Ok(settings) => alone(parsed, settings).await,
+                    Err(_) => std::future::pending().await,
+                }
+            };
             tokio::pin!(alone);
             tokio::select! {
                 biased;
-                Ok(Ok(answer)) = &mut asked => return print(server, &answer),
+                asked = &mut asked => match asked {
+                    Ok(Ok(answer)) => return print(server, &answer),
+                    _ => (late, None),
+                },
                 alone = &mut alone => (late, Some(alone)),
             }
         }

@@ -90,13 +90,7 @@ impl Submit {
             };
         }
         output::say(&format!("task {id}"));
-        let task = wait(&client, &id, None).await?;
-        match (self.server.json, task["state"].as_str()) {
-            (true, _) => output::json(&task)?,
-            (false, Some("completed")) => output::data(&client.output(&id).await?)?,
-            (false, _) => output::say(timeline::record(&task).trim_end()),
-        }
-        ended(&task)
+        finish(&client, &id, self.server.json).await
     }
 
     /// The task as JSON. Over AMQP the queue is the routing key, and no part of it.
@@ -134,6 +128,17 @@ impl Submit {
         let body = Body { id, plugin: &self.plugin, input: &input, queue, options };
         serde_json::to_string(&body).map_err(Failed::usage)
     }
+}
+
+/// Waits for the end of a task and prints its output.
+async fn finish(client: &Client, id: &str, json: bool) -> Result<(), Failed> {
+    let task = wait(client, id, None).await?;
+    match (json, task["state"].as_str()) {
+        (true, _) => output::json(&task)?,
+        (false, Some("completed")) => output::data(&client.output(id).await?)?,
+        (false, _) => output::say(timeline::record(&task).trim_end()),
+    }
+    ended(&task)
 }
 
 /// Say at once when there is nobody who would run it, instead of waiting in silence.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// What is derived from the machine.
+/// Limits that are derived from the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// Processors that this process may use.

@@ -28,7 +28,7 @@ pub enum DataFolderError {
     },
 }
 
-/// What to do about an error. Root reads and writes files of others by a capability, which a container may lack.
+/// Remedy for an error. Root reads and writes files of others by a capability, which a container may lack.
 fn remedy(error: &io::Error) -> &'static str {
     #[cfg(target_os = "linux")]
     if error.kind() == io::ErrorKind::PermissionDenied

@@ -84,7 +84,7 @@ pub async fn look(id: TaskId, places: Places) -> Facts {
     }
 }
 
-/// What the database has. Each part is read by a task of its own: an operation must not be cancelled in flight.
+/// The facts of the database. Each part is read by a task of its own: an operation must not be cancelled in flight.
 async fn recorded(
     db: Result<Arc<dyn Db>, DatabaseError>,
     id: TaskId,

@@ -19,7 +19,7 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 /// second would bring a line for either.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// What a refusal comes to, for the row and for a person.
+/// Effect of a refusal, for the row and for a person.
 pub(super) fn why(error: PublishError) -> (OutboxReason, String) {
     match error {
         PublishError::Unroutable(place) => (OutboxReason::Unroutable, format!("no queue is bound for it ({place})")),

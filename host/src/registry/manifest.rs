@@ -4,7 +4,7 @@ use super::limits::{KEYS, LimitWishes};
 use super::policy::CapabilityWishes;
 use super::reader::{ManifestError, Section, quoted};
 use crate::task::limits::MAX_ATTEMPTS;
-use crate::task::{FailureKind, PluginRef, RetryPolicy};
+use crate::task::{DEFAULT_QUEUE, FailureKind, PluginRef, RetryPolicy};
 use agentry_outbound::pattern::UrlPattern;
 use semver::Version;
 use std::collections::BTreeMap;
@@ -13,8 +13,6 @@ use std::time::Duration;
 
 /// The file's name.
 pub const FILE: &str = "plugin.toml";
-/// Where tasks go when neither they nor their plugin says.
-const DEFAULT_QUEUE: &str = "default";
 /// The largest such file, in bytes.
 pub(super) const FILE_BYTES: u64 = 64 << 10;
 /// The longest that a plugin may wish its tasks to be delayed, in seconds: thirty days.

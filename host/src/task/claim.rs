@@ -169,7 +169,7 @@ pub fn decide_unusable(row: &Row, detail: &Value, me: HostId, now: DateTime<Utc>
     decide_known(row, &Runnable::NotHere { code: WaitCode::Held, detail: detail.clone() }, me, now)
 }
 
-/// What is to be done with a task that has a row.
+/// Decides on a task that has a row.
 fn decide_known(row: &Row, runnable: &Runnable, me: HostId, now: DateTime<Utc>) -> Decision {
     if row.state.is_terminal() {
         return Decision::Keep(Kept::Terminal);

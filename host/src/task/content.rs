@@ -1,4 +1,4 @@
-//! What the properties of a message claim about its body, and whether that is JSON in UTF-8.
+//! Checks whether the properties of a message, and its body, are those of JSON in UTF-8.
 //!
 //! Client libraries set properties on their own: Celery, kombu and Spring AMQP a character set as `content_encoding`, Java's and
 //! Ruby's clients a type that stands for any bytes. A claim that fits JSON in UTF-8 is accepted. Any other is rejected, since a body
@@ -183,13 +183,20 @@ pub fn is_json(content_type: &str) -> bool {
     media(essence) == Media::Json && charset.is_none_or(|charset| coding(charset) == Coding::Plain)
 }
 
-/// Whether a character set does not contain ASCII, so that a body in it might look like other UTF-8.
+/// Character sets that do not contain ASCII, so that a body in one might look like other UTF-8. Without punctuation.
+const WIDE: [&str; 7] = ["utf16", "utf32", "utf7", "ucs", "ebcdic", "iso2022", "hz"];
+/// The code pages of EBCDIC; those from 1140 on, with the euro, besides.
+const EBCDIC: [&str; 21] = [
+    "037", "273", "277", "278", "280", "284", "285", "297", "420", "424", "500", "870", "871", "875", "930", "933",
+    "935", "937", "939", "1026", "1047",
+];
+
+/// Whether a character set does not contain ASCII.
 fn is_wide(charset: &str) -> bool {
     let name = bare(charset);
-    ["utf16", "utf32", "utf7", "ucs", "ebcdic", "ibm", "cp0", "cp1", "cp5", "iso2022", "hz"]
-        .iter()
-        .any(|begin| name.starts_with(begin))
-        && name != "cp1252"
+    let page = name.strip_prefix("ibm").or_else(|| name.strip_prefix("cp"));
+    WIDE.iter().any(|begin| name.starts_with(begin))
+        || page.is_some_and(|page| EBCDIC.contains(&page) || page.len() == 4 && page.starts_with("114"))
 }
 
 /// Whether a body with this `content_type` may be JSON in UTF-8. The error says what it is, and the remedy.
@@ -248,7 +255,7 @@ pub(super) fn text<'a>(body: &'a [u8], compression: Option<&str>) -> Result<&'a 
     })
 }
 
-/// What a body that is not UTF-8 looks like, with the remedy.
+/// Known format of a body that is not UTF-8, with the remedy.
 fn known(body: &[u8]) -> Option<&'static str> {
     const BEGINNINGS: &[(&[u8], &str)] = &[
         (b"\x1f\x8b", "gzip: publish it uncompressed"),
@@ -359,6 +366,8 @@ mod tests {
             "application/json charset=utf-8",
             "application/json; charset=ISO-8859-1",
             "text/json; charset=windows-1252",
+            "application/json; charset=cp1251",
+            "application/json; charset=IBM850",
         ] {
             assert_eq!(check_type(content_type), Ok(()), "{content_type}");
         }
@@ -379,9 +388,12 @@ mod tests {
         ] {
             assert!(check_type(content_type).unwrap_err().contains("publish JSON"), "{content_type}");
         }
-        for content_type in
-            ["text/plain; charset=iso-8859-1", "application/json;charset=UTF-16", "text/json; charset=utf-7"]
-        {
+        for content_type in [
+            "text/plain; charset=iso-8859-1",
+            "application/json;charset=UTF-16",
+            "text/json; charset=utf-7",
+            "text/json; charset=ibm037",
+        ] {
             assert!(check_type(content_type).unwrap_err().contains("in UTF-8"), "{content_type}");
         }
         assert!(check_type("application/x-python-serialize").unwrap_err().contains("serializer json"));

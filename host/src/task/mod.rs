@@ -20,6 +20,9 @@ pub mod span;
 pub mod state;
 pub mod waiting;
 
+/// The queue of a task if neither it nor its plugin names one.
+pub const DEFAULT_QUEUE: &str = "default";
+
 pub use claim::{Arrival, Decision, Row, Runnable, decide};
 pub use event::Event;
 pub use failure::{Failure, FailureKind};

@@ -107,7 +107,7 @@ pub struct Call {
     pub response_bytes: u64,
     /// `ok`, or the stable word for why not: `denied`, `timed_out`, `unfinished` (the run ended during the call) and so on.
     pub result: String,
-    /// What else is known, by capability: `status`; `model`, `provider`, `input_tokens`, `output_tokens`, `estimated`, `tries`; `reason`.
+    /// Further details, by capability: `status`; `model`, `provider`, `input_tokens`, `output_tokens`, `estimated`, `tries`; `reason`.
     pub detail: serde_json::Value,
     /// What the guest sent; `None`: nothing, or it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! What follows the answer to a claim.
+//! Effects of the answer to a claim.
 
 use super::*;
 use crate::task::settle::Standing;

@@ -1,7 +1,7 @@
 //! Dead letters: unusable messages are recorded in batches, and then acknowledged. A duty publishes them to their dead-letter
 //! queue ([`crate::maintenance::letters`]): one that accepts nothing is not to hold up what is delivered behind them.
 //!
-//! What a relay published is no dead letter: its task has a row, which would wait for a message that is gone. The limits of this host may
+//! A message that a relay published is no dead letter: its task has a row, which would wait for a message that is gone. The limits of this host may
 //! have changed since, or a host of a newer build may have published it. The row waits for a host that can use it.
 
 use super::acknowledge::Done;
@@ -53,7 +53,7 @@ impl Burial {
         Burial { delivery, reason: "returned".into(), detail, task_id: id, plugin: None }
     }
 
-    /// What its task's row is told, if a relay published it.
+    /// Reason for its task's row, if a relay published it.
     fn unusable(&self) -> Option<Unusable> {
         relayed(&self.delivery)?;
         Some(Unusable { id: self.task_id?, reason: self.reason.clone(), detail: self.detail.clone() })

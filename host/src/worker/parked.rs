@@ -53,7 +53,7 @@ impl Refused {
     }
 }
 
-/// What is known from earlier rounds.
+/// State of earlier rounds.
 #[derive(Default)]
 struct Known {
     /// Tasks that were sent to be claimed, and when.

@@ -131,7 +131,7 @@ impl AmqpAddress {
         self.uri.scheme == AMQPScheme::AMQPS
     }
 
-    /// What the address says of TLS, together with the settings. One of them says it, not both.
+    /// Settings of TLS, from the address and from the settings file. One of them has each, not both.
     ///
     /// # Errors
     /// Something that is said twice, or is said of TLS where there is none; a file that cannot be used.

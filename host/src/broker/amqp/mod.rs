@@ -151,7 +151,7 @@ async fn close_channel(channel: &lapin::Channel) {
 pub struct AmqpBroker {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<publisher::Job>,
-    /// What publishes replies, on a connection of its own: from the first reply on.
+    /// Publisher of replies, on a connection of its own: from the first reply on.
     replies: OnceLock<mpsc::Sender<publisher::Job>>,
     health: watch::Receiver<Health>,
     tasks: TaskTracker,

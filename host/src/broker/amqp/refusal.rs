@@ -22,7 +22,7 @@ pub(super) fn refusal(
     by_peer.or_else(|| by_tls(address, trust, error)).or_else(|| by_broker(address, error))
 }
 
-/// What else answers at this port.
+/// Another protocol that answers at this port.
 fn other_protocol(address: &AmqpAddress, greeting: &[u8]) -> Option<String> {
     let place = format!("what answers at {address} does not speak AMQP 0-9-1");
     match greeting {

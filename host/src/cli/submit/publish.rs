@@ -1,13 +1,13 @@
 //! `agentry submit --via amqp`: a task as any producer publishes it.
 
 use super::super::client::Client;
-use super::super::{Failed, escape, output, settings, timeline};
-use super::{Submit, ended, wait};
+use super::super::{Failed, escape, output, settings};
+use super::{Submit, finish};
 use crate::broker::{Message, Publication, PublishError, Target};
 use crate::config::Services;
 use crate::daemon;
-use crate::task::TaskId;
 use crate::task::message::{Envelope, TaskMessage};
+use crate::task::{DEFAULT_QUEUE, TaskId, identity};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use std::path::PathBuf;
@@ -19,18 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(2);
 /// Between two looks for a record that is not there yet.
 const LOOK: Duration = Duration::from_millis(100);
-/// The queue of a task that names none: the daemon that knows its plugin's own queue is not asked.
-const QUEUE: &str = "default";
 /// The time without a record after which the daemon that is asked may be another one.
 const STRANGE: Duration = Duration::from_secs(10);
 
 pub async fn run(submit: Submit, config: Option<PathBuf>) -> Result<(), Failed> {
     let settings = settings(config, Vec::new())?;
     let id = match &submit.id {
-        Some(text) => text.parse().map_err(|_| Failed::usage(format!("--id {text:?} is not a UUID")))?,
+        Some(text) => identity::uuid(text).ok_or_else(|| Failed::usage(format!("--id {text:?} is not a UUID")))?,
         None => TaskId::now_v7(),
     };
-    let queue = submit.queue.as_deref().unwrap_or(QUEUE);
+    // The daemon, which knows the queue of the plugin, is not asked.
+    let queue = submit.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
     let body = submit.body(Some(&id.to_string()), None)?;
     // What a daemon would refuse is refused here, and not as a dead letter.
     let envelope = Envelope { body: body.as_bytes(), ..Envelope::default() };
@@ -72,23 +71,15 @@ pub async fn run(submit: Submit, config: Option<PathBuf>) -> Result<(), Failed> 
             )));
         }
     }
-    if client.is_none() {
+    let Some(client) = client else {
         return match submit.server.json {
             true => output::json(&json!({"id": id, "queue": queue, "confirmed": true})),
             false => output::data(&id.to_string()),
         };
-    }
+    };
     output::say(&format!("task {id}"));
-    // Made above, before anything was published.
-    let Some(client) = client else { return Ok(()) };
     recorded(&client, id).await?;
-    let task = wait(&client, &id.to_string(), None).await?;
-    match (submit.server.json, task["state"].as_str()) {
-        (true, _) => output::json(&task)?,
-        (false, Some("completed")) => output::data(&client.output(&id.to_string()).await?)?,
-        (false, _) => output::say(timeline::record(&task).trim_end()),
-    }
-    ended(&task)
+    finish(&client, &id.to_string(), submit.server.json).await
 }
 
 fn missing(queue: &str) -> Failed {

@@ -70,7 +70,7 @@ pub fn with_host(text: &str) -> Cow<'_, str> {
 /// Checks an address as far as that is possible without a connection.
 ///
 /// # Errors
-/// What is wrong with it, without its password.
+/// The reason, without its password.
 pub fn check(text: &str) -> Result<(), String> {
     destination(text).map(drop).map_err(|error| error.to_string())
 }

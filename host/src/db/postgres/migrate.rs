@@ -56,7 +56,7 @@ statements! {
     ME = "SELECT pg_backend_pid()::bigint AS pid";
     LIMIT = "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
     SCHEMA_EXISTS = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
-    /// What a concurrent build leaves when it is interrupted, and what one that is under way has made so far: then with the process that builds.
+    /// Indexes that an interrupted concurrent build left, and those of one that is under way, with the process that builds.
     /// It holds a lock of the table, which is shown to every user. Of the progress of other users' sessions only the process is.
     INVALID = "SELECT c.relname::text AS name, b.pid::bigint AS pid, a.application_name AS application
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace

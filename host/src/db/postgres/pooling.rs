@@ -1,4 +1,4 @@
-//! What stands between the daemon and Postgres: a pooler that shares connections among its clients, and limits of connections.
+//! Checks of the way to Postgres: a pooler that shares connections among its clients, and limits of connections.
 //!
 //! A daemon needs connections of its own: settings of a session, statements that were prepared, locks of a session. A pooler in session
 //! mode gives them. One in transaction mode gives another one for each transaction, and settings would reach its other clients. So this

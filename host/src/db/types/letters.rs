@@ -55,7 +55,7 @@ pub struct Unusable {
     pub detail: String,
 }
 
-/// What became of an [`Unusable`] task.
+/// Result for an [`Unusable`] task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnusableAnswer {
     /// Its row waits for a host that can use it, or for another reason; or it runs, or has ended.

@@ -9,6 +9,6 @@ pub struct Reply {
     pub task: TaskRow,
     /// The queue that its message names.
     pub reply_to: String,
-    /// What its message gives to recognise the reply.
+    /// Property of its message by which the producer recognises the reply.
     pub correlation_id: Option<String>,
 }

@@ -17,7 +17,7 @@ const MOST: usize = 10_000;
 #[derive(Default)]
 pub(super) struct Destinations(HashMap<String, (Instant, Duration)>);
 
-/// What is done with the replies of a round.
+/// Plan for the replies of a round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Indices of replies, published one list after the other.
@@ -71,7 +71,7 @@ impl Destinations {
         plan
     }
 
-    /// What a publication to a name came to.
+    /// Records the outcome of a publication to a name.
     pub fn answered(&mut self, name: &str, confirmed: bool, now: Instant) {
         let key = if name.starts_with(DIRECT) { DIRECT } else { name };
         if confirmed {
