@@ -81,7 +81,7 @@ impl State {
     }
 }
 
-/// What a record says of a call. Its tokens are those that are booked.
+/// Details of a call for its record. Its tokens are those that are booked.
 fn detail(trace: &ChatTrace) -> Value {
     let tokens = &trace.tokens;
     let mut detail = json!({
