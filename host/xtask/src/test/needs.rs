@@ -15,12 +15,14 @@ struct Need {
     package: Option<&'static str>,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         tests: &[
             "db::postgres::tests::poolers::a_pooler_in_session_mode_serves_with_its_defaults",
             "db::postgres::tests::poolers::a_pooler_in_transaction_or_statement_mode_is_refused_by_name_and_nothing_is_set",
             "db::postgres::tests::poolers::a_database_that_the_pooler_does_not_know_and_a_parameter_that_it_rejects_are_refused",
+            "poolers::fifty_tasks_run_through_a_pooler_in_session_mode",
+            "poolers::a_pooler_in_transaction_mode_ends_the_start_in_one_line",
         ],
         is_met: || Path::new("/usr/sbin/pgbouncer").exists() || Path::new("/usr/bin/pgbouncer").exists(),
         reason: "pgbouncer is not installed",
@@ -42,6 +44,12 @@ const NEEDS: [Need; 5] = [
         tests: &["producers::the_java_client_publishes_with_its_own_properties"],
         is_met: || Path::new("/usr/share/java/amqp-client.jar").exists() && Path::new("/usr/bin/javac").exists(),
         reason: "librabbitmq-client-java and default-jdk-headless are not installed",
+        package: None,
+    },
+    Need {
+        tests: &["producers::the_go_client_publishes_with_its_own_properties"],
+        is_met: || Path::new("/usr/bin/go").exists() && Path::new("/usr/share/gocode/src/github.com/rabbitmq").exists(),
+        reason: "golang-github-rabbitmq-amqp091-go-dev and golang-go are not installed",
         package: None,
     },
     Need {
@@ -93,6 +101,7 @@ mod tests {
         let root = crate::workspace::root();
         let sources = [
             "host/src/db/postgres/tests/poolers.rs",
+            "tests/e2e/tests/e2e/poolers.rs",
             "tests/e2e/tests/e2e/producers.rs",
             "host/src/daemon/data_folder.rs",
             "host/outbound/src/tools/user.rs",

@@ -22,6 +22,7 @@ mod outages;
 mod path;
 mod peers;
 mod plugins;
+mod poolers;
 mod producers;
 mod reading;
 mod relayed;

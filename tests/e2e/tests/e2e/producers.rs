@@ -222,8 +222,8 @@ async fn what_a_start_cannot_mend_ends_it_alike_in_up_and_config_check() {
     site.setup().set("broker.url", http).run_to_end().await.expect(2, &["HTTP", "15672"]);
 }
 
-/// Runs a program that publishes one task with a client of others, and checks what became of it.
-async fn published_by(program: &[&str]) {
+/// Runs a program that publishes one task with a client of others and prints the reply, and checks what became of both.
+async fn published_by(program: &[&str], variables: &[(&str, &str)]) {
     let site = Site::new(Mode::Services).await;
     let daemon = site.start().await;
     let id = Uuid::now_v7();
@@ -231,10 +231,13 @@ async fn published_by(program: &[&str]) {
     command
         .args(&program[1..])
         .args([site.broker_url(), site.prefix(), "default", &id.to_string()])
+        .envs(variables.iter().copied())
         .current_dir(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/clients"));
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ran");
     let output = output.expect("it is installed; cargo xtask test skips this test where it is not");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = reply(&output.stdout);
+    assert_eq!((&told["id"], &told["state"]), (&json!(id), &json!("completed")), "{told}");
     let task = daemon.http().ended(id).await;
     assert_eq!(task["state"], "completed", "{task}");
     invariants::hold(&site, daemon, &[id], Expected::default()).await;
@@ -242,16 +245,25 @@ async fn published_by(program: &[&str]) {
 
 #[tokio::test]
 async fn kombu_publishes_with_its_own_properties() {
-    published_by(&["/usr/bin/python3", "kombu_publish.py"]).await;
+    published_by(&["/usr/bin/python3", "kombu_publish.py"], &[]).await;
 }
 
 #[tokio::test]
 async fn bunny_publishes_with_its_own_properties() {
-    published_by(&["/usr/bin/ruby", "bunny_publish.rb"]).await;
+    published_by(&["/usr/bin/ruby", "bunny_publish.rb"], &[]).await;
 }
 
 #[tokio::test]
 async fn the_java_client_publishes_with_its_own_properties() {
     let classes = "/usr/share/java/amqp-client.jar:/usr/share/java/slf4j-api.jar";
-    published_by(&["/usr/bin/java", "-cp", classes, "JavaPublish.java"]).await;
+    published_by(&["/usr/bin/java", "-cp", classes, "JavaPublish.java"], &[]).await;
+}
+
+#[tokio::test]
+async fn the_go_client_publishes_with_its_own_properties() {
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let cache = cache.path().to_str().expect("a path of text");
+    // Debian's sources of the client, and nothing from elsewhere.
+    let variables = [("GOPATH", "/usr/share/gocode"), ("GO111MODULE", "off"), ("GOCACHE", cache)];
+    published_by(&["/usr/bin/go", "run", "go_publish.go"], &variables).await;
 }
