@@ -34,7 +34,14 @@ pub(super) fn waiting(facts: &Facts, recorded: &Recorded, task: &TaskRow) -> Vec
             let mut causes: Vec<Cause> = broker(facts).or_else(|| blocked(facts)).into_iter().collect();
             let reason = facts.daemon.as_ref().and_then(|d| d.reasons.iter().find(|(code, _)| code == "publishing"));
             let reason = reason.map(|(_, message)| format!(" ({message})")).unwrap_or_default();
-            let remedy = "see /readyz of the hosts, whose reason `publishing` names what the broker refuses";
+            // The words of the relay, which names the queues.
+            let remedy = match reason.contains("refuses tasks of queue") {
+                true => {
+                    "see the limits of the queue (`rabbitmqctl list_queues name messages policy`, `rabbitmqctl list_policies`): one with \
+                     max-length and reject-publish refuses while it is full; raise it, or add hosts that consume the queue"
+                }
+                false => "see /readyz of the hosts, whose reason `publishing` names what the broker refuses",
+            };
             causes.push(row(format!("it is committed and not yet published{reason}")).remedy(remedy));
             causes
         }
