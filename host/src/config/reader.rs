@@ -301,6 +301,8 @@ impl Reader {
             }
             (Some(text), None) => (text, direct.origin.clone()),
         };
+        // A proxy is often named without its scheme, as other programs take it.
+        let text = if schemes.contains(&"http") && !text.contains("://") { format!("http://{text}") } else { text };
         let url = SecretUrl::parse(&text, schemes)
             .map_err(|e| Problem::invalid(key, &origin, format_args!("{e}; it takes {example}")))?;
         self.show(key, json!(url), &origin);

@@ -154,6 +154,10 @@ fn proxies_are_read_with_their_credentials_and_shown_without() {
     assert_eq!(shown(&outside.llm.providers["a"].proxy).as_deref(), Some("http://proxy:3128"));
     assert_eq!(outside.llm.providers["a"].kind, ProviderKind::OpenAiResponses);
     let Transport::Http { proxy, .. } = &outside.tools["b"].transport else { panic!() };
+    for bare in ["proxy.example:3128", "me:hunter2@proxy.example:3128"] {
+        let settings = Setup::new(&format!("[http]\nproxy = '{bare}'\n")).settings();
+        assert_eq!(shown(&settings.outside.http.proxy).as_deref(), Some("http://proxy.example:3128"), "{bare}");
+    }
     assert_eq!(shown(proxy).as_deref(), Some("https://proxy"));
     let told: Vec<String> = settings.effective().iter().map(|e| format!("{} = {}", e.key, e.text())).collect();
     let told = format!("{}{settings:?}", told.join("\n"));
