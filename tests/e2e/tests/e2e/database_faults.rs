@@ -140,13 +140,13 @@ async fn after_an_outage_longer_than_the_lease_the_living_keep_what_they_run() {
     let url = way.through(&site.database_url());
     let setup = |name| {
         // Whoever is back first waits one lease for the others: time enough for a process that has to share two cores with
-        // compilers. With three seconds it was not, and the late one was taken for dead, rightly.
-        let setup = site.setup_named(name).set("database.url", url.clone()).set("lease.ttl_seconds", 8);
+        // the other tests. With three seconds it was not, nor once with eight, and the late one was taken for dead, rightly.
+        let setup = site.setup_named(name).set("database.url", url.clone()).set("lease.ttl_seconds", 15);
         setup.set("database.timeout_seconds", 2)
     };
     let one = setup("one").start().await;
     let two = setup("two").start().await;
-    let tasks: Vec<_> = (0..8).map(|_| probe::sleep(20_000)).collect();
+    let tasks: Vec<_> = (0..8).map(|_| probe::sleep(35_000)).collect();
     site.publish(&tasks).await;
     site.running(8).await;
     way.cut().await;
