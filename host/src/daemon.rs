@@ -15,6 +15,7 @@ pub mod isolation;
 mod private;
 mod readiness;
 mod single;
+mod stalled;
 
 pub use again::program;
 pub use build::BUILD;
@@ -261,18 +262,22 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         },
         &closing,
     );
+    let stalled = tokio::sync::watch::Sender::default();
+    let watched = worker.watched();
     let besides = readiness::Besides {
+        stalled: stalled.subscribe(),
         tools: tools.clone(),
         broker: broker.clone(),
         unpublished: unpublished.subscribe(),
         letters: unpublished_letters.subscribe(),
     };
-    let watching =
-        tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), besides, move || {
-            // A person and a script wait for this line; it is written once, whatever the log level.
-            telemetry::say(&format!("ready {url}"));
-            tracing::info!(took = ?born.elapsed(), "ready");
-        }));
+    let looking = stalled::watch(watched.consuming.clone(), worker.remote(), broker.clone(), stalled, closing.clone());
+    tokio::spawn(looking);
+    let watching = tokio::spawn(readiness::watch(readiness.clone(), broker.health(), watched, besides, move || {
+        // A person and a script wait for this line; it is written once, whatever the log level.
+        telemetry::say(&format!("ready {url}"));
+        tracing::info!(took = ?born.elapsed(), "ready");
+    }));
 
     let signal = requests.next().await;
     let end = Instant::now() + grace.whole - LAST;
