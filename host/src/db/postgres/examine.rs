@@ -33,12 +33,12 @@ statements! {
         WHERE n.nspname = current_schema() AND NOT i.indisvalid
             AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
         ORDER BY name";
-    /// Whose snapshot is old, or whose transaction is. Text of statements is left out: it may hold data of tasks.
+    /// Whose snapshot is old, or whose transaction is; not of this process. Text of statements is left out: it may hold data of tasks.
     HOLDERS = "SELECT * FROM (
             SELECT 'session' AS kind, 'process ' || pid AS name,
                 concat_ws(', ', NULLIF('application ' || application_name, 'application '), 'user ' || usename, state) AS detail,
                 extract(epoch FROM clock_timestamp() - xact_start)::bigint AS age
-            FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+            FROM pg_stat_activity WHERE datname = current_database() AND application_name <> current_setting('application_name') AND xact_start IS NOT NULL
                 AND backend_type = 'client backend' AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
             UNION ALL
             SELECT 'prepared transaction', gid, 'owner ' || owner,
