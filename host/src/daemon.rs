@@ -8,6 +8,7 @@ mod again;
 mod build;
 mod connect;
 mod data_folder;
+mod examine;
 mod exposed;
 mod files;
 mod grants;
@@ -19,9 +20,11 @@ mod stalled;
 
 pub use again::program;
 pub use build::BUILD;
-pub use connect::{check, publisher};
+pub use connect::{check, publisher, reach};
 pub use data_folder::{DataFolder, DataFolderError};
+pub use examine::{Examined, amqp, examined, grants, installed};
 pub use exposed::warnings as exposed;
+pub use files::{needed as needed_files, raised as raised_files};
 pub use private::{drop_capabilities, protect};
 pub use single::{MigrateError, database, migrate, plugin};
 
