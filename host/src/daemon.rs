@@ -8,6 +8,7 @@ mod again;
 mod build;
 mod connect;
 mod data_folder;
+mod examine;
 mod exposed;
 mod files;
 mod grants;
@@ -15,12 +16,15 @@ pub mod isolation;
 mod private;
 mod readiness;
 mod single;
+mod stalled;
 
 pub use again::program;
 pub use build::BUILD;
-pub use connect::{check, publisher};
+pub use connect::{check, publisher, reach};
 pub use data_folder::{DataFolder, DataFolderError};
+pub use examine::{Examined, amqp, examined, grants, installed};
 pub use exposed::warnings as exposed;
+pub use files::{needed as needed_files, raised as raised_files};
 pub use private::{drop_capabilities, protect};
 pub use single::{MigrateError, database, migrate, plugin};
 
@@ -261,18 +265,22 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         },
         &closing,
     );
+    let stalled = tokio::sync::watch::Sender::default();
+    let watched = worker.watched();
     let besides = readiness::Besides {
+        stalled: stalled.subscribe(),
         tools: tools.clone(),
         broker: broker.clone(),
         unpublished: unpublished.subscribe(),
         letters: unpublished_letters.subscribe(),
     };
-    let watching =
-        tokio::spawn(readiness::watch(readiness.clone(), broker.health(), worker.watched(), besides, move || {
-            // A person and a script wait for this line; it is written once, whatever the log level.
-            telemetry::say(&format!("ready {url}"));
-            tracing::info!(took = ?born.elapsed(), "ready");
-        }));
+    let looking = stalled::watch(watched.consuming.clone(), worker.remote(), broker.clone(), stalled, closing.clone());
+    tokio::spawn(looking);
+    let watching = tokio::spawn(readiness::watch(readiness.clone(), broker.health(), watched, besides, move || {
+        // A person and a script wait for this line; it is written once, whatever the log level.
+        telemetry::say(&format!("ready {url}"));
+        tracing::info!(took = ?born.elapsed(), "ready");
+    }));
 
     let signal = requests.next().await;
     let end = Instant::now() + grace.whole - LAST;

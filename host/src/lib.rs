@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod db;
+pub mod doctor;
 pub mod explain;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;

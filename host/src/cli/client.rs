@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Beginning of the error for an address at which nothing listens.
+pub const ABSENT: &str = "no daemon answers at";
+
 /// Longer than any answer takes that is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -149,6 +152,16 @@ impl Client {
         Ok(Err(Refused { status, detail: detail.unwrap_or_default() }))
     }
 
+    /// The answer of `/readyz`, whether the daemon is ready or not.
+    pub async fn readiness(&self, patience: Duration) -> Result<Value, Failed> {
+        let (status, text) = self.exchange(Method::GET, "/readyz", None, patience).await?;
+        let answer = read(&text, LEVELS);
+        match answer["ready"].is_boolean() {
+            true => Ok(answer),
+            false => Err(self.stranger(&format!("/readyz returned {status} without its state"))),
+        }
+    }
+
     /// An answer that is not JSON.
     pub async fn text(&self, path: &str) -> Result<String, Failed> {
         let (status, text) = self.exchange(Method::GET, path, None, self.patience).await?;
@@ -218,7 +231,7 @@ impl Client {
             return Failed::unreachable(match tls_problem(&cause) {
                 Some(hint) => format!("the TLS connection to {server} failed: {cause}; {hint}"),
                 None => format!(
-                    "no daemon answers at {server}: {cause}; start one with `agentry up`, or name it with --server or AGENTRY_SERVER"
+                    "{ABSENT} {server}: {cause}; start one with `agentry up`, or name it with --server or AGENTRY_SERVER"
                 ),
             });
         }

@@ -11,6 +11,7 @@ mod client;
 mod compile;
 mod config;
 mod dead;
+mod doctor;
 /// Text from elsewhere on its way to a terminal.
 pub mod escape;
 mod explain;
@@ -84,10 +85,15 @@ enum Command {
     Prune(prune::Prune),
     /// Bring the database's schema up to date.
     Migrate(migrate::Migrate),
+    /// Check everything that a daemon needs, and name the remedy of what is wrong.
+    Doctor(doctor::Doctor),
     /// The settings: check them, or show each with where it came from.
     #[command(subcommand)]
     Config(config::Config),
 }
+
+/// The daemon's address where none is given.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7070";
 
 /// Where a daemon is found.
 #[derive(Args)]
@@ -97,7 +103,7 @@ struct Server {
         long,
         env = "AGENTRY_SERVER",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:7070",
+        default_value = DEFAULT_SERVER,
         value_name = "URL"
     )]
     server: String,
@@ -171,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Dead(dead) => wait(dead.run()),
         Command::Prune(prune) => wait(prune.run(config)),
         Command::Migrate(migrate) => wait(migrate.run(config)),
+        Command::Doctor(doctor) => wait(doctor.run(config)),
         Command::Config(command) => command.run(config),
     };
     match done {

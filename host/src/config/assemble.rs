@@ -34,12 +34,13 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
     let broker = broker(&mut read)?;
     let database = database(&mut read)?;
     both_or_neither(&read, broker.url.is_some(), database.url.is_some())?;
-    let exposed = broker.url.as_ref().and_then(plaintext::broker);
-    let broker_warning = plaintext::check(&mut read, exposed, "broker.plaintext")?;
-    let exposed = database.url.as_ref().and_then(plaintext::database);
-    let database_warning = plaintext::check(&mut read, exposed, "database.plaintext")?;
+    let of_broker = broker.url.as_ref().and_then(plaintext::broker);
+    let of_management = broker.management_url.as_ref().and_then(plaintext::management);
+    let mut exposed = plaintext::check(&mut read, [of_broker, of_management], "broker.plaintext")?;
+    let of_database = database.url.as_ref().and_then(plaintext::database);
+    exposed.extend(plaintext::check(&mut read, [of_database], "database.plaintext")?);
     let api = api(&mut read)?;
-    let api_warning = plaintext::check(&mut read, plaintext::api(api.listen, api.tls.is_some()), "api.plaintext")?;
+    exposed.extend(plaintext::check(&mut read, [plaintext::api(api.listen, api.tls.is_some())], "api.plaintext")?);
     let limits = limits(&mut read)?;
     let queues = queues(&layers, &broker)?;
     if broker.url.is_some() {
@@ -87,7 +88,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
         return Err(Problem(format!("{key}: config.default.toml, built in, names it and nothing reads it")).into());
     }
     settings.warnings = warnings(&settings, &read);
-    settings.warnings.extend([broker_warning, database_warning, api_warning].into_iter().flatten());
+    settings.warnings.extend(exposed);
     settings.warnings.extend(agentry_outbound::unused_proxy(|name| layers.variables.value_of(name).map(Into::into)));
     settings.references.files.extend(read.files);
     settings.references.files.extend(settings.api.tokens_file.clone());
@@ -120,11 +121,9 @@ fn broker(read: &mut Reader) -> Result<Broker, Problem> {
     if read.flag("broker.events")? {
         return Err(not_in_this_build("broker.events", &read.origin("broker.events")));
     }
-    if read.text("broker.management_url")?.is_some() {
-        return Err(not_in_this_build("broker.management_url", &read.origin("broker.management_url")));
-    }
+    let management_url = read.secret("broker.management_url", &["http", "https"], "http://user:password@host:15672")?;
     let consumer_timeout = read.seconds("broker.consumer_timeout_seconds", 60..=31_536_000)?;
-    Ok(Broker { url, trust, prefix, queues, declare, consumer_timeout })
+    Ok(Broker { url, management_url, trust, prefix, queues, declare, consumer_timeout })
 }
 
 fn database(read: &mut Reader) -> Result<Database, Problem> {
@@ -213,6 +212,11 @@ fn api(read: &mut Reader) -> Result<Api, Problem> {
     Ok(Api { listen, tokens_file, tls, connections, body_bytes })
 }
 
+/// Mappings that a process with so many slots needs when all are in use.
+pub fn mappings(slots: u32) -> u64 {
+    (u64::from(slots) * MAPPINGS_OF_FOUR).div_ceil(4) + MAPPINGS_BESIDE
+}
+
 fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker, Problem> {
     let (key, ceiling, most) = ("worker.memory_mib", "limits.max.memory_mib", limits.max.memory_mib);
     let memory_mib = read.number_or_auto(key, 1..=16_777_216u64, (machine.memory_mib / 2).max(most))?;
@@ -224,6 +228,7 @@ fn worker(read: &mut Reader, machine: Machine, limits: &Limits) -> Result<Worker
         );
         return Err(Problem::invalid(key, &read.origin(key), what));
     }
+    // The inverse of `mappings`.
     let mapped = machine.mappings.saturating_sub(MAPPINGS_BESIDE).saturating_mul(4) / MAPPINGS_OF_FOUR;
     let slots = (memory_mib / MIB_PER_SLOT).min(mapped).max(1);
     let slots = u32::try_from(slots).map_or(MOST_SLOTS, |slots| slots.min(MOST_SLOTS));

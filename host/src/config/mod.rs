@@ -20,6 +20,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+pub use assemble::mappings;
 pub use environment::DEBUGGABLE;
 pub use expand::References;
 pub use layers::{DEFAULTS, FlagValue, Sources};
@@ -103,6 +104,8 @@ pub enum Services<'a> {
 pub struct Broker {
     /// `broker.url`, or what `broker.url_file` holds. Set together with the database's, or neither.
     pub url: Option<SecretUrl>,
+    /// `broker.management_url`, or what its file holds: RabbitMQ's management API, which `agentry doctor` asks.
+    pub management_url: Option<SecretUrl>,
     /// TLS: `broker.ca_file`, `broker.cert_file` and `broker.key_file`, or what the URL says of them.
     pub trust: Trust,
     /// Names exchanges and queues.

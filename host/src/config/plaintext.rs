@@ -48,6 +48,18 @@ pub(super) fn broker(url: &SecretUrl) -> Option<Exposed> {
     Some(Exposed { key: "broker.url", allow: "broker.plaintext", what, remedy })
 }
 
+/// Checks whether requests to the broker's management API cross a network without TLS, and with them a password.
+pub(super) fn management(url: &SecretUrl) -> Option<Exposed> {
+    let url = parsed(url)?;
+    if url.scheme() == "https" || url.host_str().is_none_or(is_here) {
+        return None;
+    }
+    let what =
+        format!("{} is not a loopback address, and http:// is not encrypted", url.host_str().unwrap_or_default());
+    let remedy = "write https:// (port 15671)";
+    Some(Exposed { key: "broker.management_url", allow: "broker.plaintext", what, remedy })
+}
+
 /// Checks whether SQL to this address crosses a network without TLS, or without a check of the server's certificate.
 pub(super) fn database(url: &SecretUrl) -> Option<Exposed> {
     let url = parsed(url)?;
@@ -87,15 +99,18 @@ pub(super) fn api(listen: SocketAddr, is_encrypted: bool) -> Option<Exposed> {
     Some(Exposed { key: "api.listen", allow: "api.plaintext", what, remedy })
 }
 
-/// Reads the setting `allow` and returns the warning or error of [`Exposed::allowed`].
-pub(super) fn check(read: &mut Reader, exposed: Option<Exposed>, allow: &str) -> Result<Option<String>, Problem> {
+/// Reads the setting `allow` and returns the warnings of [`Exposed::allowed`], or the first of its errors.
+pub(super) fn check<const N: usize>(
+    read: &mut Reader,
+    exposed: [Option<Exposed>; N],
+    allow: &str,
+) -> Result<Vec<String>, Problem> {
     let allowed = read.flag(allow)?;
-    exposed
-        .map(|exposed| {
-            let origin = read.origin(exposed.key);
-            exposed.allowed(allowed, &origin)
-        })
-        .transpose()
+    let judge = |exposed: Exposed| {
+        let origin = read.origin(exposed.key);
+        exposed.allowed(allowed, &origin)
+    };
+    exposed.into_iter().flatten().map(judge).collect()
 }
 
 fn parsed(url: &SecretUrl) -> Option<Url> {

@@ -56,7 +56,7 @@ pub async fn open(settings: &Settings, folder: &DataFolder, name: &str) -> Resul
 }
 
 /// How to connect to the broker.
-fn amqp(settings: &Settings, broker: &SecretUrl, name: &str) -> Result<AmqpOptions, DaemonError> {
+pub fn amqp(settings: &Settings, broker: &SecretUrl, name: &str) -> Result<AmqpOptions, DaemonError> {
     let address = broker.expose().parse::<AmqpAddress>().map_err(configuration)?;
     let mut options = AmqpOptions::new(address, &settings.broker.prefix, name);
     options.declare = settings.broker.declare;
@@ -103,7 +103,8 @@ fn sqlite(file: &Path, options: &DbOptions) -> Result<SqliteDb, DbError> {
     Ok(db)
 }
 
-fn options(settings: &Settings, name: &str) -> Result<DbOptions, DbError> {
+/// How to connect to the database.
+pub fn options(settings: &Settings, name: &str) -> Result<DbOptions, DbError> {
     Ok(DbOptions {
         max_connections: settings.database.pool,
         timeout: settings.database.timeout,

@@ -26,7 +26,17 @@ pub fn raise(slots: u32, connections: usize) {
 
 /// Returns the limit if it does not suffice. `None` is no limit.
 fn too_few(limit: Option<u64>, slots: u32, connections: usize) -> Option<u64> {
-    limit.filter(|limit| *limit < u64::from(slots) + connections as u64 + OWN)
+    limit.filter(|limit| *limit < needed(slots, connections))
+}
+
+/// Files that a daemon needs if all slots and all connections to its API are in use.
+pub fn needed(slots: u32, connections: usize) -> u64 {
+    u64::from(slots) + connections as u64 + OWN
+}
+
+/// The limit up to which a daemon that is started like this process may raise its own. `None` is no limit.
+pub fn raised() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
 }
 
 #[cfg(test)]

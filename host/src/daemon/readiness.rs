@@ -1,5 +1,6 @@
 //! Whether the daemon takes tasks, and if not, why: derived from live facts, never from what was configured.
 
+use super::stalled::{self, StalledQueues};
 use crate::api::readiness::{LOADING, Readiness as State, Reason};
 use crate::broker::{Broker, Health};
 use crate::worker::Watched;
@@ -77,6 +78,8 @@ pub struct Besides {
     pub unpublished: watch::Receiver<Option<String>>,
     /// Why dead letters are not published, by queue.
     pub letters: watch::Receiver<BTreeMap<String, String>>,
+    /// Queues with messages that do not arrive. These make the host unready.
+    pub stalled: watch::Receiver<StalledQueues>,
 }
 
 /// Keep the answer true until the daemon closes. `first` is called once, when it is first ready.
@@ -94,7 +97,12 @@ pub async fn watch(
         if *closing.borrow_and_update() {
             return;
         }
-        let reasons = reasons(&broker, &worker);
+        let mut reasons = reasons(&broker, &worker);
+        if reasons.is_empty() {
+            // A broker that is away, or a consumer that is not confirmed, is the reason itself.
+            let queues = besides.stalled.borrow();
+            reasons.extend(queues.iter().map(|(queue, state)| reason("stalled", stalled::told(queue, state))));
+        }
         let why = reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
         let ready = readiness.set(reasons, besides.reasons());
         if ready && let Some(first) = first.take() {

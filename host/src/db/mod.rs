@@ -13,6 +13,7 @@ mod bisect;
 mod cells;
 #[cfg(test)]
 mod conformance;
+mod examine;
 mod fault;
 mod flight;
 mod halving;
@@ -31,6 +32,7 @@ mod storable;
 mod stores;
 mod types;
 
+pub use examine::Examiner;
 pub use halving::Halving;
 pub use options::{DbOptions, SchemaName};
 pub use shown::ShownTask;

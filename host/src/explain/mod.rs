@@ -12,7 +12,8 @@ mod tests;
 mod waiting;
 
 pub use causes::explain;
-pub use look::{PATIENCE, Places, look};
+pub use look::{PATIENCE, Places, look, survey};
+pub use services::{of_queues, span};
 
 use crate::broker::QueueFacts;
 use crate::db::{DbError, DeadRow, HostRow, TaskRow};

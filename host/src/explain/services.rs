@@ -86,6 +86,13 @@ pub(super) fn unconsumed(look: &QueueLook, facts: &Facts) -> Option<Cause> {
     }
 }
 
+/// Causes of every queue, whatever task is asked about: nothing consumes it, or consumers that are not known.
+pub fn of_queues(facts: &Facts) -> Vec<Cause> {
+    let recorded = facts.database.as_ref().ok();
+    let of = |look| [unconsumed(look, facts), recorded.and_then(|recorded| strangers(look, recorded))];
+    facts.queues.iter().flat_map(of).flatten().collect()
+}
+
 /// A queue whose consumers are no live host of this database; `None` if one of them is.
 pub(super) fn strangers(look: &QueueLook, recorded: &Recorded) -> Option<Cause> {
     let counted = look.tasks.as_ref().ok().filter(|counted| counted.consumers > 0)?;
@@ -179,7 +186,7 @@ pub(super) fn shown(facts: &Facts) -> Value {
 }
 
 /// A time span for a person.
-pub(super) fn span(span: TimeDelta) -> String {
+pub fn span(span: TimeDelta) -> String {
     let seconds = span.num_seconds().max(0);
     match seconds {
         0..120 => format!("{seconds} s"),

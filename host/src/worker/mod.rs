@@ -321,6 +321,15 @@ impl Worker {
     }
 }
 
+/// The intake of one queue at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intake {
+    /// Deliveries that have arrived since the start.
+    pub arrived: u64,
+    /// A slot is free, no delivery in hand waits for one, and so few tasks run that the broker may deliver another.
+    pub open: bool,
+}
+
 /// See [`Worker::remote`].
 #[derive(Clone)]
 pub struct Remote(Arc<Shared>);
@@ -329,6 +338,19 @@ impl Remote {
     /// End a task that runs here, if it does.
     pub fn stop(&self, id: crate::task::TaskId) {
         self.0.flights.stop(id, StopReason::Cancelled);
+    }
+
+    /// Whether deliveries of a queue could begin now, and how many have arrived.
+    pub fn intake(&self, queue: &str) -> Intake {
+        let window = &self.0.window;
+        let (room, config) = (&self.0.room, &self.0.config);
+        let is_held = self.0.database_trouble.borrow().is_some() || self.0.closing.is_cancelled();
+        // What runs is unacknowledged: with as many as the subscription that is always there lets in, it may be full.
+        let has_credit = room.busy() < u32::from(config.prefetch(queue));
+        Intake {
+            arrived: window.arrivals(queue),
+            open: !is_held && has_credit && room.can_begin() && !window.is_delayed(queue),
+        }
     }
 
     /// Whether any task runs here.

@@ -26,6 +26,7 @@ pub async fn tasks(
     end: CancellationToken,
 ) {
     while let Some(delivery) = next(&end, &mut subscription).await {
+        shared.window.arrived(delivery.source.queue());
         let message = match decode(&shared, &delivery) {
             Ok(message) => message,
             Err(rejection) => {

@@ -66,8 +66,16 @@ pub struct Window {
     /// The largest message, in bytes.
     bytes: AtomicU64,
     stirred: Notify,
-    /// Deliveries that wait for long, by queue.
-    delayed: HashMap<String, Arc<AtomicU32>>,
+    queues: HashMap<String, OfQueue>,
+}
+
+/// What is counted of one queue.
+#[derive(Default)]
+struct OfQueue {
+    /// Deliveries that wait for long.
+    delayed: Arc<AtomicU32>,
+    /// Deliveries that arrived since the start.
+    arrived: AtomicU64,
 }
 
 /// A delivery that waits for long. Dropped: it does not wait any more.
@@ -82,19 +90,32 @@ impl Drop for Delayed {
 impl Window {
     /// The window of a host that consumes these queues.
     pub fn of(queues: &[String]) -> Window {
-        Window { delayed: queues.iter().map(|queue| (queue.clone(), Arc::default())).collect(), ..Window::default() }
+        Window { queues: queues.iter().map(|queue| (queue.clone(), OfQueue::default())).collect(), ..Window::default() }
     }
 
     /// A delivery of this queue has waited for long, and still does.
     pub fn delayed(&self, queue: &str) -> Option<Delayed> {
-        let count = self.delayed.get(queue)?;
+        let count = &self.queues.get(queue)?.delayed;
         count.fetch_add(1, Ordering::Relaxed);
         self.stirred.notify_one();
         Some(Delayed(count.clone()))
     }
 
-    fn is_delayed(&self, queue: &str) -> bool {
-        self.delayed.get(queue).is_some_and(|count| count.load(Ordering::Relaxed) > 0)
+    /// Whether a delivery of this queue has waited for long, and still does.
+    pub fn is_delayed(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_some_and(|of| of.delayed.load(Ordering::Relaxed) > 0)
+    }
+
+    /// A delivery of this queue has arrived.
+    pub fn arrived(&self, queue: &str) {
+        if let Some(of) = self.queues.get(queue) {
+            of.arrived.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Deliveries of this queue that arrived since the start.
+    pub fn arrivals(&self, queue: &str) -> u64 {
+        self.queues.get(queue).map_or(0, |of| of.arrived.load(Ordering::Relaxed))
     }
 
     /// A delivery of so many bytes that waited so long has begun.

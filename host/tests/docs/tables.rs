@@ -1,6 +1,7 @@
 //! Tables of words against the lists in the code.
 
 use crate::page::{Page, code, quoted, sources};
+use agentry::doctor::{CHECKS, Status};
 use agentry::task::{Event, FailureKind, State, WaitCode, next, retry};
 use std::collections::BTreeSet;
 
@@ -89,6 +90,16 @@ fn routes() -> BTreeSet<String> {
 #[test]
 fn every_route_is_in_http_md() {
     assert_eq!(documented(&Page::of_docs("http.md"), "## Routes"), routes());
+}
+
+#[test]
+fn every_check_and_status_is_in_doctor_md() {
+    let page = Page::of_docs("doctor.md");
+    let rows = page.table("## Checks");
+    let checks: Vec<_> = rows.iter().flat_map(|row| quoted(row[0])).collect();
+    assert_eq!(checks, CHECKS, "in the order of the output");
+    let all = [Status::Ok, Status::Skipped, Status::Warning, Status::Failed];
+    assert_eq!(documented(&page, "## Status"), words(&all, Status::as_str));
 }
 
 #[test]

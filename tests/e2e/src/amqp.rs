@@ -4,16 +4,29 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 
 /// A connection with a channel whose publishes are confirmed.
 pub struct Amqp {
     connection: Connection,
     publisher: Channel,
+}
+
+/// See [`Amqp::hold`]. A consumer that is dropped is cancelled.
+pub struct Holder {
+    client: Amqp,
+    _consumer: Consumer,
+}
+
+impl Holder {
+    /// Closes the connection, and the broker has what it held.
+    pub async fn close(self) {
+        self.client.connection.close(200, "done".into()).await.expect("a connection that closes");
+    }
 }
 
 /// A message about to be published.
@@ -205,6 +218,16 @@ impl Amqp {
         let options = QueueBindOptions::default();
         let bind = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
         bind.await.expect("a binding");
+    }
+
+    /// Consumes a queue on a connection of its own, and acknowledges nothing: it holds one message until it is closed.
+    pub async fn hold(url: &str, queue: &str) -> Holder {
+        let client = Self::connect(url).await;
+        client.publisher.basic_qos(1, BasicQosOptions::default()).await.expect("a prefetch of one");
+        let options = BasicConsumeOptions::default();
+        let consume = client.publisher.basic_consume(queue.into(), "holder".into(), options, FieldTable::default());
+        let consumer = consume.await.expect("a consumer");
+        Holder { client, _consumer: consumer }
     }
 
     /// Takes every message that is ready, on a connection of its own, and ends without an acknowledgement, as a process does

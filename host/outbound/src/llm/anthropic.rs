@@ -34,6 +34,16 @@ impl Shape for Anthropic {
         below(&root(url, &["messages"]), &["messages"])
     }
 
+    fn models(&self, url: &Url) -> Url {
+        let mut url = below(&root(url, &["messages"]), &["models"]);
+        url.query_pairs_mut().append_pair("limit", "1000");
+        url
+    }
+
+    fn list_header(&self) -> Option<(HeaderName, HeaderValue)> {
+        Some((HeaderName::from_static("anthropic-version"), HeaderValue::from_static(VERSIONS[1])))
+    }
+
     /// The API takes it as a bearer's token as well; this header is the one that whoever speaks like it knows, too.
     fn key_header(&self, key: &str) -> (&'static str, String) {
         ("x-api-key", key.to_owned())

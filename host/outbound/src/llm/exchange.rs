@@ -213,7 +213,7 @@ fn shown_address(provider: &Provider, url: &Url) -> String {
 }
 
 /// Why there is no response.
-fn broken(provider: &Provider, error: &reqwest::Error) -> ChatError {
+pub(super) fn broken(provider: &Provider, error: &reqwest::Error) -> ChatError {
     if error.is_timeout() && error.is_connect() {
         let stage = if provider.proxy.is_some() { "connection through its proxy" } else { "connection" };
         return ChatError::TimedOut { stage, limit: provider.connect };

@@ -39,6 +39,12 @@ impl Shape for Gemini {
         below(&root, &["models", &call])
     }
 
+    fn models(&self, url: &Url) -> Url {
+        let mut url = below(&root(url, &["models"]), &["models"]);
+        url.query_pairs_mut().append_pair("pageSize", "1000");
+        url
+    }
+
     /// A key in the address, which the API also takes, would stand in every log on the way.
     fn key_header(&self, key: &str) -> (&'static str, String) {
         ("x-goog-api-key", key.to_owned())

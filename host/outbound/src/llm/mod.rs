@@ -18,6 +18,7 @@ mod exchange;
 mod finish;
 mod form;
 mod gemini;
+mod listing;
 mod openai;
 mod prompt;
 mod provider;

@@ -50,6 +50,10 @@ impl Shape for OpenAi {
         below(&root(url, &ENDPOINT), &ENDPOINT)
     }
 
+    fn models(&self, url: &Url) -> Url {
+        below(&root(url, &ENDPOINT), &["models"])
+    }
+
     fn key_header(&self, key: &str) -> (&'static str, String) {
         ("authorization", format!("Bearer {key}"))
     }

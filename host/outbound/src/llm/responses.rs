@@ -45,6 +45,10 @@ impl Shape for Responses {
         below(&root(url, &["responses"]), &["responses"])
     }
 
+    fn models(&self, url: &Url) -> Url {
+        below(&root(url, &["responses"]), &["models"])
+    }
+
     fn key_header(&self, key: &str) -> (&'static str, String) {
         self.errors.key_header(key)
     }

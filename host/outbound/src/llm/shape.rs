@@ -23,6 +23,14 @@ pub(super) trait Shape: Send + Sync {
     /// Where the question goes.
     fn endpoint(&self, root: &Url, model: &str) -> Url;
 
+    /// Where its models are listed.
+    fn models(&self, root: &Url) -> Url;
+
+    /// A header that the list needs besides the key.
+    fn list_header(&self) -> Option<(HeaderName, HeaderValue)> {
+        None
+    }
+
     /// The header that carries the key, and how the key stands in it.
     fn key_header(&self, key: &str) -> (&'static str, String);
 

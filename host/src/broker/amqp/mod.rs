@@ -9,6 +9,7 @@ mod address;
 mod connection;
 mod convert;
 mod earlier;
+mod inspect;
 mod keeper;
 mod mend;
 mod outstanding;
@@ -24,6 +25,7 @@ mod transport;
 mod tests;
 
 pub use address::AmqpAddress;
+pub use inspect::{Connected, Found, Presence};
 pub use tls::Trust;
 
 use super::names::check_name;

@@ -96,13 +96,11 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
     // The queues that take what is dead-lettered come first, so that none is lost in between.
     let dead_key = format!("{queue}.dead");
     let name = names.queue(&letters);
-    declare_queue(channel, &name, quorum()).await?;
+    declare_queue(channel, &name, arguments(names, &letters)).await?;
     bind(channel, &name, &dead, &dead_key).await?;
 
     let name = names.queue(&kept);
-    let mut arguments = dead_lettering(&dead, &dead_key);
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(RETURNED_LIMIT));
-    declare_queue(channel, &name, arguments).await?;
+    declare_queue(channel, &name, arguments(names, &kept)).await?;
     bind(channel, &name, &dead, &returned).await?;
     let (_, moved) = names.route(&Target::Returned(queue.to_owned()));
     bind(channel, &name, &dead, &moved).await?;
@@ -119,11 +117,25 @@ pub(super) async fn declare(channel: &Channel, names: &Names, queue: &str) -> Re
     call(&format!("removing the binding of queue {name:?} to exchange {dead:?}"), unbind).await?;
 
     let name = names.queue(&tasks);
-    declare_queue(channel, &name, dead_lettering(&dead, &returned)).await?;
+    declare_queue(channel, &name, arguments(names, &tasks)).await?;
     bind(channel, &name, &exchange, queue).await
 }
 
-async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+/// Arguments of a queue, which never change.
+pub(super) fn arguments(names: &Names, source: &Source) -> FieldTable {
+    let (dead, queue) = (names.dead_exchange(), source.queue());
+    match source {
+        Source::Tasks(_) => dead_lettering(&dead, &format!("{queue}.returned")),
+        Source::Returned(_) => {
+            let mut arguments = dead_lettering(&dead, &format!("{queue}.dead"));
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(RETURNED_LIMIT));
+            arguments
+        }
+        Source::Dead(_) => quorum(),
+    }
+}
+
+pub(super) async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     call(&format!("declaring queue {name:?}"), channel.queue_declare(name.into(), options, arguments)).await.map(drop)
 }

@@ -6,6 +6,7 @@ mod buckets;
 mod calls;
 mod claims;
 mod duties;
+pub mod examining;
 mod hosts;
 mod letters;
 mod memories;

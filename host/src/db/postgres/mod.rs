@@ -8,6 +8,7 @@ mod connect;
 mod dead;
 mod duties;
 mod erase;
+mod examine;
 mod hosts;
 mod labelled;
 mod memories;
@@ -35,10 +36,6 @@ use super::*;
 use connect::Lines;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, Semaphore};
-
-/// How long migrating may take. Waits for locks and for other processes have bounds of their own, and the build of an index takes as long
-/// as its table is large: one that were cut off would be begun again and again.
-const MIGRATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The database in Postgres. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, raw_sql};
 use std::str::FromStr;
 
+mod examining;
 mod growth;
 mod letters;
 mod locking;
@@ -125,6 +126,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("dead", dead::ALL),
         ("duties", duties::ALL),
         ("erase", erase::ALL),
+        ("examine", examine::ALL),
         ("hosts", hosts::ALL),
         ("memories", memories::ALL),
         ("migrate", migrate::ALL),

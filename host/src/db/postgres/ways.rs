@@ -4,9 +4,14 @@ use super::super::fault::Fault;
 use super::super::flight::{Trust, fly};
 use super::super::{DbError, Migrated};
 use super::connect::{self, Lines};
-use super::{MIGRATION, PostgresDb, blockers::Blockers, migrate};
+use super::{PostgresDb, blockers::Blockers, migrate};
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
+use std::time::Duration;
+
+/// How long migrating may take. Waits for locks and for other processes have bounds of their own, and the build of an index takes as long
+/// as its table is large: one that were cut off would be begun again and again.
+const MIGRATION: Duration = Duration::from_secs(24 * 3600);
 
 impl PostgresDb {
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.

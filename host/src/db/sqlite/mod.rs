@@ -7,6 +7,7 @@ mod dead;
 mod duties;
 mod embedded;
 mod erase;
+mod examine;
 mod hosts;
 mod labelled;
 mod log;

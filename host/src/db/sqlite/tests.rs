@@ -82,6 +82,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("dead", dead::ALL),
         ("duties", duties::ALL),
         ("erase", erase::ALL),
+        ("examine", examine::ALL),
         ("hosts", hosts::ALL),
         ("memories", memories::ALL),
         ("outbox", outbox::ALL),
@@ -263,6 +264,28 @@ async fn what_was_forgotten_or_deleted_is_not_in_the_file_either() {
     let file = std::fs::read(own.folder.path().join("agentry.db")).unwrap();
     assert_eq!(file.windows(7).filter(|bytes| bytes == b"hunter2").count(), 0);
     assert!(file.windows(7).any(|bytes| bytes == b"another"), "what is kept is there to be seen");
+}
+
+#[tokio::test]
+async fn operator_is_told_of_schema_tasks_letters_and_the_file() {
+    let own = Own::new();
+    let db = own.with(Own::options());
+    conformance::examining::examined(&db, &db).await;
+    let age = async |sql: &str| assert_eq!(own.execute(sql).await, Ok(1));
+    conformance::examining::late(&db, &db, age).await;
+    let file = db.file().await.unwrap().expect("it has a file");
+    assert!(file.bytes > 0 && file.log_bytes > 0, "{file:?}");
+    assert_eq!(db.connections().await.unwrap(), None);
+    db.close().await;
+    own.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    own.raw.close().await;
+    let path = own.folder.path().join("agentry.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4_096].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    let damage = own.with(Own::options()).damage().await;
+    assert!(damage.as_ref().map_or(true, |lines| !lines.is_empty()), "a page of rubbish is found: {damage:?}");
 }
 
 #[tokio::test]

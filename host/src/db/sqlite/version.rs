@@ -66,7 +66,7 @@ pub(super) async fn check(connection: &mut SqliteConnection) -> Result<SchemaVer
     Ok(version)
 }
 
-async fn applied(connection: &mut SqliteConnection) -> Result<Vec<Applied>, Fault> {
+pub(super) async fn applied(connection: &mut SqliteConnection) -> Result<Vec<Applied>, Fault> {
     let tables = tables(connection).await?;
     if !tables.iter().any(|table| table == schema::VERSION_TABLE) {
         schema::refuse_foreign(PLACE, &tables)?;

@@ -1,5 +1,6 @@
 //! What goes into the database and what comes out.
 
+mod examine;
 mod letters;
 mod outbox;
 mod read;
@@ -7,6 +8,7 @@ mod replies;
 mod stores;
 mod verbs;
 
+pub use examine::*;
 pub use letters::*;
 pub use outbox::*;
 pub use read::*;

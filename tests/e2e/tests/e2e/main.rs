@@ -10,6 +10,7 @@ mod chaos;
 mod command_line;
 mod crash_matrix;
 mod database_faults;
+mod doctor;
 mod documentation;
 mod duplicates;
 mod explain;

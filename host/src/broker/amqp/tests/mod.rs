@@ -2,6 +2,7 @@
 
 mod connecting;
 mod faults;
+mod inspecting;
 mod proxy;
 mod raw;
 mod returned;
