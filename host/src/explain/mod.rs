@@ -13,6 +13,7 @@ mod waiting;
 
 pub use causes::explain;
 pub use look::{PATIENCE, Places, look};
+pub use services::unconsumed_queues;
 
 use crate::broker::QueueFacts;
 use crate::db::{DbError, DeadRow, HostRow, TaskRow};
