@@ -15,7 +15,7 @@ struct Need {
     package: Option<&'static str>,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         tests: &[
             "db::postgres::tests::poolers::a_pooler_in_session_mode_serves_with_its_defaults",
@@ -25,6 +25,12 @@ const NEEDS: [Need; 5] = [
         is_met: || Path::new("/usr/sbin/pgbouncer").exists() || Path::new("/usr/bin/pgbouncer").exists(),
         reason: "pgbouncer is not installed",
         package: Some("pgbouncer"),
+    },
+    Need {
+        tests: &["metrics::a_real_prometheus_reads_the_endpoint_the_rules_and_the_dashboard"],
+        is_met: || Path::new("/usr/bin/prometheus").exists() && Path::new("/usr/bin/promtool").exists(),
+        reason: "prometheus is not installed",
+        package: Some("prometheus"),
     },
     Need {
         tests: &["producers::kombu_publishes_with_its_own_properties"],
@@ -94,6 +100,7 @@ mod tests {
         let sources = [
             "host/src/db/postgres/tests/poolers.rs",
             "tests/e2e/tests/e2e/producers.rs",
+            "tests/e2e/tests/e2e/metrics.rs",
             "host/src/daemon/data_folder.rs",
             "host/outbound/src/tools/user.rs",
         ];
