@@ -17,6 +17,7 @@ mod private;
 mod readiness;
 mod single;
 mod stalled;
+mod watched;
 
 pub use again::program;
 pub use build::BUILD;
@@ -29,10 +30,11 @@ pub use private::{drop_capabilities, protect};
 pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;
+use crate::broker::Broker;
 use crate::config::{Ack, Settings};
 use crate::db::{DbError, HostRecord};
 use crate::maintenance::{self, MaintenanceConfig};
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::registry::{Catalog, Late, MemoryBudget, Registry, Turns};
 use crate::shutdown::Requests;
 use crate::telemetry;
@@ -136,7 +138,18 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let memory = MemoryBudget::measured(settings.worker.memory_mib << 20);
     let turns = Turns::new(settings.worker.computing);
     let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let metrics = Arc::new(Metrics::new(settings.worker.slots, busy.clone(), memory.clone(), turns.clone()));
+    let metrics = Arc::new(Metrics::knowing(
+        settings.worker.slots,
+        busy.clone(),
+        memory.clone(),
+        turns.clone(),
+        &settings.broker.queues,
+        settings.prices.clone(),
+    ));
+    let broker: Arc<dyn Broker> = Arc::new(Counted::new(broker, metrics.clone()));
+    let lease = Lease::of_this_machine();
+    let watched = watched::Watched { db: db.clone(), broker: broker.clone(), readiness: readiness.subscribe() };
+    metrics.watch(watched.sources(lease.clone(), remote.clone(), folder.path()));
     let state = api::ApiState::new(api::Parts {
         db: db.clone(),
         catalog: late.clone(),
@@ -185,7 +198,6 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
 
     // The path, the lease that it acts under, and the duties.
     let guests = connect::Guests::start().map_err(configuration)?;
-    let lease = Lease::of_this_machine();
     let steady = lease.clone();
     let parts = worker::Parts {
         broker: broker.clone(),
@@ -262,6 +274,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             lease: settings.lease.ttl,
             unknown_grace: settings.plugins.unknown_grace,
             retention: settings.retention,
+            pending: Some(watched.pending(host, &settings)),
         },
         &closing,
     );

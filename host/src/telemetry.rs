@@ -64,6 +64,11 @@ impl Telemetry {
     }
 }
 
+/// Lines that were dropped so far because their reader was too slow or gone.
+pub fn dropped() -> usize {
+    LINES.get().map_or(0, |lines| lines.error_counter().dropped_lines())
+}
+
 /// Say one line on standard error as it is, whatever the level and format: for what a person or a script waits for. Like
 /// the log it never waits for its reader.
 pub fn say(line: &str) {

@@ -8,7 +8,7 @@ use crate::broker::Source;
 use crate::db::DeadFilter;
 use crate::metrics;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -47,9 +47,19 @@ pub(super) async fn plugin(
     }
 }
 
-/// `GET /metrics`: what this process has counted, for Prometheus.
-pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], state.parts.metrics.text()).into_response()
+/// `GET /metrics`: what this process has counted, for Prometheus; in the older text form for those that accept no other.
+pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let plain = metrics::is_plain(accept);
+    let metrics = state.parts.metrics.clone();
+    // It reads files of /proc and of the spool.
+    let text = tokio::task::spawn_blocking(move || if plain { metrics.plain_text() } else { metrics.text() }).await;
+    let media_type = if plain { metrics::PLAIN } else { metrics::MEDIA_TYPE };
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, media_type)], text).into_response(),
+        // The runtime is going down.
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 /// `GET /v1/hosts`

@@ -97,7 +97,7 @@ impl Up {
         let mut settings = load(&sources)?;
         let again = self.again(&sources, &settings);
         settings.warnings.extend(readable);
-        let Log { level, directives, format } = &settings.log;
+        let Log { level, directives, format, .. } = &settings.log;
         let _log = Telemetry::start(level, directives.as_deref(), *format == LogFormat::Json).map_err(Failed::usage)?;
         if self.while_stdin {
             end_with_stdin();

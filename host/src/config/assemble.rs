@@ -7,7 +7,7 @@ use super::origin::{ConfigError, Origin, Problem};
 use super::reader::{Effective, Reader};
 use super::{
     Ack, Api, Broker, Data, Database, Lease, Limits, Log, LogFormat, Machine, Plugins, Queue, Retry, Settings,
-    Shutdown, Tls, Worker, calls, outside, plaintext, plugins,
+    Shutdown, Tls, Worker, calls, outside, plaintext, plugins, prices,
 };
 use crate::broker::amqp::{AmqpAddress, Trust};
 use crate::db::Retention;
@@ -72,7 +72,9 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
                 .choice("log.level", &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)))?,
             directives: layers.environment.log.clone(),
             format: read.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
+            warn_pending_after: read.seconds("log.warn_pending_after_seconds", 0..=86_400)?,
         },
+        prices: prices::read(&mut read, &layers)?,
         queues,
         calls,
         outside,

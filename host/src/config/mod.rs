@@ -15,6 +15,7 @@ mod origin;
 mod outside;
 mod plaintext;
 mod plugins;
+mod prices;
 mod reader;
 mod secret;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use secret::SecretUrl;
 
 use crate::broker::amqp::Trust;
 use crate::db::Retention;
+use crate::metrics::Prices;
 use crate::registry::CallsPolicy;
 use crate::task::{RetryPolicy, limits::MessageLimits};
 use sha2::{Digest, Sha256};
@@ -70,6 +72,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `[log]`.
     pub log: Log,
+    /// `[metrics]`, with the prices of `[llm.models.NAME]`.
+    pub prices: Prices,
     /// `[queues.NAME]`, for those that have one.
     pub queues: BTreeMap<String, Queue>,
     /// `[calls]`; every key says something.
@@ -239,6 +243,8 @@ pub struct Log {
     pub directives: Option<String>,
     /// How a line looks.
     pub format: LogFormat,
+    /// How long due tasks may wait before a warning says so; zero: none does.
+    pub warn_pending_after: Duration,
 }
 
 /// How a line of the daemon's log looks.

@@ -172,7 +172,8 @@ fn provider(entry: &Entry<'_>, longest: Duration) -> Result<ProviderSettings, Pr
 }
 
 fn model(entry: &Entry<'_>) -> Result<ModelSettings, Problem> {
-    entry.table.only(&["provider", "model", "max_output_tokens"])?;
+    // Prices are read by `super::prices`.
+    entry.table.only(&["provider", "model", "max_output_tokens", "price_*"])?;
     Ok(ModelSettings {
         provider: entry.required("provider", "a name of [llm.providers.NAME]")?,
         model: entry.required("model", "the provider's name for a model")?,

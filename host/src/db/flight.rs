@@ -4,12 +4,13 @@
 //! operation runs in a task of its own, and the caller's time-out is around that task's handle. What still runs long
 //! after is dropped together with its connection, which is closed and not used again.
 
-use super::DbError;
 use super::fault::Fault;
+use super::{DbError, PoolFacts};
 use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Database, Pool};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Times an operation is tried when others are in its way.
@@ -25,15 +26,45 @@ pub(super) fn acquire_timeout(limit: Duration) -> Duration {
 pub(super) struct Line<DB: Database> {
     pub pool: Pool<DB>,
     pub place: Arc<str>,
+    /// Operations that wait for a connection.
+    pub waiting: Arc<AtomicU32>,
+}
+
+/// Counts an operation that waits, until it is dropped.
+struct InLine<'w>(&'w AtomicU32);
+
+impl<'w> InLine<'w> {
+    fn of(waiting: &'w AtomicU32) -> InLine<'w> {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        InLine(waiting)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<DB: Database> Clone for Line<DB> {
     fn clone(&self) -> Self {
-        Line { pool: self.pool.clone(), place: self.place.clone() }
+        Line { pool: self.pool.clone(), place: self.place.clone(), waiting: self.waiting.clone() }
     }
 }
 
 impl<DB: Database> Line<DB> {
+    /// Its use under this name.
+    pub fn facts(&self, name: &'static str) -> PoolFacts {
+        let open = self.pool.size();
+        PoolFacts {
+            name,
+            max: self.pool.options().get_max_connections(),
+            open,
+            used: open.saturating_sub(u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX)),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
+
     /// Returns a connection after a ping. Drops those that the server closed, and those whose ping times out, as after a failover:
     /// TCP itself gives up only after many minutes, and the connection would occupy its place in the pool.
     async fn tested(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
@@ -48,7 +79,11 @@ impl<DB: Database> Line<DB> {
     }
 
     pub async fn acquire(&self, limit: Duration) -> Result<PoolConnection<DB>, Fault> {
-        match self.pool.acquire().await {
+        let acquired = {
+            let _in_line = InLine::of(&self.waiting);
+            self.pool.acquire().await
+        };
+        match acquired {
             Ok(connection) => Ok(connection),
             // The pool keeps trying while nobody listens, and then knows no reason. One more attempt tells it.
             Err(sqlx::Error::PoolTimedOut) => {
@@ -145,7 +180,7 @@ mod tests {
             .max_connections(1)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options);
-        (folder, Line { pool, place: "x.db".into() })
+        (folder, Line { pool, place: "x.db".into(), waiting: Arc::default() })
     }
 
     async fn one(line: &Line<Sqlite>) -> Result<(), DbError> {
@@ -188,7 +223,7 @@ mod tests {
             .max_connections(1)
             .acquire_timeout(Duration::from_millis(30))
             .connect_lazy_with(line.pool.connect_options().as_ref().clone());
-        let hasty = Line { pool: hasty, place: "x.db".into() };
+        let hasty = Line { pool: hasty, place: "x.db".into(), waiting: Arc::default() };
         let kept = hasty.pool.acquire().await.unwrap();
         let error = one(&hasty).await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("every connection to x.db is in use"), "{error}");

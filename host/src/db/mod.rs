@@ -31,6 +31,7 @@ pub mod sqlite;
 mod storable;
 mod stores;
 mod types;
+mod waiting;
 
 pub use examine::Examiner;
 pub use halving::Halving;
@@ -138,6 +139,12 @@ pub trait Db: Send + Sync + 'static {
     /// that will do), become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
     /// `failed(unknown_plugin)`, with the known names. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
+    /// Tasks that are due and wait, and the outbox, as far as the bounds of the look reach: a task that waits for a time of its own is not
+    /// among them. An implementation that cannot tell returns none.
+    async fn waiting(&self, look: WaitingLook) -> Result<WaitingNow, DbError> {
+        let _ = look;
+        Ok(WaitingNow::default())
+    }
     /// Parked rows by priority, then age, and no more than [`BATCH_BYTES`] but for the first. Only read: they are claimed like deliveries.
     async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError>;
     /// Claim outbox rows, oldest first (`FOR UPDATE SKIP LOCKED`), with what is to be published.
@@ -206,6 +213,11 @@ pub trait Db: Send + Sync + 'static {
     async fn prunable(&self, keep: &Retention) -> Result<PrunePlan, DbError>;
     /// How large each table is, the largest first.
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError>;
+
+    /// Connections by their use.
+    fn pools(&self) -> Vec<PoolFacts> {
+        Vec::new()
+    }
 
     /// What plugins keep and spend.
     fn stores(&self) -> &dyn Stores;

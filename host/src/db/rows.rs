@@ -226,7 +226,7 @@ pub(super) fn size(row: &impl Cells) -> Result<TableSize, Fault> {
 }
 
 /// Why it waits: what it is parked for, or its time, or its outbox row; otherwise it is in its queue.
-fn waiting(row: &impl Cells) -> Result<Option<Waiting>, Fault> {
+pub(super) fn waiting(row: &impl Cells) -> Result<Option<Waiting>, Fault> {
     let state = state(row)?;
     let code = match (state, wait_code(row)?) {
         (State::Running | State::Completed | State::Failed | State::Cancelled, _) => return Ok(None),

@@ -13,7 +13,7 @@ mod waiting;
 
 pub use causes::explain;
 pub use look::{PATIENCE, Places, look, survey};
-pub use services::{of_queues, span};
+pub use services::{of_queues, span, unconsumed_queues};
 
 use crate::broker::QueueFacts;
 use crate::db::{DbError, DeadRow, HostRow, TaskRow};

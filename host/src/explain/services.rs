@@ -93,6 +93,13 @@ pub fn of_queues(facts: &Facts) -> Vec<Cause> {
     facts.queues.iter().flat_map(of).flatten().collect()
 }
 
+/// The queues in which messages wait and that nothing consumes, each with its cause.
+pub fn unconsumed_queues(facts: &Facts) -> Vec<(String, Cause)> {
+    let waits = |look: &&QueueLook| look.tasks.as_ref().is_ok_and(|counted| counted.ready > 0);
+    let looks = facts.queues.iter().filter(waits);
+    looks.filter_map(|look| Some((look.queue.clone(), unconsumed(look, facts)?))).collect()
+}
+
 /// A queue whose consumers are no live host of this database; `None` if one of them is.
 pub(super) fn strangers(look: &QueueLook, recorded: &Recorded) -> Option<Cause> {
     let counted = look.tasks.as_ref().ok().filter(|counted| counted.consumers > 0)?;

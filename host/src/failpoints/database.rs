@@ -160,6 +160,12 @@ impl Db for Faulty {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.0.fail_unknown(grace, limit).await
     }
+    async fn waiting(&self, look: WaitingLook) -> Result<WaitingNow, DbError> {
+        self.0.waiting(look).await
+    }
+    fn pools(&self) -> Vec<PoolFacts> {
+        self.0.pools()
+    }
     async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
         self.0.parked(look).await
     }

@@ -6,11 +6,13 @@
 //! - [`scheduler`]: no task is `scheduled` or `retrying` past its `run_at`, and none waits past its deadline.
 //! - [`rescuer`]: no task is `running` under a dead owner for longer than a lease and a sweep.
 //! - [`undertaker`]: no task waits for a plugin that nobody serves for longer than the grace period.
+//! - `pending`: nothing waits for long without a warning.
 //! - [`pruner`]: no terminal task is kept longer than `retention.*` says.
 //!
 //! Any number of hosts may run them at once: every statement takes its rows with `FOR UPDATE SKIP LOCKED`.
 
 pub mod letters;
+mod pending;
 pub mod pruner;
 mod refusals;
 pub mod relay;
@@ -18,6 +20,8 @@ pub mod replies;
 pub mod rescuer;
 pub mod scheduler;
 pub mod undertaker;
+
+pub use pending::PendingConfig;
 
 use crate::broker::{Broker, Publication, PublishError};
 use crate::db::{Db, DbError, Retention};
@@ -62,7 +66,7 @@ pub struct Parts {
 }
 
 /// What the duties are told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct MaintenanceConfig {
     /// `lease.ttl_seconds`.
     pub lease: Duration,
@@ -70,6 +74,8 @@ pub struct MaintenanceConfig {
     pub unknown_grace: Duration,
     /// `retention.*`.
     pub retention: Retention,
+    /// The look at what waits; `None`: there is none.
+    pub pending: Option<PendingConfig>,
 }
 
 /// Begin all duties; they end when `closing` is cancelled.
@@ -83,6 +89,9 @@ pub fn start(parts: &Parts, config: MaintenanceConfig, closing: &CancellationTok
     tracker.spawn(scheduler::run(parts.clone(), closing.clone()));
     tracker.spawn(rescuer::run(parts.clone(), config.lease, closing.clone()));
     tracker.spawn(undertaker::run(parts.clone(), config.unknown_grace, closing.clone()));
+    if let Some(pending) = config.pending {
+        tracker.spawn(pending::run(parts.clone(), pending, closing.clone()));
+    }
     tracker.spawn(pruner::run(parts.clone(), config.retention, closing.clone()));
     tracker.close();
     Duties { tracker, over }

@@ -53,6 +53,7 @@ pub async fn run(parts: Parts, keep: Retention, closing: CancellationToken) {
     let batches = Batches::new();
     let prune = async || {
         let pruned = batches.prune(|size| parts.db.prune(&keep, size)).await?;
+        parts.metrics.swept("pruner", pruned);
         if pruned > 0 {
             tracing::info!(pruned, "deleted what is kept no longer");
         }

@@ -21,6 +21,7 @@ pub async fn run(parts: Parts, again: Duration, closing: CancellationToken) {
         if rescued < u64::from(BATCH) {
             sweeps.fetch_add(1, Ordering::Relaxed);
         }
+        parts.metrics.swept("rescuer", rescued);
         if rescued > 0 {
             tracing::warn!(rescued, "tasks whose host is gone: published again");
             parts.outbox.notify_one();

@@ -26,10 +26,13 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
             return Ok(0);
         }
         let woken = db.wake_due(BATCH).await?;
+        parts.metrics.swept("scheduler", woken);
         if woken > 0 {
             parts.outbox.notify_one();
         }
-        Ok(woken.max(db.fail_expired(BATCH).await?))
+        let expired = db.fail_expired(BATCH).await?;
+        parts.metrics.swept("expiry", expired);
+        Ok(woken.max(expired))
     };
     sweep("scheduler", LOOK, &closing, wake).await;
 }

@@ -12,6 +12,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn run(parts: Parts, grace: Duration, closing: CancellationToken) {
     let bury = async || {
         let failed = parts.db.fail_unknown(grace, BATCH).await?;
+        parts.metrics.swept("undertaker", failed);
         if failed > 0 {
             tracing::warn!(failed, "tasks failed: no live host serves their plugins");
         }

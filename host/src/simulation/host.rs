@@ -113,7 +113,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             unpublished_letters: watch::Sender::default(),
             steady: Arc::new(move || steady.is_steady()),
         },
-        MaintenanceConfig { lease: LEASE, unknown_grace: Duration::from_secs(60), retention: RETENTION },
+        MaintenanceConfig { lease: LEASE, unknown_grace: Duration::from_secs(60), retention: RETENTION, pending: None },
         &closing,
     );
     end.cancelled().await;

@@ -1,6 +1,6 @@
 //! Acknowledge: what is recorded (or has nothing to be recorded) is taken off the queue.
 
-use super::{Leg, Shared, batch};
+use super::{Leg, Shared, Step, batch};
 use crate::broker::Receipt;
 use crate::task::TaskId;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub async fn run(shared: Arc<Shared>, mut done: mpsc::Receiver<Done>) {
             receipts.append(&mut one.receipts);
             since.push(one.since);
         }
+        shared.parts.metrics.batch(Step::Acknowledge, receipts.len());
         let answer = shared.parts.broker.acknowledge(receipts).await;
         let now = Instant::now();
         since.into_iter().for_each(|since| shared.parts.metrics.leg(Leg::Acknowledge, now - since));

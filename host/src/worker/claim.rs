@@ -5,7 +5,7 @@ use super::candidate::Candidate;
 use super::dead::Burial;
 use super::settle::{Claim, End, STATEMENT_BYTES};
 use super::unclaimed::Unclaimed;
-use super::{Leg, Shared, batch, execute, reply};
+use super::{Leg, Shared, Step, batch, execute, reply};
 use crate::broker::{Delivery, Receipt};
 use crate::db::{ClaimAnswer, Claimant, Claimed, DbError};
 use crate::task::claim::Kept;
@@ -71,13 +71,15 @@ pub async fn run(
         // What runs without a claim has begun already.
         let waiting = batch.iter().filter(|candidate| candidate.unclaimed.is_none());
         waiting
-            .filter_map(|c| c.delivery.as_ref())
-            .for_each(|delivery| shared.begun(delivery.arrived, delivery.message.body.len()));
+            .filter_map(|c| Some((&c.arrival, c.delivery.as_ref()?)))
+            .for_each(|(arrival, delivery)| shared.begun(arrival, delivery));
         let Some(answers) = batch::all_answered(&shared, "claim", arrivals.len(), claim).await else {
             continue; // Never claimed: still the broker's, or parked.
         };
         shared.parts.metrics.leg(Leg::Claim, asked.elapsed());
+        shared.parts.metrics.batch(Step::Claim, answers.len());
         for (candidate, answer) in batch.into_iter().zip(answers) {
+            shared.parts.metrics.claim(&answer);
             if let Some(candidate) = follow(&shared, &ways, candidate, answer).await {
                 again.push_back(candidate);
             }
@@ -177,8 +179,10 @@ async fn start(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, claimed:
         }
         return;
     }
-    let plugin = candidate.ready.as_ref().map(|ready| ready.runner.name().clone());
-    let stop = shared.flights.enter(message.id, claimed.fence, receipt, plugin);
+    let about = candidate.ready.as_ref().map(|ready| {
+        shared.parts.metrics.about(ready.runner.name().clone(), candidate.arrival.queue.clone(), &message)
+    });
+    let stop = shared.flights.enter(message.id, claimed.fence, receipt, about);
     match candidate.ready {
         Some(ready) => execute::spawn(shared, ways.ends.clone(), message, claimed, ready, stop),
         // Decided to run without anything to run it: the plugin went away while a lost answer was looked up.

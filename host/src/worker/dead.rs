@@ -147,6 +147,7 @@ async fn record(shared: &Arc<Shared>, burials: Vec<Burial>, acks: &mpsc::Sender<
         match answer {
             DeadAnswer::Recorded(recorded) => {
                 if !recorded.repeated {
+                    shared.parts.metrics.letter(&queue, &reason);
                     tracing::warn!(queue, reason, detail, task = task_id.map(tracing::field::display), "dead letter");
                 }
                 let _ = acks.send(Done::now(task_id, vec![delivery.receipt])).await;

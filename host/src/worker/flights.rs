@@ -4,10 +4,11 @@
 //! once the end is recorded. Only the claim step adds flights and only the settle step removes them.
 
 use crate::broker::Receipt;
+use crate::metrics::About;
 use crate::task::settle::StopReason;
 use crate::task::{Fence, TaskId};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// The map. Its lock is held for a few instructions at a time, never across an await.
@@ -27,7 +28,7 @@ struct Early {
     fingerprint: [u8; 32],
     /// Of further deliveries: that of the first is with the run.
     receipts: Vec<Receipt>,
-    plugin: Arc<str>,
+    about: About,
     stop: CancellationToken,
     reason: Option<StopReason>,
 }
@@ -43,7 +44,7 @@ pub enum Begun {
 struct Flight {
     fence: Fence,
     receipts: Vec<Receipt>,
-    plugin: Option<Arc<str>>,
+    about: Option<About>,
     stop: CancellationToken,
     reason: Option<StopReason>,
 }
@@ -53,27 +54,21 @@ struct Flight {
 pub struct Landed {
     /// What is to be acknowledged.
     pub receipts: Vec<Receipt>,
-    /// Whose guest ran, if one did.
-    pub plugin: Option<Arc<str>>,
+    /// Labels of the guest that ran, if one did.
+    pub about: Option<About>,
 }
 
 impl Flights {
-    /// Enter a claimed task, and the name of what runs it. The token ends its guest.
+    /// Enter a claimed task, and the labels of what runs it. The token ends its guest.
     ///
     /// Its last flight from here may not have left yet: the answer to its settlement was lost, and the next attempt comes before
     /// it is asked again; or it was taken over elsewhere, failed there, and is back. Its guest is not needed any more, and its
     /// receipts are acknowledged with this one's: dropped, they would hold their places in the prefetch for as long as the
     /// channel lives.
-    pub fn enter(
-        &self,
-        id: TaskId,
-        fence: Fence,
-        receipt: Option<Receipt>,
-        plugin: Option<Arc<str>>,
-    ) -> CancellationToken {
+    pub fn enter(&self, id: TaskId, fence: Fence, receipt: Option<Receipt>, about: Option<About>) -> CancellationToken {
         let stop = CancellationToken::new();
         let receipts = receipt.into_iter().collect();
-        let mut flight = Flight { fence, receipts, plugin, stop: stop.clone(), reason: None };
+        let mut flight = Flight { fence, receipts, about, stop: stop.clone(), reason: None };
         let mut maps = self.lock();
         let flights = &mut maps.claimed;
         if let Some(last) = flights.remove(&id) {
@@ -99,22 +94,21 @@ impl Flights {
     pub fn leave(&self, id: TaskId, fence: Fence) -> Landed {
         let flights = &mut self.lock().claimed;
         match flights.get(&id) {
-            Some(flight) if flight.fence == fence => flights
-                .remove(&id)
-                .map(|Flight { receipts, plugin, .. }| Landed { receipts, plugin })
-                .unwrap_or_default(),
+            Some(flight) if flight.fence == fence => {
+                flights.remove(&id).map(|Flight { receipts, about, .. }| Landed { receipts, about }).unwrap_or_default()
+            }
             _ => Landed::default(),
         }
     }
 
     /// Enter a run without a claim.
-    pub fn begin(&self, id: TaskId, fingerprint: [u8; 32], plugin: Arc<str>) -> Begun {
+    pub fn begin(&self, id: TaskId, fingerprint: [u8; 32], about: About) -> Begun {
         let mut maps = self.lock();
         if maps.claimed.contains_key(&id) || maps.unclaimed.contains_key(&id) {
             return Begun::Busy;
         }
         let stop = CancellationToken::new();
-        let early = Early { fingerprint, receipts: Vec::new(), plugin, stop: stop.clone(), reason: None };
+        let early = Early { fingerprint, receipts: Vec::new(), about, stop: stop.clone(), reason: None };
         maps.unclaimed.insert(id, early);
         Begun::Started(stop)
     }
@@ -134,9 +128,9 @@ impl Flights {
     pub fn claimed(&self, id: TaskId, fence: Fence, receipt: Option<Receipt>) {
         let mut maps = self.lock();
         let Some(early) = maps.unclaimed.remove(&id) else { return };
-        let Early { mut receipts, plugin, stop, reason, .. } = early;
+        let Early { mut receipts, about, stop, reason, .. } = early;
         receipts.extend(receipt);
-        let mut flight = Flight { fence, receipts, plugin: Some(plugin), stop, reason };
+        let mut flight = Flight { fence, receipts, about: Some(about), stop, reason };
         if let Some(last) = maps.claimed.remove(&id) {
             last.stop.cancel();
             flight.receipts.extend(last.receipts);
@@ -147,7 +141,7 @@ impl Flights {
     /// Remove a run that never got a claim, with the receipts of further deliveries.
     pub fn over(&self, id: TaskId) -> Landed {
         let early = self.lock().unclaimed.remove(&id);
-        early.map(|early| Landed { receipts: early.receipts, plugin: Some(early.plugin) }).unwrap_or_default()
+        early.map(|early| Landed { receipts: early.receipts, about: Some(early.about) }).unwrap_or_default()
     }
 
     /// End a task's guest. Whether it is in flight.
@@ -205,7 +199,7 @@ mod tests {
         assert!(flights.leave(id, 1).receipts.is_empty(), "its settlement is answered late");
         let landed = flights.leave(id, 2);
         let tags: Vec<u64> = landed.receipts.iter().map(|receipt| receipt.tag).collect();
-        assert_eq!((tags, landed.plugin.as_deref()), (vec![2, 1], Some("p")));
+        assert_eq!((tags, landed.about.map(|about| about.plugin).as_deref()), (vec![2, 1], Some("p")));
         assert_eq!(flights.len(), 0);
     }
 }

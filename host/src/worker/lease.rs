@@ -2,7 +2,9 @@
 
 use super::Remote;
 use crate::db::{Db, DbError, HostRecord};
+use crate::metrics::LeaseFacts;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -48,7 +50,16 @@ pub struct Lease(Arc<Inner>);
 struct Inner {
     standing: Mutex<Standing>,
     renewed: Notify,
+    /// Renewals by how they went.
+    counts: Counts,
     since_boot: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    renewed: AtomicU64,
+    lapsed: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -76,7 +87,12 @@ impl Lease {
     pub fn new(now: Instant, since_boot: impl Fn() -> Duration + Send + Sync + 'static) -> Lease {
         let until = Moment { at: now, since_boot: since_boot() };
         let standing = Mutex::new(Standing { until, steady_from: now + FAR });
-        Lease(Arc::new(Inner { standing, renewed: Notify::new(), since_boot: Box::new(since_boot) }))
+        Lease(Arc::new(Inner {
+            standing,
+            renewed: Notify::new(),
+            counts: Counts::default(),
+            since_boot: Box::new(since_boot),
+        }))
     }
 
     fn now(&self) -> Moment {
@@ -99,6 +115,20 @@ impl Lease {
             standing.until = Moment { at: asked.at + good, since_boot: asked.since_boot + good };
         }
         self.0.renewed.notify_waiters();
+    }
+
+    /// The lease as metrics show it.
+    pub fn facts(&self) -> LeaseFacts {
+        let (until, now) = (self.standing().until, self.now());
+        let by_clock = until.at.saturating_duration_since(now.at);
+        let remaining = match (now.since_boot, until.since_boot) {
+            // Only Linux has the second clock.
+            (Duration::ZERO, _) => by_clock,
+            (now, until) => by_clock.min(until.saturating_sub(now)),
+        };
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { renewed, lapsed, failed } = &self.0.counts;
+        LeaseFacts { remaining, renewed: read(renewed), lapsed: read(lapsed), failed: read(failed) }
     }
 
     /// Returns at once while the lease is valid, otherwise when it is again.
@@ -182,6 +212,8 @@ impl Keeper {
             match self.db.renew_lease(&record, self.ttl).await {
                 Ok(renewal) => {
                     self.lease.renewed(asked, self.ttl, renewal.lapsed);
+                    let Counts { renewed, lapsed, .. } = &self.lease.0.counts;
+                    (if renewal.lapsed { lapsed } else { renewed }).fetch_add(1, Ordering::Relaxed);
                     last = Some((asked, record));
                     if renewal.lapsed {
                         tracing::warn!(
@@ -194,6 +226,7 @@ impl Keeper {
                     trouble = false;
                 }
                 Err(error) => {
+                    self.lease.0.counts.failed.fetch_add(1, Ordering::Relaxed);
                     if !trouble {
                         tracing::error!(%error, "failed to renew the lease; results are held back once it ends");
                     }
@@ -226,7 +259,6 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     const TTL: Duration = Duration::from_secs(30);
 

@@ -37,13 +37,13 @@ mod window;
 pub use grace::Grace;
 pub use window::WindowConfig;
 
-use crate::broker::{Broker, Source};
+use crate::broker::{Broker, Delivery, Source};
 use crate::db::Db;
-use crate::metrics::{Leg, Metrics};
+use crate::metrics::{Leg, Metrics, Step};
 use crate::registry::{Catalog, Isolation, MemoryBudget, Turns};
-use crate::task::HostId;
 use crate::task::limits::MessageLimits;
 use crate::task::settle::StopReason;
+use crate::task::{Arrival, HostId};
 use lease::Lease;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -222,10 +222,13 @@ impl Shared {
     }
 
     /// A delivery's run, or its claim, begins.
-    fn begun(&self, arrived: Instant, bytes: usize) {
-        let waited = arrived.elapsed();
+    fn begun(&self, arrival: &Arrival, delivery: &Delivery) {
+        let waited = delivery.arrived.elapsed();
         self.parts.metrics.leg(Leg::Wait, waited);
-        self.window.begun(waited, bytes);
+        if arrival.is_first() && !delivery.redelivered {
+            self.parts.metrics.begun(&arrival.queue, &arrival.message);
+        }
+        self.window.begun(waited, delivery.message.body.len());
     }
 }
 
@@ -351,6 +354,11 @@ impl Remote {
             arrived: window.arrivals(queue),
             open: !is_held && has_credit && room.can_begin() && !window.is_delayed(queue),
         }
+    }
+
+    /// Deliveries that this host may have in hand, of all queues.
+    pub fn window(&self) -> u32 {
+        self.0.window.size()
     }
 
     /// Whether any task runs here.

@@ -27,6 +27,7 @@ pub async fn tasks(
 ) {
     while let Some(delivery) = next(&end, &mut subscription).await {
         shared.window.arrived(delivery.source.queue());
+        shared.parts.metrics.delivery(delivery.source.queue(), false, delivery.redelivered);
         let message = match decode(&shared, &delivery) {
             Ok(message) => message,
             Err(rejection) => {
@@ -64,6 +65,7 @@ pub async fn returned(
     dead: mpsc::Sender<Burial>,
 ) {
     while let Some(delivery) = next(&shared.closing, &mut subscription).await {
+        shared.parts.metrics.delivery(delivery.source.queue(), true, delivery.redelivered);
         let message = match decode(&shared, &delivery) {
             Ok(message) => Arc::new(message),
             Err(rejection) => {

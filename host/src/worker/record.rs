@@ -4,7 +4,7 @@ use super::acknowledge::Done;
 use super::candidate::Candidate;
 use super::settle::{End, STATEMENT_BYTES};
 use super::unclaimed::{self, Unclaimed};
-use super::{Leg, Shared, batch};
+use super::{Leg, Shared, Step, batch};
 use crate::broker::Delivery;
 use crate::db::{Claimed, RecordAnswer, Recording};
 use crate::task::settle::Standing;
@@ -106,8 +106,10 @@ async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
     };
     shared.recorded();
     let recorded = Instant::now();
+    shared.parts.metrics.batch(Step::Record, part.len());
     for (ran, answer) in part.into_iter().zip(answers) {
         let id = ran.settlement.id;
+        shared.parts.metrics.record(&answer);
         if answer != RecordAnswer::Recorded {
             tracing::debug!(task = %id, ?answer, "not recorded at once: it goes through the claim table");
             let (candidate, granted, settlement, standing) = ran.into_candidate();
@@ -117,9 +119,9 @@ async fn record(shared: &Arc<Shared>, ways: &Ways, part: Vec<Ran>) {
         }
         let Settlement { ended, usage, calls, .. } = &ran.settlement;
         let over = shared.flights.over(id);
-        if let Some(plugin) = &over.plugin {
+        if let Some(about) = &over.about {
             let kind = ended.failure().map(|failure| failure.kind);
-            shared.parts.metrics.attempt(plugin, ended.event(), kind, usage, calls);
+            shared.parts.metrics.ended(about, ended.event(), kind, usage, calls);
         }
         shared.parts.metrics.leg(Leg::Settle, recorded - ran.ended);
         tracing::debug!(task = %id, event = %ended.event(), "recorded");

@@ -6,7 +6,7 @@
 use super::acknowledge::Done;
 use super::flights::Landed;
 use super::spool::Spool;
-use super::{Leg, Shared, batch};
+use super::{Leg, Shared, Step, batch};
 use crate::db::{Halving, SettleAnswer};
 use crate::task::settle::Usage;
 use crate::task::{Ended, Event, FailureKind, Fence, Settlement, TaskId};
@@ -115,15 +115,17 @@ async fn record_piece(
     }
     let Some(answers) = batch::told(shared, "settle", result) else { return false };
     shared.recorded();
+    shared.parts.metrics.batch(Step::Settle, settlements.len());
     for (settlement, answer) in settlements.iter().zip(answers) {
         let Settlement { id, fence, attempt, ref ended, ref usage, ref calls, .. } = *settlement;
-        let Landed { receipts, plugin } = shared.flights.leave(id, fence);
+        let Landed { receipts, about } = shared.flights.leave(id, fence);
         // Here and nowhere else, so that an attempt is counted once, when it is recorded, and by whoever recorded it.
         let count = |event, kind| {
-            if let Some(plugin) = &plugin {
-                shared.parts.metrics.attempt(plugin, event, kind, usage, calls);
+            if let Some(about) = &about {
+                shared.parts.metrics.ended(about, event, kind, usage, calls);
             }
         };
+        shared.parts.metrics.settlement(&answer);
         match answer {
             SettleAnswer::Settled => {
                 count(ended.event(), ended.failure().map(|failure| failure.kind));

@@ -96,7 +96,8 @@ pub fn begin(shared: &Arc<Shared>, ways: &Ways, candidate: Candidate, delivery: 
         return Some(candidate.with(delivery));
     }
     let Candidate { arrival, ready: Some(ready), .. } = candidate else { return Some(candidate.with(delivery)) };
-    match shared.flights.begin(message.id, message.fingerprint, ready.runner.name().clone()) {
+    let about = shared.parts.metrics.about(ready.runner.name().clone(), arrival.queue.clone(), &message);
+    match shared.flights.begin(message.id, message.fingerprint, about) {
         Begun::Started(stop) => {
             spawn(shared.clone(), ways.clone(), arrival, ready, delivery, stop);
             None
@@ -118,7 +119,7 @@ fn spawn(shared: Arc<Shared>, ways: Ways, arrival: Arrival, ready: Ready, delive
             return;
         }
         let (message, began) = (arrival.message.clone(), Instant::now());
-        shared.begun(delivery.arrived, delivery.message.body.len());
+        shared.begun(&arrival, &delivery);
         let standing = first(&message, &*runner);
         let job = execute::job(&message, (None, standing), None, stop.clone(), (memory.clone(), turn.clone()));
         let mut run = std::pin::pin!(execute::watched(&*runner, &message, runner.run(job)));

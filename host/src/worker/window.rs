@@ -66,6 +66,8 @@ pub struct Window {
     /// The largest message, in bytes.
     bytes: AtomicU64,
     stirred: Notify,
+    /// Deliveries that may be in hand, of all queues.
+    size: AtomicU32,
     queues: HashMap<String, OfQueue>,
 }
 
@@ -99,6 +101,11 @@ impl Window {
         count.fetch_add(1, Ordering::Relaxed);
         self.stirred.notify_one();
         Some(Delayed(count.clone()))
+    }
+
+    /// Deliveries that may be in hand, of all queues.
+    pub fn size(&self) -> u32 {
+        self.size.load(Ordering::Relaxed)
     }
 
     /// Whether a delivery of this queue has waited for long, and still does.
@@ -206,6 +213,7 @@ pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
     let mut queues: Vec<Queue> = shared.config.queues.iter().map(|name| Queue::of(name)).collect();
     loop {
         let room = shared.room.can_begin();
+        let mut size = 0;
         for queue in &mut queues {
             let (least, step) = (shared.config.reserve(&queue.name), shared.config.window.step);
             let here = usize::from(queue.reserve.next(shared.window.is_delayed(&queue.name), room));
@@ -224,8 +232,11 @@ pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
                     }
                     subscriptions.push(end);
                 }
+                size += subscriptions.len() as u32 * u32::from(prefetch);
             }
+            size += u32::from(shared.config.prefetch(name));
         }
+        shared.window.size.store(size, Ordering::Relaxed);
         let quiet = pace.is_quiet() && queues.iter().all(Queue::is_quiet);
         tokio::select! {
             biased;

@@ -9,6 +9,7 @@ mod examples;
 mod fields;
 mod links;
 mod literals;
+mod metrics;
 mod page;
 mod settings;
 mod tables;

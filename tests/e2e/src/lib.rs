@@ -20,6 +20,7 @@ pub mod amqp;
 pub mod chaos;
 pub mod daemon;
 pub mod database;
+pub mod exposition;
 pub mod forward;
 pub mod http;
 pub mod invariants;

@@ -23,6 +23,7 @@ mod submitting;
 mod takeovers;
 mod timing;
 mod verbs;
+mod waiting;
 
 pub use subject::*;
 pub use timing::timing;
@@ -157,6 +158,10 @@ behaviours! { {
         what_nobody_serves_ends_after_its_grace
         parked_tasks_are_read_by_priority_then_age
         what_is_old_is_forgotten_in_small_batches;
+    waiting:
+        due_tasks_that_wait_are_found_with_what_they_wait_for
+        tasks_that_wait_for_a_time_or_do_not_wait_are_not_found
+        the_outbox_is_counted_with_its_first_due_time;
     hosts:
         a_lease_is_renewed_and_lapses
         hosts_are_listed_with_what_they_say;
@@ -196,6 +201,8 @@ behaviours! { {
         a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats
         labelled_tasks_are_deleted_in_batches_once_they_have_ended;
 } {
+    waiting:
+        parked_tasks_are_found_behind_a_backlog;
     duties:
         a_deletion_takes_tasks_until_they_have_too_many_lines
         parked_tasks_are_read_until_they_have_too_many_bytes

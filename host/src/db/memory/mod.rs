@@ -134,6 +134,9 @@ impl Db for MemoryDb {
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError> {
         self.at_once(|tables, now| tables.fail_unknown(grace, limit, now))
     }
+    async fn waiting(&self, _: WaitingLook) -> Result<WaitingNow, DbError> {
+        self.at_once(|tables, now| Ok(tables.waiting_now(now)))
+    }
     async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
         self.at_once(|tables, _| tables.parked(look))
     }

@@ -4,11 +4,12 @@ use super::super::fault::Fault;
 use super::super::plan::BODY_SHOWN;
 use super::super::{
     AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page, TaskFilter,
-    TaskRow,
+    TaskRow, WaitingNow, WaitingTask,
 };
 use super::tables::{Tables, Task, value};
 use crate::db::OutboxReason;
 use crate::task::{Failure, State, TaskId, WaitCode, Waiting};
+use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 
 impl Tables {
@@ -72,6 +73,16 @@ impl Tables {
     }
 
     /// Why it waits: what it is parked for, or its time, or its outbox row; otherwise it is in its queue.
+    pub(super) fn waiting_now(&self, now: DateTime<Utc>) -> WaitingNow {
+        let pending = self.tasks.values().filter(|task| task.state == State::Pending);
+        let tasks = pending.filter_map(|task| {
+            let Waiting { code, since, .. } = self.waiting(task)?;
+            Some(WaitingTask { id: task.id, queue: task.queue.clone(), code, since })
+        });
+        let outbox_due = self.outbox.values().map(|out| out.due_at).min();
+        WaitingNow { now, tasks: tasks.collect(), outbox: self.outbox.len() as u64, outbox_due }
+    }
+
     fn waiting(&self, task: &Task) -> Option<Waiting> {
         if !task.waits() {
             return None;

@@ -1,10 +1,11 @@
 //! Connections: where to, and with which settings.
 
 use super::super::flight::{Line, acquire_timeout};
-use super::super::{DbError, DbOptions};
+use super::super::{DbError, DbOptions, PoolFacts};
 use super::address::destination;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Postgres, query};
+use std::sync::Arc;
 use std::time::Duration;
 
 statements! {
@@ -30,6 +31,16 @@ pub(super) struct Lines {
     pub reads: Line<Postgres>,
     /// Stores and budgets of guests.
     pub stores: Line<Postgres>,
+}
+
+impl Lines {
+    /// Each by its use.
+    pub fn facts(&self) -> Vec<PoolFacts> {
+        let Lines { path, lease, reads, stores } = self;
+        [("path", path), ("lease", lease), ("reads", reads), ("stores", stores)]
+            .map(|(name, line)| line.facts(name))
+            .into()
+    }
 }
 
 /// Connections for reads of the API, and as many for what guests keep. `database.pool` in `config.default.toml` names the sum.
@@ -79,5 +90,5 @@ fn line(connect: &PgConnectOptions, options: &DbOptions, connections: u32, timeo
             })
         })
         .connect_lazy_with(connect.clone());
-    Line { pool, place }
+    Line { pool, place, waiting: Arc::default() }
 }

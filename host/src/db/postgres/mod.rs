@@ -29,6 +29,7 @@ mod submit;
 mod transition;
 mod unusable;
 mod version;
+mod waiting;
 mod ways;
 pub use address::{check, with_host};
 
@@ -51,18 +52,6 @@ pub struct PostgresDb {
     waiting: Arc<Notify>,
     /// Name of a plugin behind which [`Db::fail_unknown`] looks next.
     unserved: Arc<Mutex<String>>,
-}
-
-impl PostgresDb {
-    /// Prepare connections to `url` (`postgres://user:password@host:port/database`). Nothing is connected yet: an address
-    /// that is away is told by the first operation. Refuses an address that does not say where to go.
-    pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
-        let lines = connect::lines(url, options)?;
-        let recordings = Arc::new(Semaphore::new(options.max_connections.saturating_sub(1).max(1) as usize));
-        let scans = Arc::new(Semaphore::new(connect::BESIDES as usize / 2));
-        let (timeout, schema) = (options.timeout, options.schema.clone());
-        Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default(), unserved: Arc::default() })
-    }
 }
 
 #[async_trait]
@@ -241,6 +230,10 @@ impl Db for PostgresDb {
         Ok(failed)
     }
 
+    async fn waiting(&self, look: WaitingLook) -> Result<WaitingNow, DbError> {
+        self.scan("look for waiting tasks", move |c| Box::pin(waiting::waiting(c, look))).await
+    }
+
     async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
         let look = Arc::new(look.clone());
         self.run("read what is parked", move |c| {
@@ -339,6 +332,10 @@ impl Db for PostgresDb {
 
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
         self.run("measure the tables", |c| Box::pin(sizes::sizes(c))).await
+    }
+
+    fn pools(&self) -> Vec<PoolFacts> {
+        self.lines.facts()
     }
 
     fn stores(&self) -> &dyn Stores {

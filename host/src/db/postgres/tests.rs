@@ -145,6 +145,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("unusable", unusable::ALL),
+        ("waiting", waiting::ALL),
         ("version", version::ALL),
         ("version", version::versions::ALL),
     ];

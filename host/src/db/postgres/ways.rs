@@ -2,18 +2,30 @@
 
 use super::super::fault::Fault;
 use super::super::flight::{Trust, fly};
-use super::super::{DbError, Migrated};
+use super::super::{DbError, DbOptions, Migrated};
 use super::connect::{self, Lines};
 use super::{PostgresDb, blockers::Blockers, migrate};
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// How long migrating may take. Waits for locks and for other processes have bounds of their own, and the build of an index takes as long
 /// as its table is large: one that were cut off would be begun again and again.
 const MIGRATION: Duration = Duration::from_secs(24 * 3600);
 
 impl PostgresDb {
+    /// Prepare connections to `url` (`postgres://user:password@host:port/database`). Nothing is connected yet: an address
+    /// that is away is told by the first operation. Refuses an address that does not say where to go.
+    pub fn connect(url: &str, options: &DbOptions) -> Result<PostgresDb, DbError> {
+        let lines = connect::lines(url, options)?;
+        let recordings = Arc::new(Semaphore::new(options.max_connections.saturating_sub(1).max(1) as usize));
+        let scans = Arc::new(Semaphore::new(connect::BESIDES as usize / 2));
+        let (timeout, schema) = (options.timeout, options.schema.clone());
+        Ok(PostgresDb { lines, recordings, scans, timeout, schema, waiting: Arc::default(), unserved: Arc::default() })
+    }
+
     /// `user@host:port/database, schema name`: where it leads, for people; without secrets.
     pub fn place(&self) -> String {
         format!("{}, schema {}", self.lines.path.place, self.schema)

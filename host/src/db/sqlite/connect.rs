@@ -72,14 +72,15 @@ impl SqliteDb {
                 .test_before_acquire(false)
         };
         let place: Arc<str> = path.display().to_string().into();
-        let line = Line { pool: pool(1).connect_lazy_with(writing), place: place.clone() };
+        let line = Line { pool: pool(1).connect_lazy_with(writing), place: place.clone(), waiting: Arc::default() };
         Ok(SqliteDb {
             writer: Arc::new(Writer::new(line, options.timeout)),
             readers: Line {
                 pool: pool(options.max_connections).connect_lazy_with(reading.clone()),
                 place: place.clone(),
+                waiting: Arc::default(),
             },
-            browsers: Line { pool: pool(BROWSERS).connect_lazy_with(reading), place },
+            browsers: Line { pool: pool(BROWSERS).connect_lazy_with(reading), place, waiting: Arc::default() },
             timeout: options.timeout,
             queues: Arc::default(),
         })

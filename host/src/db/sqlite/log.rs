@@ -90,7 +90,7 @@ mod tests {
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let options = options.journal_mode(SqliteJournalMode::Wal);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
-        let line = Line { pool, place: path.display().to_string().into() };
+        let line = Line { pool, place: path.display().to_string().into(), waiting: std::sync::Arc::default() };
         query("CREATE TABLE t (x BLOB)").execute(&line.pool).await.unwrap();
         let log = Log { most: 256 << 10, pause: 0, ..Log::beside(&line.place) };
         let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);

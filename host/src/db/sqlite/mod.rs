@@ -29,6 +29,7 @@ mod submit;
 mod transition;
 mod unusable;
 mod version;
+mod waiting;
 mod writer;
 
 use super::flight::{Trust, fly};
@@ -209,6 +210,10 @@ impl Db for SqliteDb {
         self.write("end what nobody serves", move |c| Box::pin(duties::fail_unknown(c, grace, limit))).await
     }
 
+    async fn waiting(&self, look: WaitingLook) -> Result<WaitingNow, DbError> {
+        self.browse("look for waiting tasks", move |c| Box::pin(waiting::waiting(c, look))).await
+    }
+
     async fn parked(&self, look: &ParkedLook) -> Result<Parked, DbError> {
         let look = Arc::new(look.clone());
         self.read("read what is parked", move |c| {
@@ -319,6 +324,10 @@ impl Db for SqliteDb {
 
     async fn sizes(&self) -> Result<Vec<TableSize>, DbError> {
         self.read("measure the tables", |c| Box::pin(sizes::sizes(c))).await
+    }
+
+    fn pools(&self) -> Vec<PoolFacts> {
+        vec![self.writer.line.facts("writer"), self.readers.facts("readers"), self.browsers.facts("browsers")]
     }
 
     fn stores(&self) -> &dyn Stores {

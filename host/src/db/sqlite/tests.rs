@@ -103,6 +103,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("unusable", unusable::ALL),
+        ("waiting", waiting::ALL),
         ("version", version::ALL),
         ("version", version::versions::ALL),
     ];
@@ -141,6 +142,10 @@ async fn statements_find_their_rows_by_an_index() {
         (duties::EXPIRED, "tasks_expiring (deadline>? AND deadline<?)"),
         (duties::CALLED_OFF, "tasks_called_off"),
         (duties::WAITED_FOR, "tasks_unserved (plugin>?)"),
+        (waiting::WAITING, "tasks_of_state (state=?)"),
+        (waiting::WAITING, "tasks_parked (plugin_name>?)"),
+        (waiting::WAITING, "tasks_parked (plugin_name=?)"),
+        (waiting::WAITING, "outbox_due"),
         (duties::UNKNOWN, "tasks_unserved (plugin=? AND waiting_since<?)"),
         (duties::LOST, "tasks_running"),
         (read::PARKED, "tasks_parked (plugin_name=?)"),

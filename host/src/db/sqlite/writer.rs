@@ -230,7 +230,7 @@ mod tests {
         let options = SqliteConnectOptions::new().filename(folder.path().join("x.db")).create_if_missing(true);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
         query("CREATE TABLE t (n INTEGER PRIMARY KEY)").execute(&pool).await.unwrap();
-        (folder, Arc::new(Writer::new(Line { pool, place: "x.db".into() }, limit)))
+        (folder, Arc::new(Writer::new(Line { pool, place: "x.db".into(), waiting: Arc::default() }, limit)))
     }
 
     async fn insert(writer: &Arc<Writer>, n: i64, fails: bool) -> Result<i64, DbError> {

@@ -7,6 +7,7 @@ mod read;
 mod replies;
 mod stores;
 mod verbs;
+mod waiting;
 
 pub use examine::*;
 pub use letters::*;
@@ -15,6 +16,7 @@ pub use read::*;
 pub use replies::*;
 pub use stores::*;
 pub use verbs::*;
+pub use waiting::*;
 
 use crate::task::settle::Standing;
 use crate::task::{Arrival, Decision, Fence, HostId, PluginRef, Settlement, State, TaskId, TaskMessage};

@@ -96,6 +96,7 @@ async fn backlog_does_not_use_up_the_end_of_a_shutdown() {
         lease: Duration::from_secs(30),
         unknown_grace: day,
         retention: Retention { completed: day, failed: day, dead: day },
+        pending: None,
     };
     let closing = CancellationToken::new();
     let duties = start(&parts, config, &closing);

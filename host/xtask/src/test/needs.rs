@@ -29,6 +29,12 @@ const NEEDS: [Need; 6] = [
         package: Some("pgbouncer"),
     },
     Need {
+        tests: &["metrics::a_real_prometheus_reads_the_endpoint_the_rules_and_the_dashboard"],
+        is_met: || Path::new("/usr/bin/prometheus").exists() && Path::new("/usr/bin/promtool").exists(),
+        reason: "prometheus is not installed",
+        package: Some("prometheus"),
+    },
+    Need {
         tests: &["producers::kombu_publishes_with_its_own_properties"],
         is_met: || runs("/usr/bin/python3", &["-c", "import kombu"]),
         reason: "python3-kombu is not installed",
@@ -103,6 +109,7 @@ mod tests {
             "host/src/db/postgres/tests/poolers.rs",
             "tests/e2e/tests/e2e/poolers.rs",
             "tests/e2e/tests/e2e/producers.rs",
+            "tests/e2e/tests/e2e/metrics.rs",
             "host/src/daemon/data_folder.rs",
             "host/outbound/src/tools/user.rs",
         ];

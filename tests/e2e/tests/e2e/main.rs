@@ -18,6 +18,7 @@ mod failures;
 mod hosts;
 mod isolation;
 mod memory;
+mod metrics;
 mod operators;
 mod outages;
 mod path;

@@ -77,3 +77,30 @@ async fn what_is_due_or_past_its_time_is_all_that_is_read_of_an_index() {
         assert!(plan.iter().any(|line| line.contains("Index Cond: ") && line.contains(bound)), "{plan:#?}");
     }
 }
+
+/// However many tasks wait, and whatever the statistics say.
+#[tokio::test]
+async fn a_look_for_waiting_tasks_reads_no_more_than_its_bounds() {
+    let own = Own::new().await;
+    own.with(Own::options()).migrate().await.unwrap();
+    let db = own.with(Own::options());
+    let mut connection = db.lines.path.pool.acquire().await.unwrap();
+    let many = "INSERT INTO tasks (id, plugin, plugin_name, queue, state, max_attempts, created_at, waiting_since, waiting_code)
+        SELECT gen_random_uuid(), 'p', 'p' || n % 4, 'default', 'pending', 3, now(), now(),
+            CASE WHEN n % 2 = 0 THEN 'no_plugin' END FROM generate_series(1, 4000) n";
+    sqlx::query(many).execute(&mut *connection).await.unwrap();
+    let look = WaitingLook { rows: 20, plugins: 10, of_plugin: 5, outbox: 10 };
+    for analysed in [false, true] {
+        if analysed {
+            sqlx::query("ANALYZE tasks").execute(&mut *connection).await.unwrap();
+        }
+        let mut tx = connection.begin().await.unwrap();
+        let found = waiting::waiting(&mut tx, look).await.unwrap();
+        assert!((20..=30).contains(&found.tasks.len()), "{}", found.tasks.len());
+        let reads = "SELECT idx_tup_fetch, seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'tasks'::regclass";
+        let row = sqlx::query(reads).fetch_one(&mut *tx).await.unwrap();
+        let (fetched, scans): (i64, i64) = (row.get("idx_tup_fetch"), row.get("seq_scan"));
+        assert!(fetched < 200 && scans == 0, "{fetched} rows fetched, {scans} scans, analysed: {analysed}");
+        tx.rollback().await.unwrap();
+    }
+}
