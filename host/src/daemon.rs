@@ -15,6 +15,7 @@ pub mod isolation;
 mod private;
 mod readiness;
 mod single;
+mod threads;
 
 pub use again::program;
 pub use build::BUILD;
@@ -111,8 +112,10 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let mut folder = DataFolder::open(&settings.data.dir).map_err(configuration)?;
     let certificate = settings.api.tls.as_ref().map(|tls| api::Certificate::load(&tls.certificate, &tls.key));
     let certificate = certificate.transpose().map_err(failed)?;
-    let listener = api::Listener::bind(settings.api.listen, settings.api.connections, certificate);
-    let listener = listener.await.map_err(failed)?;
+    // Dropped last: connections to the database that a request opened belong to it.
+    let front = threads::Threads::start().map_err(configuration)?;
+    let listener = api::Listener::bind(settings.api.listen, settings.api.connections, certificate.clone());
+    let listener = front.handle().spawn(listener).await.map_err(configuration)?.map_err(failed)?;
     let url = listener.url().map_err(configuration)?;
     let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
     let connections = connect::open(&settings, &folder, &name).await?;
@@ -134,6 +137,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let metrics = Arc::new(Metrics::new(settings.worker.slots, busy.clone(), memory.clone(), turns.clone()));
     let state = api::ApiState::new(api::Parts {
+        path: tokio::runtime::Handle::current(),
         db: db.clone(),
         catalog: late.clone(),
         broker: broker.clone(),
@@ -146,13 +150,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         max_attempts: settings.retry.policy.max_attempts,
         outbox: wake.clone(),
         settled: settled.subscribe(),
-        tokens,
+        tokens: tokens.clone(),
     })
     .stopping_with({
         let remote = remote.clone();
         Arc::new(move |id| remote.get().into_iter().for_each(|worker| worker.stop(id)))
     });
-    let door = tokio::spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
+    let door = front.handle().spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
 
     let registry = tokio::select! {
         started = Registry::start(plugins) => started.map_err(failed)?,
@@ -262,6 +266,8 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         &closing,
     );
     let besides = readiness::Besides {
+        tokens,
+        certificate,
         tools: tools.clone(),
         broker: broker.clone(),
         unpublished: unpublished.subscribe(),

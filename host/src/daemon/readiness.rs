@@ -1,6 +1,7 @@
 //! Whether the daemon takes tasks, and if not, why: derived from live facts, never from what was configured.
 
 use crate::api::readiness::{LOADING, Readiness as State, Reason};
+use crate::api::{Certificate, Tokens};
 use crate::broker::{Broker, Health};
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
@@ -69,6 +70,10 @@ fn reason(code: &'static str, message: impl Into<String>) -> Reason {
 
 /// Sources of what is wrong while tasks are taken in all the same.
 pub struct Besides {
+    /// The files of its tokens may be invalid since they were changed.
+    pub tokens: Option<Tokens>,
+    /// So may those of its certificate.
+    pub certificate: Option<Certificate>,
     /// A task that calls an unavailable server fails; those that call none run on.
     pub tools: Option<Tools>,
     /// It may accept no messages although it is connected: tasks then wait in the outbox.
@@ -145,7 +150,10 @@ impl Besides {
         });
         let letters = self.letters.borrow_and_update().clone().into_values();
         let letters = letters.map(|why| reason("publishing", format!("dead letters wait in the database: {why}")));
-        told.chain(publishing).chain(letters).collect()
+        let tokens = self.tokens.as_ref().and_then(Tokens::trouble).map(|why| reason("tokens", why));
+        let certificate = self.certificate.as_ref().and_then(Certificate::trouble);
+        let certificate = certificate.map(|why| reason("certificate", why));
+        told.chain(publishing).chain(letters).chain(tokens).chain(certificate).collect()
     }
 }
 
