@@ -31,5 +31,23 @@ fn only_what_is_built_is_listed() {
     command.build();
     let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
     let names: Vec<&str> = shown.map(Command::get_name).filter(|n| *n != "help").collect();
-    assert_eq!(names, ["up", "run", "submit", "task", "bench", "plugin", "host", "dead", "prune", "migrate", "config"]);
+    assert_eq!(
+        names,
+        [
+            "up",
+            "run",
+            "submit",
+            "task",
+            "bench",
+            "plugin",
+            "host",
+            "dead",
+            "prune",
+            "migrate",
+            "config",
+            "completions",
+            "man",
+            "openapi"
+        ]
+    );
 }
