@@ -105,6 +105,10 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value) {
             parameters.insert(0, named);
         }
         parameters.iter_mut().for_each(without_null);
+        for parameter in parameters.iter_mut().filter(|one| one["in"] == "query" && one["required"] != true) {
+            // An empty value counts as absent.
+            parameter["allowEmptyValue"] = true.into();
+        }
     }
     operation["security"] = match problems::is_open(path) {
         true => json!([]),

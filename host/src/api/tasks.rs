@@ -52,7 +52,7 @@ pub(super) async fn show(
 ///
 /// Responds when the task has ended, when the time is up, or when the daemon shuts down: see `state`.
 #[utoipa::path(get, path = "/v1/tasks/{id}/wait", tag = "tasks", operation_id = "wait_for_task",
-    params(("timeout" = Option<String>, Query, example = "30", description =
+    params(("timeout" = Option<String>, Query, example = "5", description =
         "Seconds, 0 to 300, or a duration such as `1m`; default 30.")),
     responses((status = 200, description = "The task, as it is then", body = TaskJson<'_>)))]
 pub(super) async fn wait(

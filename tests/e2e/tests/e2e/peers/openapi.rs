@@ -113,7 +113,8 @@ fn judge(ended: &Ended, answers: &str, operations: &BTreeSet<String>, enough: us
         statuses.entry(operation).or_default().insert(status.parse().expect("a status"));
     }
     let asked: BTreeSet<String> = statuses.keys().map(|name| (*name).to_owned()).collect();
-    let missing: Vec<_> = operations.difference(&asked).collect();
+    // schemathesis reads the document by this one.
+    let missing: Vec<_> = operations.difference(&asked).filter(|name| *name != "get_openapi").collect();
     assert!(missing.is_empty(), "never asked for: {missing:?}");
     assert!(answers.lines().count() >= enough, "only {} answers", answers.lines().count());
     let unsuccessful: Vec<_> =
