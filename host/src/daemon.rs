@@ -17,6 +17,7 @@ mod private;
 mod readiness;
 mod single;
 mod stalled;
+mod threads;
 mod watched;
 
 pub use again::program;
@@ -117,8 +118,10 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let mut folder = DataFolder::open(&settings.data.dir).map_err(configuration)?;
     let certificate = settings.api.tls.as_ref().map(|tls| api::Certificate::load(&tls.certificate, &tls.key));
     let certificate = certificate.transpose().map_err(failed)?;
-    let listener = api::Listener::bind(settings.api.listen, settings.api.connections, certificate);
-    let listener = listener.await.map_err(failed)?;
+    // Dropped last: connections to the database that a request opened belong to it.
+    let front = threads::Threads::start().map_err(configuration)?;
+    let listener = api::Listener::bind(settings.api.listen, settings.api.connections, certificate.clone());
+    let listener = front.handle().spawn(listener).await.map_err(configuration)?.map_err(failed)?;
     let url = listener.url().map_err(configuration)?;
     let tokens = api::Tokens::load(settings.api.tokens_file.as_deref()).map_err(failed)?;
     let connections = connect::open(&settings, &folder, &name).await?;
@@ -151,6 +154,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let watched = watched::Watched { db: db.clone(), broker: broker.clone(), readiness: readiness.subscribe() };
     metrics.watch(watched.sources(lease.clone(), remote.clone(), folder.path()));
     let state = api::ApiState::new(api::Parts {
+        path: tokio::runtime::Handle::current(),
         db: db.clone(),
         catalog: late.clone(),
         broker: broker.clone(),
@@ -163,13 +167,13 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         max_attempts: settings.retry.policy.max_attempts,
         outbox: wake.clone(),
         settled: settled.subscribe(),
-        tokens,
+        tokens: tokens.clone(),
     })
     .stopping_with({
         let remote = remote.clone();
         Arc::new(move |id| remote.get().into_iter().for_each(|worker| worker.stop(id)))
     });
-    let door = tokio::spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
+    let door = front.handle().spawn(api::serve(listener, state, closing.clone().cancelled_owned()));
 
     let registry = tokio::select! {
         started = Registry::start(plugins) => started.map_err(failed)?,
@@ -282,6 +286,8 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let watched = worker.watched();
     let besides = readiness::Besides {
         stalled: stalled.subscribe(),
+        tokens,
+        certificate,
         tools: tools.clone(),
         broker: broker.clone(),
         unpublished: unpublished.subscribe(),

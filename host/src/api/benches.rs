@@ -3,12 +3,12 @@
 
 use super::params::Params;
 use super::problem::Problem;
+use super::shapes::{BenchList, BenchRun};
 use super::{ApiState, respond};
-use crate::db::{Label, LabelledTasks};
+use crate::db::{Label, LabelledDeletion, LabelledTasks};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::{Uuid, Variant, Version};
 
@@ -32,7 +32,9 @@ pub fn is_run(text: &str) -> bool {
     digits && Uuid::try_parse(text).is_ok_and(time_ordered)
 }
 
-/// `GET /v1/benches`: the runs whose tasks are recorded, the last active first.
+/// The runs of `agentry bench` whose tasks are recorded, the last active first.
+#[utoipa::path(get, path = "/v1/benches", tag = "bench", operation_id = "list_benches",
+    responses((status = 200, description = "The runs", body = BenchList)))]
 pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
     let read =
@@ -42,20 +44,27 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> 
         let LabelledTasks { value, ended, unfinished, last_at } = run;
         // By the clock of the database, which wrote the times.
         let idle = (now - last_at).num_milliseconds().max(0) as f64 / 1e3;
-        json!({"run": value, "ended": ended, "unfinished": unfinished, "last_at": last_at, "idle_seconds": idle})
+        BenchRun { run: value, ended, unfinished, last_at, idle_seconds: idle }
     };
-    let runs: Vec<Value> = found.into_iter().filter(|found| is_run(&found.value)).map(run).collect();
-    Ok(respond(StatusCode::OK, &json!({ "runs": runs })))
+    let runs = found.into_iter().filter(|found| is_run(&found.value)).map(run).collect();
+    Ok(respond(StatusCode::OK, &BenchList { runs }))
 }
 
-/// Deletes one batch of ended tasks of a run, and lists those that have not ended.
+/// Delete one batch of ended tasks of a run of `agentry bench`, and list those that have not ended.
+#[utoipa::path(delete, path = "/v1/tasks", tag = "bench", operation_id = "delete_bench_tasks",
+    params(
+        ("label" = String, Query, pattern = "^agentry-bench=[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}$", description =
+            "`agentry-bench=RUN`; no other label is accepted."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Tasks deleted at most; default 500."),
+    ),
+    responses((status = 200, description = "The deletion", body = LabelledDeletion)))]
 pub(super) async fn delete(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let params = params.only(&["label", "limit"])?;
     let limit = params.number("limit", 1..=BATCH)?.unwrap_or(BATCH);
     let takes = format!("{BENCH_LABEL}=RUN with the id of a run of `agentry bench`; GET /v1/benches lists them");
     let label = params.read("label", &takes, label)?;
     let label = label.ok_or_else(|| Problem::bad("bad_query", format!("label is missing; it takes {takes}")))?;
-    let batch = state.db(move |db| async move { db.delete_labelled(&label, limit).await }).await?;
+    let batch = state.change(move |db| async move { db.delete_labelled(&label, limit).await }).await?;
     Ok(respond(StatusCode::OK, &batch))
 }
 

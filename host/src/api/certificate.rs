@@ -62,6 +62,8 @@ struct Current {
     /// Both files' times of change when they were read, as far as they could be told.
     read: [Option<SystemTime>; 2],
     looked: Instant,
+    /// Why the files cannot be used as they are now.
+    trouble: Option<String>,
     config: Arc<ServerConfig>,
 }
 
@@ -74,13 +76,23 @@ impl Certificate {
         let files = [certificate.to_owned(), key.to_owned()];
         let read = changes(&files);
         let config = Arc::new(config(&files)?);
-        Ok(Certificate(Arc::new(Mutex::new(Current { files, read, looked: Instant::now(), config }))))
+        Ok(Certificate(Arc::new(Mutex::new(Current { files, read, looked: Instant::now(), trouble: None, config }))))
     }
 
     /// Performs the TLS handshake of a new connection.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = self.current(LOOK);
         TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// Reads the files again if they have changed, as a handshake does.
+    pub(super) fn look(&self) {
+        let _ = self.current(LOOK);
+    }
+
+    /// Why the files cannot be used as they are now.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
     }
 
     /// Returns the current certificate. Reads changed files again; an invalid pair leaves the former one in use, since a renewal
@@ -91,14 +103,18 @@ impl Certificate {
         if current.looked.elapsed() >= look {
             current.looked = Instant::now();
             let changes = changes(&current.files);
-            if changes != current.read {
+            if changes == current.read {
+                current.trouble = None;
+            } else {
                 match config(&current.files) {
                     Ok(config) => {
-                        (current.config, current.read) = (Arc::new(config), changes);
+                        (current.config, current.read, current.trouble) = (Arc::new(config), changes, None);
                         tracing::info!("certificate of the API reloaded");
                     }
                     Err(error) => {
-                        tracing::warn!("the former certificate of the API stays in use: failed to {error}")
+                        let trouble = format!("the former certificate of the API stays in use: failed to {error}");
+                        tracing::warn!("{trouble}");
+                        current.trouble = Some(trouble);
                     }
                 }
             }
@@ -180,7 +196,9 @@ mod tests {
         let [cert, key] = pair(renewed.path());
         std::fs::copy(cert, &files[0]).unwrap();
         assert!(Arc::ptr_eq(&first, &shown.current(Duration::ZERO)), "the key is still the old one");
+        assert!(shown.trouble().unwrap().contains("the former certificate"));
         std::fs::copy(key, &files[1]).unwrap();
         assert!(!Arc::ptr_eq(&first, &shown.current(Duration::ZERO)), "both are new");
+        assert_eq!(shown.trouble(), None);
     }
 }

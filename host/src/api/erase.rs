@@ -2,6 +2,7 @@
 
 use super::params::{OfTask, Params};
 use super::problem::Problem;
+use super::render::TaskJson;
 use super::retry::not_ended;
 use super::tasks::{find, no_such_task};
 use super::{ApiState, task_response};
@@ -11,13 +12,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
 
+/// Erase the data of an ended task; the task stays.
+///
+/// Removes input, output, logs, texts of failures, details of events, targets and bodies of calls, and the dead letter that it came from.
+#[utoipa::path(delete, path = "/v1/tasks/{id}/data", tag = "tasks", operation_id = "erase_task",
+    responses((status = 200, description = "The task", body = TaskJson<'_>)))]
 pub(super) async fn erase(
     State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    match state.db(move |db| async move { db.erase(id).await }).await? {
+    match state.change(move |db| async move { db.erase(id).await }).await? {
         EraseAnswer::Unknown => Err(no_such_task(id)),
         EraseAnswer::NotEnded(now) => Err(not_ended(id, now)),
         EraseAnswer::Erased(_) => Ok(task_response(StatusCode::OK, &find(&state, id, Fields::ALL).await?)),

@@ -9,8 +9,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
 
-/// `GET /v1/tasks/{id}/explain`: 200 also if there is no such task or the database does not answer, since that is what is
-/// asked.
+/// Explain a task's state: causes and remedies.
+///
+/// Responds within 5 seconds, also for an id without a record and while the database or the broker does not respond.
+#[utoipa::path(get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explain_task",
+    responses((status = 200, description = "The explanation", body = explain::Explanation)))]
 pub(super) async fn explain(
     State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,

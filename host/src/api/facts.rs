@@ -2,15 +2,16 @@
 
 use super::params::{Named, Params};
 use super::problem::Problem;
+use super::shapes::{DeadPage, HostList, PluginList, QueueCount, QueueList};
 use super::tasks::{LONGEST_PAGE, PAGE};
 use super::{ApiState, respond};
 use crate::broker::Source;
 use crate::db::DeadFilter;
 use crate::metrics;
+use crate::registry::PluginInfo;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,17 @@ const NO_MANAGEMENT: &str = "only RabbitMQ's management API knows, and broker.ma
 /// How long a queue may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `GET /v1/plugins`
+/// The plugins of this host.
+#[utoipa::path(get, path = "/v1/plugins", tag = "hosts", operation_id = "list_plugins",
+    responses((status = 200, description = "The plugins", body = PluginList)))]
 pub(super) async fn plugins(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
-    Ok(respond(StatusCode::OK, &json!({"plugins": state.parts.catalog.list()})))
+    Ok(respond(StatusCode::OK, &PluginList { plugins: state.parts.catalog.list() }))
 }
 
-/// `GET /v1/plugins/{name}`
+/// One plugin of this host.
+#[utoipa::path(get, path = "/v1/plugins/{name}", tag = "hosts", operation_id = "get_plugin",
+    responses((status = 200, description = "The plugin", body = PluginInfo)))]
 pub(super) async fn plugin(
     State(state): State<Arc<ApiState>>,
     Named(name): Named,
@@ -47,7 +52,11 @@ pub(super) async fn plugin(
     }
 }
 
-/// `GET /metrics`: what this process has counted, for Prometheus; in the older text form for those that accept no other.
+/// What this process has counted, for Prometheus; in the older text form for those that accept no other.
+#[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "get_metrics",
+    responses((status = 200, description = "OpenMetrics text, or the older text form where it is not accepted", content(
+        (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (String = "text/plain; version=0.0.4; charset=utf-8")))))]
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let plain = metrics::is_plain(accept);
@@ -62,14 +71,18 @@ pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderM
     }
 }
 
-/// `GET /v1/hosts`
+/// All hosts of this database, with their leases.
+#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", operation_id = "list_hosts",
+    responses((status = 200, description = "The hosts", body = HostList)))]
 pub(super) async fn hosts(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
     let hosts = state.db(|db| async move { db.hosts().await }).await?;
-    Ok(respond(StatusCode::OK, &json!({"hosts": hosts})))
+    Ok(respond(StatusCode::OK, &HostList { hosts }))
 }
 
-/// `GET /v1/queues`: what the broker counts for the queues that this host consumes.
+/// The counts of the broker for the queues that this host consumes.
+#[utoipa::path(get, path = "/v1/queues", tag = "hosts", operation_id = "list_queues",
+    responses((status = 200, description = "The queues", body = QueueList)))]
 pub(super) async fn queues(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
     let mut queues = Vec::new();
@@ -80,19 +93,19 @@ pub(super) async fn queues(State(state): State<Arc<ApiState>>, params: Params) -
         let dead = facts(&state, Source::Dead(name)).await;
         let error = [&tasks, &returned, &dead].into_iter().find_map(|answer| answer.as_ref().err().cloned());
         let ready = |answer: &Result<(u32, u32), String>| answer.as_ref().ok().map(|(ready, _)| *ready);
-        queues.push(json!({
-            "queue": queue,
-            "ready": ready(&tasks),
-            "consumers": tasks.as_ref().ok().map(|(_, consumers)| *consumers),
-            "returned": ready(&returned),
-            "dead": ready(&dead),
-            "unacknowledged": Value::Null,
-            "oldest_at": Value::Null,
-            "reason": NO_MANAGEMENT,
-            "error": error,
-        }));
+        queues.push(QueueCount {
+            queue: queue.clone(),
+            ready: ready(&tasks),
+            consumers: tasks.as_ref().ok().map(|(_, consumers)| *consumers),
+            returned: ready(&returned),
+            dead: ready(&dead),
+            unacknowledged: None,
+            oldest_at: None,
+            reason: Some(NO_MANAGEMENT.to_owned()),
+            error,
+        });
     }
-    Ok(respond(StatusCode::OK, &json!({"queues": queues})))
+    Ok(respond(StatusCode::OK, &QueueList { queues }))
 }
 
 async fn facts(state: &ApiState, source: Source) -> Result<(u32, u32), String> {
@@ -107,7 +120,19 @@ async fn facts(state: &ApiState, source: Source) -> Result<(u32, u32), String> {
     }
 }
 
-/// `GET /v1/dead`
+/// List dead letters, the last recorded first.
+#[utoipa::path(get, path = "/v1/dead", tag = "dead letters", operation_id = "list_dead_letters",
+    params(
+        ("task_id" = Option<uuid::Uuid>, Query, description = "Letters with this task id."),
+        ("reason" = Option<String>, Query, description = "Letters with this reason."),
+        ("queue" = Option<String>, Query, description = "Letters of this queue."),
+        ("since" = Option<String>, Query, example = "7d", description =
+            "Letters recorded since then: a time, or a duration before now."),
+        ("waiting" = Option<bool>, Query, description = "`true`: only those that were not redriven and can be."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Page size; default 50."),
+        ("cursor" = Option<i64>, Query, minimum = 1, description = "`next_cursor` of another page: letters below this id."),
+    ),
+    responses((status = 200, description = "A page", body = DeadPage)))]
 pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let params = params.only(&["task_id", "reason", "queue", "since", "waiting", "limit", "cursor"])?;
     let limit = params.number("limit", 1..=LONGEST_PAGE)?.unwrap_or(PAGE);
@@ -122,5 +147,5 @@ pub(super) async fn dead(State(state): State<Arc<ApiState>>, params: Params) -> 
     };
     let page = state.db(move |db| async move { db.dead_letters(&filter).await }).await?;
     let next_cursor = page.next(|row| row.id.to_string());
-    Ok(respond(StatusCode::OK, &json!({"dead": page.rows, "next_cursor": next_cursor})))
+    Ok(respond(StatusCode::OK, &DeadPage { dead: page.rows, next_cursor }))
 }

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::share::Share;
-use super::tokens::Scope;
+use super::tokens::{Scope, Token};
 use super::{ApiState, Tokens, origin};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -11,6 +11,13 @@ use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
+
+/// Bytes of the path and the query of a request.
+const URI: usize = 8 * 1_024;
+/// Headers of a request. hyper rejects more than 100 by itself.
+const HEADERS: usize = 64;
+/// Bytes of the headers of a request, names and values.
+const HEADER_BYTES: usize = 32 * 1_024;
 
 /// Paths that anybody may ask.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
@@ -48,6 +55,7 @@ pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Reque
 
 /// Returns the caller, and a reserved place of the caller's share. Paths without a token take no place.
 fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, OwnedSemaphorePermit)>), Problem> {
+    bounded(request)?;
     let tokens = state.parts.tokens.as_ref();
     if tokens.is_none() {
         addressed_to_us(request.headers())?;
@@ -61,14 +69,34 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, 
         let detail = "the daemon is starting: plugins are being compiled; retry when /readyz is 200";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", detail));
     }
-    let share = if is_open { None } else { state.shares.get(token) };
+    let share = if is_open { None } else { Some(state.share(token.as_ref())) };
     let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
     Ok((caller, taken))
 }
 
-/// Returns the caller and the index of the token; 0 without a token.
-fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> (Caller, usize) {
-    let Some(tokens) = tokens else { return (Caller::Operator, 0) };
+/// Rejects a head that is larger than any that a client needs.
+fn bounded(request: &Request) -> Result<(), Problem> {
+    let uri = request.uri().path_and_query().map_or(0, |both| both.as_str().len());
+    if uri > URI {
+        let detail = format!("path and query have {uri} bytes; allowed are {URI}: send shorter filters");
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
+    }
+    let (headers, too_large) = (request.headers(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    if headers.len() > HEADERS {
+        let detail = format!("the request has {} headers; allowed are {HEADERS}", headers.len());
+        return Err(Problem::new(too_large, "headers_too_large", detail));
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > HEADER_BYTES {
+        let detail = format!("the headers of the request have {bytes} bytes; allowed are {HEADER_BYTES}");
+        return Err(Problem::new(too_large, "headers_too_large", detail));
+    }
+    Ok(())
+}
+
+/// Returns the caller and the token, if there is an accepted one.
+fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> (Caller, Option<Token>) {
+    let Some(tokens) = tokens else { return (Caller::Operator, None) };
     let bearer = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -76,9 +104,9 @@ fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> (Caller, usize) {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     match bearer.and_then(|token| tokens.find(token)) {
-        None => (Caller::Unknown, 0),
-        Some((at, Scope::Read)) => (Caller::Reader, at),
-        Some((at, Scope::Full)) => (Caller::Operator, at),
+        None => (Caller::Unknown, None),
+        Some(token) if token.scope == Scope::Read => (Caller::Reader, Some(token)),
+        Some(token) => (Caller::Operator, Some(token)),
     }
 }
 
@@ -139,7 +167,7 @@ mod tests {
 
     #[test]
     fn with_one_a_token_says_what_is_allowed() {
-        let tokens = Tokens::parse("r read 0123456789abcdef\nf full fedcba9876543210").unwrap();
+        let tokens = Tokens::of("r read 0123456789abcdef\nf full fedcba9876543210");
         let of = |value: &str| caller(Some(&tokens), &headers(header::AUTHORIZATION, value)).0;
         assert_eq!(of("Bearer 0123456789abcdef"), Caller::Reader);
         assert_eq!(of("bearer fedcba9876543210"), Caller::Operator);

@@ -36,6 +36,8 @@ struct Times {
 /// Documented in `host/docs/http.md`.
 const TIMES: Times =
     Times { handshake: Duration::from_secs(10), head: Duration::from_secs(30), stall: Duration::from_secs(60) };
+/// Bytes that are read of a head at most; hyper responds with 431 to a longer one.
+const HEAD: usize = 64 * 1_024;
 /// Time for the response to a connection beyond the bound.
 const REJECTION: Duration = Duration::from_secs(2);
 /// Rejections at the same time. Further connections are closed without a response.
@@ -82,6 +84,11 @@ impl Listener {
     pub fn url(&self) -> io::Result<String> {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.socket.local_addr()?))
+    }
+
+    /// Its certificate, if it speaks TLS.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        self.certificate.clone()
     }
 
     /// Serves requests until `closing`, then completes those under way.
@@ -171,6 +178,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.times.head)
+            .max_buf_size(HEAD)
             .keep_alive(self.keep_alive)
             .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(self.router.clone()));
         if let Err(error) = watcher.watch(connection).await {

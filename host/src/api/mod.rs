@@ -12,6 +12,7 @@ mod facts;
 mod follow;
 mod guard;
 mod listener;
+mod openapi;
 mod origin;
 mod params;
 mod problem;
@@ -19,6 +20,7 @@ pub mod readiness;
 mod redrive;
 mod render;
 mod retry;
+mod shapes;
 mod share;
 mod submit;
 mod tasks;
@@ -29,6 +31,7 @@ mod warnings;
 pub use benches::{BENCH_LABEL, is_run, new_run};
 pub use certificate::{Certificate, CertificateError};
 pub use listener::{BindError, Listener};
+pub use openapi::document;
 pub use problem::Problem;
 pub use readiness::{Readiness, Reason};
 pub use tokens::{Scope, Tokens, TokensError};
@@ -42,19 +45,27 @@ use crate::task::limits::MessageLimits;
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// How long open connections may go on after the end was asked for.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Time between two looks at the files of tokens and of the certificate.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What the API is given.
 #[derive(Clone)]
 pub struct Parts {
+    /// The runtime of the path, on which the database is changed.
+    pub path: Handle,
     /// What is remembered.
     pub db: Arc<dyn Db>,
     /// Which plugins are here.
@@ -93,22 +104,18 @@ pub struct ApiState {
     waiters: Arc<waiters::Waiters>,
     /// Of the streams of all.
     streams: share::Share,
-    /// Of each token; without tokens there is one for all.
-    shares: Arc<[share::Share]>,
+    /// Of all callers, without tokens. Each token has its own.
+    everyone: share::Share,
     bodies: body::Bodies,
 }
 
 impl ApiState {
     /// From what is given.
     pub fn new(parts: Parts) -> ApiState {
-        let (connections, body_bytes) = (parts.connections, parts.body_bytes);
-        let shares = match &parts.tokens {
-            Some(tokens) => (0..tokens.len()).map(|_| share::Share::of_token(connections, body_bytes)).collect(),
-            None => [share::Share::whole(connections, body_bytes)].into(),
-        };
+        let whole = || share::Share::whole(parts.connections, parts.body_bytes);
         ApiState {
-            streams: share::Share::whole(connections, body_bytes),
-            shares,
+            streams: whole(),
+            everyone: whole(),
             bodies: body::Bodies::new(parts.body_bytes),
             parts,
             stop: Arc::new(|_| {}),
@@ -127,6 +134,13 @@ impl ApiState {
 }
 
 impl ApiState {
+    /// The places of a caller.
+    fn share(&self, token: Option<&tokens::Token>) -> share::Share {
+        let Some(token) = token else { return self.everyone.clone() };
+        let own = || share::Share::of_token(self.parts.connections, self.parts.body_bytes);
+        token.share.get_or_init(own).clone()
+    }
+
     /// Ask the database on a task of its own.
     async fn db<T, A, F>(&self, ask: F) -> Result<T, Problem>
     where
@@ -134,41 +148,35 @@ impl ApiState {
         A: Future<Output = Result<T, DbError>> + Send + 'static,
         F: FnOnce(Arc<dyn Db>) -> A,
     {
-        match tokio::spawn(ask(self.parts.db.clone())).await {
+        Self::asked(tokio::spawn(ask(self.parts.db.clone()))).await
+    }
+
+    /// Change the database, on the runtime of the path. A connection belongs to the runtime that opens it, and those for changes are the
+    /// path's: none must wait for threads of the API.
+    async fn change<T, A, F>(&self, ask: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        A: Future<Output = Result<T, DbError>> + Send + 'static,
+        F: FnOnce(Arc<dyn Db>) -> A,
+    {
+        Self::asked(self.parts.path.spawn(ask(self.parts.db.clone()))).await
+    }
+
+    async fn asked<T>(asked: JoinHandle<Result<T, DbError>>) -> Result<T, Problem> {
+        match asked.await {
             Ok(answer) => Ok(answer?),
             Err(e) => Err(Problem::internal(&e)),
         }
     }
 }
 
-/// Every route. Call it within a runtime: one task of it asks the database for all who wait.
+/// The whole API. Call it within a runtime: one task of it asks the database for all who wait.
 pub fn router(state: ApiState) -> Router {
     let parts = &state.parts;
     tokio::spawn(state.waiters.clone().serve(parts.db.clone(), parts.settled.clone(), state.closing.clone()));
     let state = Arc::new(state);
-    Router::new()
-        .route("/v1/tasks", get(tasks::list).post(submit::one).delete(benches::delete))
-        .route("/v1/tasks/batch", post(submit::batch))
-        .route("/v1/tasks/{id}", get(tasks::show))
-        .route("/v1/tasks/{id}/wait", get(tasks::wait))
-        .route("/v1/tasks/{id}/events", get(tasks::events))
-        .route("/v1/tasks/{id}/explain", get(explain::explain))
-        .route("/v1/tasks/{id}/logs", get(tasks::logs))
-        .route("/v1/tasks/{id}/attempts", get(tasks::attempts))
-        .route("/v1/tasks/{id}/calls", get(tasks::calls))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/retry", post(retry::retry))
-        .route("/v1/tasks/{id}/data", delete(erase::erase))
-        .route("/v1/dead", get(facts::dead))
-        .route("/v1/dead/redrive", post(redrive::redrive))
-        .route("/v1/plugins", get(facts::plugins))
-        .route("/v1/plugins/{name}", get(facts::plugin))
-        .route("/v1/benches", get(benches::list))
-        .route("/v1/hosts", get(facts::hosts))
-        .route("/v1/queues", get(facts::queues))
-        .route("/metrics", get(facts::metrics))
-        .route("/healthz", get(readiness::healthz))
-        .route("/readyz", get(readiness::readyz))
+    let (router, _) = routes().split_for_parts();
+    router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::guard))
@@ -179,6 +187,7 @@ pub fn router(state: ApiState) -> Router {
 /// what is there, streams end.
 pub async fn serve(listener: Listener, state: ApiState, shutdown: impl Future<Output = ()> + Send + 'static) {
     let closing = state.closing.clone();
+    tokio::spawn(reload(state.parts.tokens.clone(), listener.certificate(), closing.clone()));
     let shut = async {
         shutdown.await;
         closing.cancel();
@@ -187,6 +196,51 @@ pub async fn serve(listener: Listener, state: ApiState, shutdown: impl Future<Ou
     tokio::select! {
         () = listener.serve(router(state), closing.clone()) => {}
         () = shut => {}
+    }
+}
+
+/// Every route. Each comes with the description of its handler, so that none is missing in the document.
+fn routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::new()
+        .routes(routes!(tasks::list, submit::one, benches::delete))
+        .routes(routes!(submit::batch))
+        .routes(routes!(tasks::show))
+        .routes(routes!(tasks::wait))
+        .routes(routes!(tasks::events))
+        .routes(routes!(explain::explain))
+        .routes(routes!(tasks::logs))
+        .routes(routes!(tasks::attempts))
+        .routes(routes!(tasks::calls))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(retry::retry))
+        .routes(routes!(erase::erase))
+        .routes(routes!(facts::dead))
+        .routes(routes!(redrive::redrive))
+        .routes(routes!(facts::plugins))
+        .routes(routes!(facts::plugin))
+        .routes(routes!(benches::list))
+        .routes(routes!(facts::hosts))
+        .routes(routes!(facts::queues))
+        .routes(routes!(openapi::show))
+        .routes(routes!(facts::metrics))
+        .routes(routes!(readiness::healthz))
+        .routes(routes!(readiness::readyz))
+}
+
+/// Reads the files of tokens and of the certificate again when they have changed, until `closing`.
+async fn reload(tokens: Option<Tokens>, certificate: Option<Certificate>, closing: CancellationToken) {
+    while closing.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        let (tokens, certificate) = (tokens.clone(), certificate.clone());
+        // A file system may be slow. A panic would be a defect of one look, and the next follows.
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Some(tokens) = tokens {
+                tokens.look();
+            }
+            if let Some(certificate) = certificate {
+                certificate.look();
+            }
+        });
+        let _ = looked.await;
     }
 }
 

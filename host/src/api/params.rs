@@ -83,6 +83,27 @@ impl Params {
         }
     }
 
+    /// A list, separated by commas, each entry of which some function reads. Without the parameter, one entry that is `None`; an entry
+    /// that is repeated counts once.
+    pub fn list<T: PartialEq>(
+        &self,
+        name: &str,
+        takes: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(vec![None]) };
+        let mut entries = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let entry = read(part).filter(|_| !part.is_empty());
+            let takes = || format!("{name} is {text:?}; it takes {takes}, or several of them, separated by commas");
+            let entry = Some(entry.ok_or_else(|| Problem::bad("bad_query", takes()))?);
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
     /// A parameter that some function reads; its error says what is wrong and what is expected.
     fn try_read<T>(&self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };

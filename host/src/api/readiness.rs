@@ -1,5 +1,6 @@
 //! Liveness and readiness.
 
+use super::shapes::Health;
 use super::{ApiState, guard::Caller};
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -11,12 +12,12 @@ use std::sync::Arc;
 /// Reason while plugins are being compiled.
 pub const LOADING: &str = "plugins";
 
-/// Whether tasks are taken in, and if not, why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// Whether tasks are taken, and the reasons if not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Readiness {
-    /// Everything that is needed is there.
+    /// Whether tasks are taken.
     pub ready: bool,
-    /// What is missing; empty when ready.
+    /// What is missing. A reason may also stand beside `true`, where the host is ready all the same.
     pub reasons: Vec<Reason>,
 }
 
@@ -27,21 +28,30 @@ impl Readiness {
     }
 }
 
-/// One thing that is missing.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// A reason.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Reason {
     /// A stable word: `plugins`, `starting`, `database`, `broker`, `consumer`, `closing` …
     pub code: String,
-    /// What it is and since when, for a person.
+    /// The reason for a person.
     pub message: String,
 }
 
-/// `GET /healthz`: this process answers. No dependency is asked.
+/// Whether the process responds. No dependency is asked.
+#[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "get_health",
+    responses((status = 200, description = "The process responds", body = Health)))]
 pub(super) async fn healthz() -> Response {
-    Json(json!({"status": "ok"})).into_response()
+    Json(Health { status: "ok" }).into_response()
 }
 
-/// `GET /readyz`: 200 or 503; the reasons only to those who may read.
+/// Whether tasks are taken, and the reasons if not.
+///
+/// A caller without a token sees `ready` only.
+#[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "get_readiness",
+    responses(
+        (status = 200, description = "Tasks are taken", body = Readiness),
+        (status = 503, description = "Tasks are not taken now", body = Readiness),
+    ))]
 pub(super) async fn readyz(State(state): State<Arc<ApiState>>, Extension(caller): Extension<Caller>) -> Response {
     let mut readiness = state.parts.readiness.borrow().clone();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

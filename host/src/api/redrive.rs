@@ -4,7 +4,9 @@
 //! begun again publishes the same id, which the claim recognises.
 
 use super::body::{object, read, text};
+use super::params::Params;
 use super::problem::Problem;
+use super::shapes::{Redriven, Redrives};
 use super::share::Share;
 use super::tasks::LONGEST_PAGE;
 use super::{ApiState, respond};
@@ -16,9 +18,10 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use chrono::Utc;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 mod letter;
 
@@ -27,39 +30,47 @@ const LETTERS: u32 = 100;
 /// The fastest that can be asked for.
 const FASTEST: u32 = 1_000;
 
-#[derive(Deserialize)]
+/// Which dead letters are redriven, and how.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Redrive)]
 struct Request {
+    /// These letters; excludes the filters.
+    #[schema(max_items = 500)]
     ids: Option<Vec<i64>>,
+    /// Letters with this reason.
     reason: Option<String>,
+    /// Letters of this queue.
     queue: Option<String>,
+    /// Letters recorded since then: a time, or a duration before now.
     since: Option<String>,
-    /// Below this letter: where an earlier request ended.
+    /// Letters below this id: `next_before` of another answer.
     before: Option<i64>,
+    /// Letters of one request; default 100.
+    #[schema(minimum = 1, maximum = 500)]
     limit: Option<u32>,
+    /// Publish nothing.
     #[serde(default)]
     dry_run: bool,
+    /// With `ids`: also letters that were redriven before.
     #[serde(default)]
     again: bool,
+    /// Letters a second at most.
+    #[schema(minimum = 1, maximum = 1_000)]
     rate_per_second: Option<u32>,
 }
 
-/// What became of one letter.
-#[derive(Serialize)]
-struct Told {
-    id: i64,
-    task_id: Option<TaskId>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-}
-
+/// Publish dead letters again, under new ids.
+#[utoipa::path(post, path = "/v1/dead/redrive", tag = "dead letters", operation_id = "redrive", request_body = Request,
+    responses((status = 200, description = "The outcome of each letter", body = Redrives)))]
 pub(super) async fn redrive(
     State(state): State<Arc<ApiState>>,
     Extension(share): Extension<Share>,
     headers: HeaderMap,
+    params: Params,
     body: Body,
 ) -> Result<Response, Problem> {
+    params.only(&[])?;
     let body = read(&state, &share, &headers, body).await?;
     let request: Request = object("the request", text(&body)?)?;
     let (letters, next) = which(&state, &request).await?;
@@ -79,7 +90,7 @@ pub(super) async fn redrive(
             Err(problem) => return Err(problem.with("letters", serde_json::json!(told))),
         }
     }
-    Ok(respond(StatusCode::OK, &serde_json::json!({"letters": told, "next_before": next})))
+    Ok(respond(StatusCode::OK, &Redrives { letters: told, next_before: next }))
 }
 
 /// The letters that are meant, and where the next request goes on.
@@ -131,10 +142,10 @@ async fn which(state: &ApiState, request: &Request) -> Result<(Vec<i64>, Option<
 }
 
 /// What would become of a letter.
-async fn would(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {
+async fn would(state: &ApiState, id: i64, again: bool) -> Result<Redriven, Problem> {
     let filter = DeadFilter { before: Some(id.saturating_add(1)), limit: 1, ..DeadFilter::default() };
     let rows = state.db(move |db| async move { db.dead_letters(&filter).await }).await?.rows;
-    let told = |task_id, outcome, detail| Told { id, task_id, outcome, detail };
+    let told = |task_id, outcome, detail| Redriven { id, task_id, outcome, detail };
     Ok(match rows.into_iter().find(|row| row.id == id) {
         None => told(None, "unknown", None),
         Some(row) if row.erased_at.is_some() => told(None, "erased", None),
@@ -145,8 +156,8 @@ async fn would(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> 
     })
 }
 
-async fn one(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {
-    let told = |task_id, outcome, detail| Told { id, task_id, outcome, detail };
+async fn one(state: &ApiState, id: i64, again: bool) -> Result<Redriven, Problem> {
+    let told = |task_id, outcome, detail| Redriven { id, task_id, outcome, detail };
     let redrive = match record(state, id, again).await? {
         RedriveAnswer::Begun(redrive) => redrive,
         RedriveAnswer::Unknown => return Ok(told(None, "unknown", None)),
@@ -166,7 +177,7 @@ async fn one(state: &ApiState, id: i64, again: bool) -> Result<Told, Problem> {
 
 /// The new id is written down.
 async fn record(state: &ApiState, letter: i64, again: bool) -> Result<RedriveAnswer, Problem> {
-    state.db(move |db| async move { db.begin_redrive(letter, again).await }).await
+    state.change(move |db| async move { db.begin_redrive(letter, again).await }).await
 }
 
 /// The broker has confirmed it, or says why not.
@@ -181,5 +192,5 @@ async fn publish(state: &ApiState, redrive: Redrive) -> Result<Result<(), Publis
 
 /// The letter is done with.
 async fn mark(state: &ApiState, letter: i64, task: TaskId) -> Result<(), Problem> {
-    state.db(move |db| async move { db.end_redrive(letter, task).await }).await
+    state.change(move |db| async move { db.end_redrive(letter, task).await }).await
 }

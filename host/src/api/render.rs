@@ -6,11 +6,12 @@ use crate::task::settle::BodyText;
 use serde::Serialize;
 
 /// A task.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Task)]
 pub(super) struct TaskJson<'a> {
     #[serde(flatten)]
     task: ShownTask<'a>,
-    /// In the answer to its submission alone, and only if there are any.
+    /// Warnings, in the answer to its submission alone, if there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
@@ -21,14 +22,18 @@ impl<'a> TaskJson<'a> {
     }
 }
 
-/// A call. Its bodies are left out where they were not asked for: `null` says that nothing of it is kept.
-#[derive(Serialize)]
+/// A call of a capability.
+// Bodies are left out where they were not asked for: `null` says that nothing is kept.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Call)]
 pub(super) struct CallJson<'a> {
     #[serde(flatten)]
     row: &'a CallRow,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BodyText<'a>>)]
     request_body: Option<Option<BodyText<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BodyText<'a>>)]
     response_body: Option<Option<BodyText<'a>>>,
 }
 

@@ -2,6 +2,7 @@
 
 use super::params::{OfTask, Params};
 use super::problem::Problem;
+use super::render::TaskJson;
 use super::submit::{Hosts, admit, idempotency_key};
 use super::tasks::{find, no_such_task};
 use super::{ApiState, task_response};
@@ -13,7 +14,18 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
-/// `once=true` refuses a task that has been retried before, whatever became of that.
+/// Create a new task with the input of an ended one.
+#[utoipa::path(post, path = "/v1/tasks/{id}/retry", tag = "tasks", operation_id = "retry_task",
+    params(
+        ("once" = Option<bool>, Query, description = "`true`: a task that was retried before is not retried again."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description =
+            "A repeat with the same key responds with the same new task."),
+    ),
+    responses(
+        (status = 201, description = "The new task", body = TaskJson<'_>, headers(("Location" = String, description = "Its path"))),
+        (status = 200, description = "The new task, which an earlier request created", body = TaskJson<'_>,
+            headers(("Location" = String, description = "Its path"))),
+    ))]
 pub(super) async fn retry(
     State(state): State<Arc<ApiState>>,
     OfTask(id): OfTask,
@@ -24,7 +36,7 @@ pub(super) async fn retry(
     let new = idempotency_key(&headers)?.unwrap_or_else(TaskId::now_v7);
     let asked = state.db(move |db| async move { db.asked(id).await }).await?.ok_or_else(|| no_such_task(id))?;
     let task = again(&state, id, new, asked).await?;
-    let status = match state.db(move |db| async move { db.retry(&task, once).await }).await? {
+    let status = match state.change(move |db| async move { db.retry(&task, once).await }).await? {
         RetryAnswer::Created => StatusCode::CREATED,
         RetryAnswer::Exists => StatusCode::OK,
         RetryAnswer::Unknown => return Err(no_such_task(id)),

@@ -1,8 +1,10 @@
 //! `POST /v1/tasks` and `POST /v1/tasks/batch`: a task is accepted only if it can run.
 
 use super::body::{object, read, text};
+use super::params::Params;
 use super::problem::Problem;
 use super::render::TaskJson;
+use super::shapes::{Batch, BatchTask};
 use super::share::Share;
 use super::warnings::{self, Warning};
 use super::{ApiState, respond};
@@ -18,27 +20,43 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// Tasks in one batch.
 const BATCH: usize = 10_000;
 
-/// A task as submitted. Every key is checked; an absent one that is needed is said by name.
-#[derive(Deserialize)]
+/// A task as submitted.
+// Every key is checked: an error names an absent one that is needed.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewTask)]
 struct Request<'a> {
+    /// The task's id; a repeat with the same id and content is the same task.
+    #[schema(value_type = Option<uuid::Uuid>)]
     id: Option<String>,
+    /// `name` or `name@requirement`.
+    #[schema(value_type = String)]
     plugin: Option<String>,
+    /// Any JSON value, `null` too.
     #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = serde_json::Value, required = true)]
     input: Option<&'a RawValue>,
+    /// The logical queue; otherwise the plugin's.
     queue: Option<String>,
+    /// Options of the task.
     #[serde(borrow)]
+    #[schema(value_type = Option<Options>)]
     options: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+/// Tasks that are submitted together.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Batch<'a> {
+#[schema(as = NewBatch)]
+struct Many<'a> {
+    /// 1 to 10,000 tasks: all are accepted, or none.
     #[serde(borrow)]
+    #[schema(value_type = Vec<Request<'a>>, min_items = 1, max_items = 10_000)]
     tasks: Option<Vec<&'a RawValue>>,
 }
 
@@ -47,12 +65,28 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// Submit a task.
+///
+/// The task and its outbox entry are committed when this responds.
+#[utoipa::path(post, path = "/v1/tasks", tag = "tasks", operation_id = "submit_task", request_body = Request<'_>,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description =
+            "Instead of `id`: a repeat with the same key is the same task."),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context, version 00; stored with the task."),
+    ),
+    responses(
+        (status = 201, description = "The task", body = TaskJson<'_>, headers(("Location" = String, description = "Its path"))),
+        (status = 200, description = "The task, which an earlier request created", body = TaskJson<'_>,
+            headers(("Location" = String, description = "Its path"))),
+    ))]
 pub(super) async fn one(
     State(state): State<Arc<ApiState>>,
     Extension(share): Extension<Share>,
     headers: HeaderMap,
+    params: Params,
     body: Body,
 ) -> Result<Response, Problem> {
+    params.only(&[])?;
     let body = read(&state, &share, &headers, body).await?;
     let mut hosts = Hosts::default();
     let key = idempotency_key(&headers)?;
@@ -85,14 +119,27 @@ pub(super) async fn one(
     }
 }
 
+/// Submit up to 10,000 tasks, all or none.
+#[utoipa::path(post, path = "/v1/tasks/batch", tag = "tasks", operation_id = "submit_batch", request_body = Many<'_>,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description =
+            "Instead of ids: stands for each task by its place in `tasks`."),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context, version 00; stored with each task."),
+    ),
+    responses(
+        (status = 201, description = "At least one task was created", body = Batch),
+        (status = 200, description = "Every task existed", body = Batch),
+    ))]
 pub(super) async fn batch(
     State(state): State<Arc<ApiState>>,
     Extension(share): Extension<Share>,
     headers: HeaderMap,
+    params: Params,
     body: Body,
 ) -> Result<Response, Problem> {
+    params.only(&[])?;
     let body = read(&state, &share, &headers, body).await?;
-    let request: Batch<'_> = object("the body", text(&body)?)?;
+    let request: Many<'_> = object("the body", text(&body)?)?;
     let items = request.tasks.ok_or_else(|| Problem::bad("bad_message", "the body: missing field `tasks`"))?;
     if items.is_empty() || items.len() > BATCH {
         let detail = format!("tasks has {} entries; allowed are 1 to {BATCH}", items.len());
@@ -122,17 +169,13 @@ pub(super) async fn batch(
         return Err(conflict(&ids[at].to_string(), key.is_some()).at(at));
     }
     let status = if answer.contains(&Submitted::Created) { StatusCode::CREATED } else { StatusCode::OK };
-    let tasks: Vec<_> = ids
+    let tasks = ids
         .iter()
         .zip(&answer)
-        .map(|(id, answer)| serde_json::json!({"id": id, "created": *answer == Submitted::Created}))
+        .map(|(id, answer)| BatchTask { id: *id, created: *answer == Submitted::Created })
         .collect();
-    let mut answer = serde_json::json!({"tasks": tasks});
-    let warnings: Vec<Warning> = warned.into_values().flatten().collect();
-    if !warnings.is_empty() {
-        answer["warnings"] = serde_json::json!(warnings);
-    }
-    Ok(respond(status, &answer))
+    let warnings = warned.into_values().flatten().collect();
+    Ok(respond(status, &Batch { tasks, warnings }))
 }
 
 /// One task and the queue it asks for.
@@ -300,7 +343,7 @@ fn unknown_plugin(plugin: &PluginRef, mut known: Vec<String>, hosts: &[HostRow])
 }
 
 async fn submit(state: &ApiState, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Problem> {
-    let answer = state.db(move |db| async move { db.submit(&tasks).await }).await?;
+    let answer = state.change(move |db| async move { db.submit(&tasks).await }).await?;
     state.parts.outbox.notify_one();
     Ok(answer)
 }

@@ -7,8 +7,8 @@ use crate::registry::Resolved;
 use crate::task::PluginRef;
 use serde::Serialize;
 
-/// One warning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A warning about an accepted task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(super) struct Warning {
     /// A stable word.
     code: &'static str,

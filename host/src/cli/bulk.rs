@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Bulk {
     /// Their ids; without any: those that the filters match.
     ids: Vec<String>,
-    /// Only in this state.
+    /// Only in this state; several are separated by commas, here and in --plugin, --kind and --queue.
     #[arg(long)]
     state: Option<String>,
     /// Only of this plugin.
@@ -90,14 +90,15 @@ impl Verb {
                 Verb::Retry => vec![State::Failed, State::Cancelled],
             });
         };
-        match State::parse(text).filter(|state| self.takes(*state)) {
-            Some(state) => Ok(vec![state]),
-            None => {
-                let takes: Vec<_> = State::ALL.into_iter().filter(|s| self.takes(*s)).map(State::as_str).collect();
-                let (verb, takes) = (self.name(), takes.join(", "));
-                Err(Failed::usage(format!("--state is {text:?}; task {verb} takes one of {takes}")))
-            }
-        }
+        let parse = |part: &str| State::parse(part.trim()).filter(|state| self.takes(*state));
+        let Some(mut states) = text.split(',').map(parse).collect::<Option<Vec<State>>>() else {
+            let takes: Vec<_> = State::ALL.into_iter().filter(|s| self.takes(*s)).map(State::as_str).collect();
+            let (verb, takes) = (self.name(), takes.join(", "));
+            return Err(Failed::usage(format!("--state is {text:?}; task {verb} takes one or several of {takes}")));
+        };
+        states.sort_unstable();
+        states.dedup();
+        Ok(states)
     }
 }
 

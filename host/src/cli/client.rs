@@ -185,6 +185,40 @@ impl Client {
         Ok(task.output.map_or("null", RawValue::get).to_owned())
     }
 
+    /// A response that is a stream of events, behind the one with this id; `None`: nothing follows it.
+    pub async fn stream(
+        &self,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<Result<Option<reqwest::Response>, Refused>, Failed> {
+        // Without a time-out: a task may take days. A daemon that is gone closes the connection.
+        let mut request = self.http.get(format!("{}{path}", self.server)).header("accept", "text/event-stream");
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.unreachable(&error, 0, self.patience).await),
+        };
+        let status = response.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Ok(None));
+        }
+        if status.is_success() {
+            let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            return match kind.starts_with("text/event-stream") {
+                true => Ok(Ok(Some(response))),
+                false => Err(self.stranger("its response is no stream of events")),
+            };
+        }
+        let value = read(&response.text().await.unwrap_or_default(), LEVELS);
+        let detail = value["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+        Ok(Err(Refused { status, detail }))
+    }
+
     async fn exchange(
         &self,
         method: Method,

@@ -9,7 +9,11 @@ use std::path::PathBuf;
 #[derive(clap::Subcommand)]
 pub enum Config {
     /// Say what is wrong, or that nothing is. Connects to nothing.
-    Check,
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Every setting, its value, and where it came from. Secrets are left out.
     Show {
         /// Print JSON.
@@ -23,8 +27,12 @@ impl Config {
         let settings = settings(file, Vec::new())?;
         settings.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
         match self {
-            Config::Check => {
+            Config::Check { json } => {
                 daemon::check(&settings).map_err(Failed::usage)?;
+                if json {
+                    let (digest, warnings) = (settings.digest(), &settings.warnings);
+                    return output::json(&json!({"file": settings.file, "digest": digest, "warnings": warnings}));
+                }
                 let file = settings.file.as_ref().map_or("no file".into(), |f| f.display().to_string());
                 settings.recorded_bodies().iter().for_each(|line| output::say(line));
                 output::data(&format!("settings are good ({file}, digest {})", settings.digest()))

@@ -33,6 +33,22 @@ fn only_what_is_built_is_listed() {
     let names: Vec<&str> = shown.map(Command::get_name).filter(|n| *n != "help").collect();
     assert_eq!(
         names,
-        ["up", "run", "submit", "task", "bench", "plugin", "host", "dead", "prune", "migrate", "doctor", "config"]
+        [
+            "up",
+            "run",
+            "submit",
+            "task",
+            "bench",
+            "plugin",
+            "host",
+            "dead",
+            "prune",
+            "migrate",
+            "doctor",
+            "config",
+            "completions",
+            "man",
+            "openapi"
+        ]
     );
 }

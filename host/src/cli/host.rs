@@ -1,8 +1,12 @@
 //! `agentry host …`.
 
 use super::client::{Client, rows};
-use super::output::{self, field};
+use super::output::field;
+use super::screen::{Screen, Tone};
+use super::table::{Cell, Column, Table};
+use super::watch::Watch;
 use super::{Failed, Server};
+use serde_json::Value;
 
 /// Which hosts share the database.
 #[derive(clap::Subcommand)]
@@ -15,31 +19,43 @@ pub enum Host {
 #[derive(clap::Args)]
 pub struct List {
     #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
     server: Server,
 }
 
 impl Host {
     pub async fn run(self) -> Result<(), Failed> {
-        let Host::List(List { server }) = self;
-        let answer = Client::new(&server)?.page("/v1/hosts", "hosts").await?;
-        if server.json {
-            return output::json(&answer);
-        }
-        let lines: Vec<_> = rows(&answer, "hosts")
-            .iter()
-            .map(|host| {
-                let alive = if host["alive"] == true { "alive" } else { "gone" };
-                let slots = format!("{}/{}", field(host, "busy"), field(host, "slots"));
-                vec![
-                    field(host, "name"),
-                    alive.into(),
-                    slots,
-                    field(host, "renewed_at"),
-                    field(host, "lease_until"),
-                    field(host, "id"),
-                ]
-            })
-            .collect();
-        output::data(&output::table(&["name", "lease", "busy", "renewed", "until", "id"], &lines))
+        let Host::List(List { watch, server }) = self;
+        let client = Client::new(&server)?;
+        watch.show(server.json, async || client.page("/v1/hosts", "hosts").await, listed).await
     }
+}
+
+fn listed(answer: &Value, screen: &Screen) -> String {
+    let mut table = Table::new(&[
+        Column::new("name").least(24),
+        Column::new("lease"),
+        Column::new("busy"),
+        Column::new("renewed"),
+        Column::new("until").rank(1),
+        Column::new("id").rank(2),
+    ]);
+    for host in rows(answer, "hosts") {
+        let alive = match host["alive"] == true {
+            true => Cell::toned("alive", Tone::Good),
+            false => Cell::toned("gone", Tone::Bad),
+        };
+        let slots = format!("{}/{}", field(host, "busy"), field(host, "slots"));
+        let [renewed, until] = ["renewed_at", "lease_until"].map(|name| screen.ago(&host[name]));
+        table.row([
+            field(host, "name").into(),
+            alive,
+            slots.into(),
+            renewed.into(),
+            until.into(),
+            field(host, "id").into(),
+        ]);
+    }
+    table.render(screen)
 }

@@ -14,7 +14,10 @@ mod dead;
 mod doctor;
 /// Text from elsewhere on its way to a terminal.
 pub mod escape;
+mod examples;
 mod explain;
+mod follow;
+mod generate;
 #[cfg(test)]
 mod help_tests;
 mod host;
@@ -26,15 +29,18 @@ mod pace;
 mod plugin;
 mod prune;
 mod run;
+mod screen;
 mod submit;
+mod table;
 mod task;
 mod timeline;
 mod tool_server;
 mod up;
+mod watch;
 
 use crate::config::{FlagValue, Settings, Sources};
 use crate::daemon;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +96,13 @@ enum Command {
     /// The settings: check them, or show each with where it came from.
     #[command(subcommand)]
     Config(config::Config),
+    /// Print completions for a shell.
+    Completions(generate::Completions),
+    /// Write manual pages, one for each command.
+    Man(generate::Man),
+    /// Print the OpenAPI document of the HTTP API; no daemon is needed.
+    #[command(name = "openapi")]
+    OpenApi(generate::OpenApi),
 }
 
 /// The daemon's address where none is given.
@@ -146,9 +159,11 @@ impl Failed {
 pub fn main() -> ExitCode {
     // One TLS stack, chosen once, before anything connects. A second call in one process would be harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Agentry { config, command } = match Agentry::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Agentry::from_arg_matches(&matches));
+    let Agentry { config, command } = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
+            let error = error.format(&mut command());
             // Help and version are answers, on standard output; the rest are errors, and usage is 2.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
@@ -179,6 +194,9 @@ pub fn main() -> ExitCode {
         Command::Migrate(migrate) => wait(migrate.run(config)),
         Command::Doctor(doctor) => wait(doctor.run(config)),
         Command::Config(command) => command.run(config),
+        Command::Completions(shell) => shell.run(),
+        Command::Man(man) => man.run(),
+        Command::OpenApi(document) => document.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -217,7 +235,7 @@ fn load(sources: &Sources) -> Result<Settings, Failed> {
 
 /// The whole command line, for tests of its help.
 pub fn command() -> clap::Command {
-    Agentry::command()
+    examples::added(Agentry::command())
 }
 
 #[cfg(test)]

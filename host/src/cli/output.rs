@@ -1,11 +1,18 @@
 //! Printing: data to standard output, all else to standard error. A reader that went away is no error.
 
 use super::Failed;
+use super::screen::Screen;
+use super::table::{Cell, Column, Table};
 use serde_json::Value;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// Lines for a person or a program, on standard output.
 pub fn data(text: &str) -> Result<(), Failed> {
+    written(text).map(drop)
+}
+
+/// The same; returns false if the reader is gone, after which nothing more need be made.
+pub fn written(text: &str) -> Result<bool, Failed> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| match text.ends_with('\n') {
         true => out.flush(),
@@ -15,7 +22,8 @@ pub fn data(text: &str) -> Result<(), Failed> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failed::usage(format!("failed to write to standard output: {error}")))
         }
-        _ => Ok(()),
+        Err(_) => Ok(false),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -37,26 +45,16 @@ pub fn progress(line: &str) {
     }
 }
 
-/// Columns, aligned, two spaces apart; nothing for no rows but the heading.
-pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = heading.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut text = String::new();
-        for (cell, width) in cells.zip(&widths) {
-            text += &format!("{cell:<width$}  ");
-        }
-        format!("{}\n", text.trim_end())
+/// Columns, aligned, two spaces apart; nothing for no rows but the heading. At a terminal the widest cells of the last column are cut.
+pub fn table(heading: &[&'static str], rows: &[Vec<String>]) -> String {
+    let last = heading.len().saturating_sub(1);
+    let column = |(at, name): (usize, &&'static str)| match at == last {
+        true => Column::new(*name).least(12),
+        false => Column::new(*name),
     };
-    let mut text = line(&mut heading.iter().copied());
-    for row in rows {
-        text += &line(&mut row.iter().map(String::as_str));
-    }
-    text
+    let mut table = Table::new(&heading.iter().enumerate().map(column).collect::<Vec<_>>());
+    rows.iter().for_each(|row| table.row(row.iter().map(|cell| Cell::from(cell.as_str()))));
+    table.render(&Screen::stdout())
 }
 
 /// A field of an answer as text; absent or `null`: a dash.

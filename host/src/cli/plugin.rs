@@ -2,6 +2,9 @@
 
 use super::client::{Client, encode, rows};
 use super::output::{self, field};
+use super::screen::{Screen, Tone};
+use super::table::{Cell, Column, Table};
+use super::watch::Watch;
 use super::{Failed, Server};
 use serde_json::Value;
 
@@ -18,6 +21,8 @@ pub enum Plugin {
 #[derive(clap::Args)]
 pub struct List {
     #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
     server: Server,
 }
 
@@ -33,27 +38,9 @@ pub struct Inspect {
 impl Plugin {
     pub async fn run(self) -> Result<(), Failed> {
         match self {
-            Plugin::List(List { server }) => {
-                let answer = Client::new(&server)?.page("/v1/plugins", "plugins").await?;
-                if server.json {
-                    return output::json(&answer);
-                }
-                let mut lines = Vec::new();
-                for plugin in rows(&answer, "plugins") {
-                    for version in rows(plugin, "versions") {
-                        let cause = [&version["cause"], &plugin["cause"]].into_iter().find_map(Value::as_str);
-                        let about = cause.map_or_else(|| field(version, "description"), super::escape::line);
-                        let short: String = field(version, "digest").chars().take(19).collect();
-                        lines.push(vec![
-                            field(plugin, "name"),
-                            field(version, "version"),
-                            field(version, "state"),
-                            short,
-                            about,
-                        ]);
-                    }
-                }
-                output::data(&output::table(&["name", "version", "state", "digest", "about"], &lines))
+            Plugin::List(List { watch, server }) => {
+                let client = Client::new(&server)?;
+                watch.show(server.json, async || client.page("/v1/plugins", "plugins").await, listed).await
             }
             Plugin::Inspect(Inspect { name, server }) => {
                 let plugin = Client::new(&server)?.get(&format!("/v1/plugins/{}", encode(&name))).await?;
@@ -64,6 +51,38 @@ impl Plugin {
             }
         }
     }
+}
+
+fn listed(answer: &Value, screen: &Screen) -> String {
+    let mut table = Table::new(&[
+        Column::new("name").least(12),
+        Column::new("version"),
+        Column::new("state"),
+        Column::new("digest").rank(1),
+        Column::new("about").least(16),
+    ]);
+    for plugin in rows(answer, "plugins") {
+        for version in rows(plugin, "versions") {
+            let cause = [&version["cause"], &plugin["cause"]].into_iter().find_map(Value::as_str);
+            let about = cause.map_or_else(|| field(version, "description"), super::escape::line);
+            let short: String = field(version, "digest").chars().take(19).collect();
+            let state = field(version, "state");
+            let tone = match state.as_str() {
+                "ready" => Tone::Good,
+                "broken" => Tone::Bad,
+                _ => Tone::Waiting,
+            };
+            let named = |row, name| Cell::from(field(row, name));
+            table.row([
+                named(plugin, "name"),
+                named(version, "version"),
+                Cell::toned(state, tone),
+                short.into(),
+                about.into(),
+            ]);
+        }
+    }
+    table.render(screen)
 }
 
 fn inspect(plugin: &Value) -> String {

@@ -3,6 +3,7 @@
 mod publish;
 
 use super::client::{Client, encode, refused, rows};
+use super::screen::Screen;
 use super::{Failed, Server, input, output, timeline};
 use crate::task::{instant, span};
 use chrono::{DateTime, Utc};
@@ -136,7 +137,7 @@ async fn finish(client: &Client, id: &str, json: bool) -> Result<(), Failed> {
     match (json, task["state"].as_str()) {
         (true, _) => output::json(&task)?,
         (false, Some("completed")) => output::data(&client.output(id).await?)?,
-        (false, _) => output::say(timeline::record(&task).trim_end()),
+        (false, _) => output::say(timeline::record(&task, &Screen::stdout()).trim_end()),
     }
     ended(&task)
 }

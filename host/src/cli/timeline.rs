@@ -2,15 +2,17 @@
 
 use super::escape::line;
 use super::output::{field, table};
+use super::screen::{self, Screen, Tone};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 /// The record.
-pub fn record(task: &Value) -> String {
+pub fn record(task: &Value, screen: &Screen) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
     row("task", field(task, "id"));
-    row("state", field(task, "state"));
+    let state = field(task, "state");
+    row("state", screen.paint(screen::of_state(&state), &state));
     if let Some(code) = task["waiting_for"]["code"].as_str() {
         row("waits for", format!("{code}: {}", field(&task["waiting_for"], "message")));
     }
@@ -25,9 +27,14 @@ pub fn record(task: &Value) -> String {
     row("plugin", format!("{}{version}", field(task, "plugin")));
     row("queue", field(task, "queue"));
     row("attempt", format!("{} of {}", field(task, "attempt"), field(task, "max_attempts")));
-    for name in ["created_at", "run_at", "started_at", "finished_at", "deadline", "host", "retry_of", "erased_at"] {
+    for name in ["created_at", "run_at", "started_at", "finished_at", "deadline", "erased_at"] {
         if !task[name].is_null() {
-            row(name.trim_end_matches("_at"), field(task, name));
+            row(name.trim_end_matches("_at"), screen.moment(&task[name]));
+        }
+    }
+    for name in ["host", "retry_of"] {
+        if !task[name].is_null() {
+            row(name, field(task, name));
         }
     }
     if let Some(labels) = task["labels"].as_object().filter(|l| !l.is_empty()) {
@@ -45,30 +52,32 @@ pub fn record(task: &Value) -> String {
 
 /// The life: each event with the time since the first.
 pub fn events(events: &[Value]) -> String {
-    let at = |event: &Value| event["at"].as_str().and_then(|t| t.parse::<DateTime<Utc>>().ok());
-    let Some(first) = events.first().and_then(at) else { return String::new() };
-    let mut text = String::new();
-    for event in events {
-        let since = at(event).map(|at| elapsed((at - first).num_microseconds().unwrap_or(i64::MAX)));
-        let mut about = Vec::new();
-        if !event["attempt"].is_null() {
-            about.push(format!("attempt {}", field(event, "attempt")));
-        }
-        if !event["fence"].is_null() {
-            about.push(format!("fence {}", field(event, "fence")));
-        }
-        if !event["detail"].is_null() {
-            about.push(cut(&line(&event["detail"].to_string())));
-        }
-        text += &format!(
-            "{:>3}  {:>12}  {:<12} {}\n",
-            field(event, "seq"),
-            since.unwrap_or_default(),
-            field(event, "event"),
-            about.join(", ")
-        );
+    let mut first = None;
+    events.iter().map(|one| event(one, &mut first)).collect()
+}
+
+/// One event, with the time since `first`, which the first one sets.
+pub fn event(event: &Value, first: &mut Option<DateTime<Utc>>) -> String {
+    let at = event["at"].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+    *first = first.or(at);
+    let since = at.zip(*first).map(|(at, first)| elapsed((at - first).num_microseconds().unwrap_or(i64::MAX)));
+    let mut about = Vec::new();
+    if !event["attempt"].is_null() {
+        about.push(format!("attempt {}", field(event, "attempt")));
     }
-    text
+    if !event["fence"].is_null() {
+        about.push(format!("fence {}", field(event, "fence")));
+    }
+    if !event["detail"].is_null() {
+        about.push(cut(&line(&event["detail"].to_string())));
+    }
+    format!(
+        "{:>3}  {:>12}  {:<12} {}\n",
+        field(event, "seq"),
+        since.unwrap_or_default(),
+        field(event, "event"),
+        about.join(", ")
+    )
 }
 
 /// What each attempt used.
@@ -124,15 +133,22 @@ pub fn calls(calls: &[Value]) -> String {
 }
 
 /// One log line.
-pub fn log(entry: &Value) -> String {
+pub fn log(entry: &Value, screen: &Screen) -> String {
     let cut = if entry["cut"] == true { " …" } else { "" };
+    let level = field(entry, "level");
+    let tone = match level.as_str() {
+        "error" | "critical" => Tone::Bad,
+        "warn" => Tone::Waiting,
+        "debug" | "trace" => Tone::Faint,
+        _ => Tone::Plain,
+    };
     let logger =
         entry["logger"].as_str().filter(|l| !l.is_empty()).map(|l| format!(" {}:", line(l))).unwrap_or_default();
     format!(
-        "{} #{} {:<5}{logger} {}{cut}\n",
-        field(entry, "at"),
+        "{} #{} {}{logger} {}{cut}\n",
+        screen.clock(&entry["at"]),
         field(entry, "attempt"),
-        field(entry, "level"),
+        screen.paint(tone, &format!("{level:<5}")),
         field(entry, "message")
     )
 }
@@ -189,7 +205,7 @@ mod tests {
     #[test]
     fn nothing_of_a_guest_steers_the_terminal() {
         let task = json!({"id": "x", "state": "failed", "failure": {"kind": "trap", "message": "a\u{1b}[31m\nb"}});
-        let text = record(&task);
+        let text = record(&task, &Screen::PIPE);
         assert!(!text.contains('\u{1b}') && text.contains("a\\u{1b}[31m\\nb"), "{text}");
     }
 

@@ -2,6 +2,7 @@
 
 use super::stalled::{self, StalledQueues};
 use crate::api::readiness::{LOADING, Readiness as State, Reason};
+use crate::api::{Certificate, Tokens};
 use crate::broker::{Broker, Health};
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
@@ -70,6 +71,10 @@ fn reason(code: &'static str, message: impl Into<String>) -> Reason {
 
 /// Sources of what is wrong while tasks are taken in all the same.
 pub struct Besides {
+    /// The files of its tokens may be invalid since they were changed.
+    pub tokens: Option<Tokens>,
+    /// So may those of its certificate.
+    pub certificate: Option<Certificate>,
     /// A task that calls an unavailable server fails; those that call none run on.
     pub tools: Option<Tools>,
     /// It may accept no messages although it is connected: tasks then wait in the outbox.
@@ -153,7 +158,10 @@ impl Besides {
         });
         let letters = self.letters.borrow_and_update().clone().into_values();
         let letters = letters.map(|why| reason("publishing", format!("dead letters wait in the database: {why}")));
-        told.chain(publishing).chain(letters).collect()
+        let tokens = self.tokens.as_ref().and_then(Tokens::trouble).map(|why| reason("tokens", why));
+        let certificate = self.certificate.as_ref().and_then(Certificate::trouble);
+        let certificate = certificate.map(|why| reason("certificate", why));
+        told.chain(publishing).chain(letters).chain(tokens).chain(certificate).collect()
     }
 }
 

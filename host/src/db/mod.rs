@@ -17,6 +17,7 @@ mod examine;
 mod fault;
 mod flight;
 mod halving;
+mod lists;
 #[cfg(test)]
 pub mod memory;
 mod options;
@@ -227,8 +228,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// One task. Input and output are read only if asked.
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError>;
-    /// Tasks in the order of [`TaskCursor`], behind the cursor.
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError>;
+    /// Tasks that fit one of the filters, in the order of [`TaskCursor`], behind the cursor. The filters exclude each other, and have the
+    /// same limit; several are read from one snapshot.
+    async fn tasks(&self, any: &[TaskFilter], fields: Fields) -> Result<Page<TaskRow>, DbError>;
     /// Which of these are terminal by now.
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError>;
     /// A task's history after `seq`, oldest first.

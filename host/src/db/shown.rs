@@ -7,33 +7,61 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The fields of a task in `host/docs/http.md`, in that order. `input` and `output` are left out where they were not asked for: `null` would be
-/// a value.
-#[derive(Serialize)]
+/// A task.
+// In the order of `host/docs/http.md`. `input` and `output` are left out where they were not asked for: `null` would be a value.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = TaskRecord)]
 pub struct ShownTask<'a> {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
     id: TaskId,
+    /// The plugin as submitted, with its requirement.
     plugin: &'a str,
+    /// Version of the component that ran the last attempt.
     version: Option<&'a str>,
+    /// Digest of the component that ran the last attempt.
     digest: Option<&'a str>,
+    /// Its logical queue.
     queue: &'a str,
+    /// Its state.
     state: State,
+    /// What it waits for; `null` while it runs and once it has ended.
     waiting_for: Option<&'a Waiting>,
+    /// The input, byte for byte as stored.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value)]
     input: Option<Stored<'a>>,
+    /// The output, byte for byte as stored.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value)]
     output: Option<Stored<'a>>,
+    /// The last failure; kept while the task is retried.
     failure: Option<&'a Failure>,
+    /// Number of the last attempt; 0: none yet.
     attempt: u32,
+    /// Attempts that there may be.
     max_attempts: u32,
+    /// The host that runs it, or ran it last.
+    #[schema(value_type = Option<uuid::Uuid>)]
     host: Option<HostId>,
+    /// Its labels.
     labels: &'a BTreeMap<String, String>,
+    /// Time at which it was recorded.
     created_at: DateTime<Utc>,
+    /// It runs not before this time.
     run_at: Option<DateTime<Utc>>,
+    /// Time of the last claim.
     started_at: Option<DateTime<Utc>>,
+    /// Time of its end.
     finished_at: Option<DateTime<Utc>>,
+    /// It begins not after this time.
     deadline: Option<DateTime<Utc>>,
+    /// The task that this one repeats.
+    #[schema(value_type = Option<uuid::Uuid>)]
     retry_of: Option<TaskId>,
+    /// W3C trace context of the producer.
     traceparent: Option<&'a str>,
+    /// Time at which its data were erased.
     erased_at: Option<DateTime<Utc>>,
 }
 

@@ -119,10 +119,11 @@ pub enum QueueError {
     Refused(String),
 }
 
-/// The answer.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+/// The reason for a task's state.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct Explanation {
     /// The task.
+    #[schema(value_type = uuid::Uuid)]
     pub id: TaskId,
     /// Its state; `None`: it has no row, or the database does not respond.
     pub state: Option<State>,
@@ -139,7 +140,7 @@ pub struct Explanation {
 }
 
 /// One cause.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct Cause {
     /// A stable word.
     pub code: &'static str,

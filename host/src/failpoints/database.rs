@@ -205,8 +205,8 @@ impl Db for Faulty {
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.0.task(id, fields).await
     }
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
-        self.0.tasks(filter, fields).await
+    async fn tasks(&self, any: &[TaskFilter], fields: Fields) -> Result<Page<TaskRow>, DbError> {
+        self.0.tasks(any, fields).await
     }
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         self.0.terminal(ids).await

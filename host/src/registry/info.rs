@@ -3,14 +3,15 @@
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 
-/// One plugin of this host with all its versions, as `GET /v1/plugins` and `plugin list` show it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+/// A plugin of this host with all its versions.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Plugin)]
 pub struct PluginInfo {
     /// Its name.
     pub name: String,
     /// Whether tasks of it can run: `ready` if any version can.
     pub state: PluginState,
-    /// Why not, where it is not ready.
+    /// The reason, where it is not ready.
     pub cause: Option<String>,
     /// Most attempts at once on this host; `None`: as many as there are slots.
     pub concurrency: Option<u32>,
@@ -19,7 +20,7 @@ pub struct PluginInfo {
 }
 
 /// Whether a plugin or a version of it can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PluginState {
     /// It can.
@@ -31,13 +32,14 @@ pub enum PluginState {
 }
 
 /// One version of a plugin. Of a broken one only what could be read is there.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = PluginVersion)]
 pub struct VersionInfo {
     /// The version; `None`: `plugin.toml` could not be read so far.
     pub version: Option<String>,
     /// Whether it can run.
     pub state: PluginState,
-    /// Why not; or, of one that is ready, why what is in its folder now was not taken.
+    /// The reason, where it is not ready; or the reason for which its folder's present content is not used.
     pub cause: Option<String>,
     /// `sha256:<hex>` of the component that serves.
     pub digest: Option<String>,
@@ -61,30 +63,33 @@ pub struct VersionInfo {
     pub loaded_at: Option<DateTime<Utc>>,
 }
 
-/// What a plugin may do with one capability.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+/// Grants of one capability.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Grant)]
 pub struct GrantInfo {
-    /// What its `plugin.toml` asks for.
+    /// Wishes of its `plugin.toml`.
     pub wish: Vec<String>,
-    /// What the operator allows.
+    /// Grants of the operator's policy.
     pub policy: Vec<String>,
-    /// What stands in both.
+    /// Grants that both have.
     pub granted: Vec<String>,
 }
 
-/// What one limit is, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+/// A limit and its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Limit)]
 pub struct LimitInfo {
-    /// What holds.
+    /// Its value.
     pub value: u64,
-    /// Who said so.
+    /// Origin of the value.
     pub origin: Origin,
     /// The operator's ceiling, `limits.max.*` of all plugins or of this one; of `memory_reserve_mib` the plugin's `memory_mib`.
     pub ceiling: u64,
 }
 
 /// Where a limit's value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = LimitOrigin)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// `limits.default.*`.
@@ -93,6 +98,6 @@ pub enum Origin {
     Plugin,
     /// `limits.*` of the operator's `[plugins."…"]`.
     Policy,
-    /// Nobody: it follows from the component. `memory_reserve_mib`: its initial memory and 4 MiB.
+    /// It follows from the component. `memory_reserve_mib`: its initial memory and 4 MiB.
     Derived,
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// One step of a task's life, appended in the transaction that changes the task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(as = EventName)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Born with `run_at` ahead.

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::fmt;
 
 /// The stable word for what went wrong. Programs match on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // host/docs/failures.md says what each one means
 pub enum FailureKind {
@@ -89,7 +89,7 @@ impl fmt::Display for FailureKind {
 }
 
 /// A stored reason.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Failure {
     /// The stable word.
     pub kind: FailureKind,

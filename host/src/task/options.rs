@@ -7,26 +7,29 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a producer may ask for; `None`: what the plugin and the operator say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Options of a task; without one, the values of the plugin and the operator hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Wall clock of one attempt, in seconds.
+    /// Time limit of one attempt, in seconds.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "timeout_seconds")]
+    #[schema(minimum = 1)]
     pub timeout_seconds: Option<u32>,
-    /// Attempts in all.
+    /// Attempts that there may be.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "max_attempts")]
+    #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<u32>,
-    /// 0 to 9, higher first.
+    /// Priority, 0 to 9; higher ones run first.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "priority")]
+    #[schema(minimum = 0, maximum = 9)]
     pub priority: Option<u8>,
-    /// Not before this time.
+    /// It runs not before this time.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "run_at")]
     pub run_at: Option<DateTime<Utc>>,
-    /// Not after this time.
+    /// It begins not after this time.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "deadline")]
     pub deadline: Option<DateTime<Utc>>,
-    /// The producer's own words, for filters.
+    /// Labels of the producer, for filters: at most 16, keys and values of at most 64 bytes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_labels")]
     pub labels: BTreeMap<String, String>,
 }

@@ -64,7 +64,7 @@ pub enum Verdict {
 }
 
 /// What a run used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Usage {
     /// From instantiation to the end, in microseconds.
     pub wall_us: u64,

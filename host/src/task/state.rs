@@ -3,8 +3,11 @@
 use super::Event;
 use std::fmt;
 
-/// Where a task is. Text form as in SQL and JSON: lower case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+/// State of a task.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[schema(as = TaskState)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Waits for `run_at`.

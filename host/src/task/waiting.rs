@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 /// The stable word for what a task waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // each is described by `WaitCode::message`
 pub enum WaitCode {
@@ -90,17 +92,17 @@ impl WaitCode {
     }
 }
 
-/// Why a task is where it is, as the API shows it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// What a task waits for.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Waiting {
-    /// The stable word.
+    /// A stable word.
     pub code: WaitCode,
     /// The same for a person.
     pub message: String,
-    /// Since when.
+    /// Begin of the wait.
     pub since: DateTime<Utc>,
-    /// Until when, where that is known.
+    /// End of the wait, where it is known.
     pub until: Option<DateTime<Utc>>,
-    /// More for programs.
+    /// Details for programs.
     pub detail: Value,
 }

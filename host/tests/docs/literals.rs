@@ -47,8 +47,11 @@ const INTERNAL: &[&str] =
 #[test]
 fn every_code_key_and_parameter_of_the_api_is_in_http_md() {
     let page = Page::of_docs("http.md");
-    let words = words(&sources("api"));
-    for known in ["already_retried", "bad_query", "next_cursor", "rate_per_second"] {
+    // What the document adds is written in the words of JSON Schema.
+    let mut sources = sources("api");
+    sources.retain(|path| !path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("openapi")));
+    let words = words(&sources);
+    for known in ["already_retried", "bad_query", "retry_of", "limit_bytes"] {
         assert!(words.contains(known), "the source was not read: {words:?}");
     }
     let missing: Vec<_> = words.iter().filter(|w| !INTERNAL.contains(&w.as_str()) && !page.has_word(w)).collect();

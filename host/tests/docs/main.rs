@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // a test reports by panicking
 
+mod commands;
 mod examples;
 mod fields;
 mod links;

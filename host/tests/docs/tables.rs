@@ -3,7 +3,7 @@
 use crate::page::{Page, code, quoted, sources};
 use agentry::doctor::{CHECKS, Status};
 use agentry::task::{Event, FailureKind, State, WaitCode, next, retry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The words in backticks of the first column of a table.
 fn documented(page: &Page, heading: &str) -> BTreeSet<String> {
@@ -52,36 +52,25 @@ fn the_transitions_of_lifecycle_md_are_those_of_the_code() {
     Page::of_docs("lifecycle.md").render("transitions", &text);
 }
 
-/// `METHOD PATH` of every `.route(PATH, METHOD(handler).METHOD(handler))` below `host/src/api`.
-fn routes() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+/// The document of the API, which is made of its router.
+fn document() -> serde_json::Value {
+    serde_json::from_str(agentry::api::document()).unwrap()
+}
+
+/// `METHOD PATH` of every route, with the name of its operation. The router is made of the same list; see `host/src/api/mod.rs`.
+fn routes() -> BTreeMap<String, String> {
     for path in sources("api") {
         let code = code(&path);
-        for part in code.split(".route(").skip(1) {
-            let (route, rest) = part
-                .trim_start()
-                .strip_prefix('"')
-                .and_then(|p| p.split_once('"'))
-                .unwrap_or_else(|| panic!("{}: a route whose path is not a literal: {part:.40}", path.display()));
-            let mut depth = 1;
-            let call = rest.split_inclusive(['(', ')']).take_while(|piece| {
-                let open = depth > 0;
-                depth += if piece.ends_with('(') { 1 } else { -1 };
-                open
-            });
-            let methods: Vec<String> = call
-                .filter_map(|piece| piece.strip_suffix('('))
-                .map(|piece| piece.rsplit([' ', ',', '.', '\n']).next().unwrap_or_default().to_uppercase())
-                .collect();
-            let known = ["GET", "POST", "DELETE", "PUT", "PATCH"];
-            assert!(
-                !methods.is_empty() && methods.iter().all(|m| known.contains(&m.as_str())),
-                "{}: unknown methods of {route}: {methods:?}",
-                path.display()
-            );
-            found.extend(methods.iter().map(|method| format!("{method} {route}")));
+        let aside = [".route(", ".nest(", ".merge(", ".route_service("].iter().find(|call| code.contains(**call));
+        assert!(aside.is_none(), "{}: {aside:?} adds routes that the document does not have", path.display());
+    }
+    let document = document();
+    let mut found = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap().to_owned();
+            found.insert(format!("{} {path}", method.to_uppercase()), name);
         }
-        assert!(!code.contains(".nest(") && !code.contains(".merge("), "{}: routes are not listed", path.display());
     }
     assert!(found.len() > 15, "the router was not found: {found:?}");
     found
@@ -89,7 +78,34 @@ fn routes() -> BTreeSet<String> {
 
 #[test]
 fn every_route_is_in_http_md() {
-    assert_eq!(documented(&Page::of_docs("http.md"), "## Routes"), routes());
+    let page = Page::of_docs("http.md");
+    let rows = page.table("## Routes");
+    let listed: BTreeMap<String, String> =
+        rows.iter().map(|row| (quoted(row[0])[0].to_owned(), quoted(row[2])[0].to_owned())).collect();
+    assert_eq!(listed, routes());
+}
+
+#[test]
+fn every_code_of_a_problem_has_its_status_in_http_md_and_in_the_document() {
+    let page = Page::of_docs("http.md");
+    let mut listed = BTreeMap::new();
+    for row in page.table("## Problems").iter() {
+        listed.extend(quoted(row[0]).into_iter().map(|code| (code.to_owned(), row[1].parse::<u64>().unwrap())));
+    }
+    let document = document();
+    let mut documented = BTreeMap::new();
+    for operation in document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let codes = &response["content"]["application/problem+json"]["schema"]["properties"]["code"]["enum"];
+            for code in codes.as_array().into_iter().flatten() {
+                documented.insert(code.as_str().unwrap().to_owned(), status.parse::<u64>().unwrap());
+            }
+        }
+    }
+    // A path that takes no such method has no operation that could say so.
+    documented.insert("method_not_allowed".into(), 405);
+    assert_eq!(listed, documented);
 }
 
 #[test]

@@ -32,6 +32,11 @@ pub fn peers() -> PathBuf {
     required("AGENTRY_TEST_PEERS").into()
 }
 
+/// What drives the API by its OpenAPI document, installed: `python`.
+pub fn openapi() -> PathBuf {
+    required("AGENTRY_TEST_OPENAPI").into()
+}
+
 /// The component of the guest in JavaScript.
 pub fn javascript() -> PathBuf {
     required("AGENTRY_TEST_JAVASCRIPT").into()

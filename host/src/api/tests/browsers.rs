@@ -42,7 +42,7 @@ async fn a_page_of_another_origin_changes_nothing() {
 
 #[tokio::test]
 async fn a_token_does_not_admit_a_page_of_another_origin() {
-    let site = Site::with(Some(Tokens::parse("ops full fedcba9876543210").unwrap())).await;
+    let site = Site::with(Some(Tokens::of("ops full fedcba9876543210"))).await;
     let headers = [("authorization", "Bearer fedcba9876543210"), ("origin", "https://evil.example")];
     let body = json!({"plugin": "word-count", "input": 1}).to_string();
     let (status, problem) = site.ask(Method::POST, "/v1/tasks", &headers, Some(body.clone())).await;

@@ -2,6 +2,7 @@
 
 mod batches;
 mod browsers;
+mod contract;
 mod operators;
 mod pages;
 mod shares;
@@ -326,7 +327,7 @@ async fn hosts_queues_and_dead_letters_are_listed() {
 
 #[tokio::test]
 async fn readiness_is_told_and_its_reasons_only_to_those_who_may_know() {
-    let tokens = Tokens::parse("dash read 0123456789abcdef\nops full fedcba9876543210").unwrap();
+    let tokens = Tokens::of("dash read 0123456789abcdef\nops full fedcba9876543210");
     let site = Site::with(Some(tokens)).await;
     let reasons = vec![Reason { code: "broker".into(), message: "away".into() }];
     site.readiness.send_replace(Readiness { ready: false, reasons });
@@ -345,7 +346,7 @@ async fn readiness_is_told_and_its_reasons_only_to_those_who_may_know() {
 
 #[tokio::test]
 async fn what_was_counted_is_told_as_prometheus_reads_it_to_those_who_may_read() {
-    let tokens = Tokens::parse("dash read 0123456789abcdef").unwrap();
+    let tokens = Tokens::of("dash read 0123456789abcdef");
     let site = Site::with(Some(tokens)).await;
     let usage = Usage { cpu_us: 1_500_000, ..Usage::default() };
     site.metrics.attempt("word-count", Event::Failed, Some(FailureKind::Timeout), &usage, &[]);

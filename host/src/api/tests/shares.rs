@@ -7,7 +7,7 @@ const ONE: &str = "0123456789abcdef";
 const OTHER: &str = "fedcba9876543210";
 
 async fn site() -> Site {
-    Site::with(Some(Tokens::parse(&format!("one read {ONE}\nother full {OTHER}")).unwrap())).await
+    Site::with(Some(Tokens::of(&format!("one read {ONE}\nother full {OTHER}")))).await
 }
 
 /// Submits a task; no worker runs it.

@@ -57,6 +57,7 @@ impl Site {
         let (published, refusals) = (counting.published.clone(), counting.refusals.clone());
         let metrics = Arc::new(Metrics::new(4, Arc::default(), MemoryBudget::new(1 << 30), Turns::new(2)));
         let state = ApiState::new(Parts {
+            path: tokio::runtime::Handle::current(),
             db: db.clone(),
             catalog: Arc::new(OnePlugin),
             broker: Arc::new(counting),
@@ -105,6 +106,7 @@ impl Site {
         headers: &[(&str, &str)],
         body: Option<String>,
     ) -> (u16, Value) {
+        let named = method.to_string();
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -118,6 +120,7 @@ impl Site {
         let expected = if status < 400 || path == "/readyz" { "application/json" } else { "application/problem+json" };
         assert_eq!(kind, expected, "{path}");
         let text = answer.text().await.unwrap();
+        super::contract::check(&named, path, status, &kind, &text);
         (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}")))
     }
 

@@ -178,6 +178,7 @@ behaviours! { {
     reading:
         tasks_are_paged_newest_first
         tasks_are_filtered
+        a_list_of_several_filters_is_one_list
         large_fields_are_read_only_if_asked_for
         a_waiting_task_says_why
         histories_and_logs_are_read_from_where_the_reader_was

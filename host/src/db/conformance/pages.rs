@@ -44,7 +44,7 @@ pub async fn a_page_of_tasks_ends_at_its_bytes(s: &Subject) {
     let rows: Vec<_> = arrivals.iter().rev().map(|arrival| arrival.message.id).collect();
     let read = async |fields: Fields, limit: u32| {
         let page =
-            async |before| s.db.tasks(&TaskFilter { before, limit, ..TaskFilter::default() }, fields).await.unwrap();
+            async |before| s.db.tasks(&[TaskFilter { before, limit, ..TaskFilter::default() }], fields).await.unwrap();
         let ids = |page: Vec<TaskCursor>| page.iter().map(|cursor| cursor.id).collect::<Vec<_>>();
         pages(page, |row| TaskCursor::from(row)).await.into_iter().map(ids).collect::<Vec<_>>()
     };

@@ -1,7 +1,7 @@
 //! Reading.
 
 use super::subject::*;
-use crate::db::{Fields, TaskFilter};
+use crate::db::{Fields, TaskCursor, TaskFilter};
 use crate::task::settle::Ended;
 use crate::task::{Event, Options, State, WaitCode};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub async fn tasks_are_paged_newest_first(s: &Subject) {
     let mut filter = TaskFilter { limit: 3, ..TaskFilter::default() };
     let mut read = Vec::new();
     loop {
-        let page = s.db.tasks(&filter, Fields::default()).await.unwrap().rows;
+        let page = s.db.tasks(std::slice::from_ref(&filter), Fields::default()).await.unwrap().rows;
         assert!(page.len() <= 3);
         let Some(last) = page.last() else { break };
         filter.before = Some(last.into());
@@ -47,7 +47,7 @@ pub async fn tasks_are_filtered(s: &Subject) {
     s.end(host, &one, completed()).await;
     s.run(host, &two).await;
     let ids = async |filter: TaskFilter| {
-        let rows = s.db.tasks(&TaskFilter { limit: 10, ..filter }, Fields::default()).await.unwrap().rows;
+        let rows = s.db.tasks(&[TaskFilter { limit: 10, ..filter }], Fields::default()).await.unwrap().rows;
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let (one, two) = (one.message.id, two.message.id);
@@ -61,6 +61,48 @@ pub async fn tasks_are_filtered(s: &Subject) {
     assert!(ids(TaskFilter { label: Some(("team".into(), "search".into())), ..all() }).await.is_empty());
     assert!(ids(TaskFilter { plugin: Some("o\0ne".into()), ..all() }).await.is_empty());
     assert_eq!(ids(all()).await, [two, one]);
+}
+
+pub async fn a_list_of_several_filters_is_one_list(s: &Subject) {
+    let host = s.host().await;
+    let mut born = Vec::new();
+    for n in 0..9 {
+        let mut arrival = arrival();
+        arrival.queue = ["default", "urgent", "slow"][n % 3].into();
+        match n % 2 {
+            0 => s.end(host, &arrival, completed()).await,
+            _ => drop(s.run(host, &arrival).await),
+        }
+        born.push(arrival.message.id);
+    }
+    born.reverse();
+    // One filter for each combination.
+    fn any_of(limit: u32, before: Option<TaskCursor>) -> Vec<TaskFilter> {
+        let mut any = Vec::new();
+        for state in [State::Completed, State::Running] {
+            for queue in ["default", "urgent"] {
+                let (state, queue) = (Some(state), Some(queue.to_owned()));
+                any.push(TaskFilter { state, queue, limit, before, ..TaskFilter::default() });
+            }
+        }
+        any
+    }
+    for limit in [1, 2, 3, 50] {
+        let (mut read, mut before) = (Vec::new(), None);
+        loop {
+            let any = any_of(limit, before);
+            let page = s.db.tasks(&any, Fields { input: true, output: false }).await.unwrap();
+            assert!(page.rows.len() <= limit as usize);
+            assert!(page.rows.iter().all(|row| row.input.is_some() && row.output.is_none()));
+            before = page.rows.last().filter(|_| page.more).map(TaskCursor::from);
+            read.extend(page.rows.into_iter().map(|row| row.id));
+            if before.is_none() {
+                break;
+            }
+        }
+        let expected: Vec<_> = born.iter().enumerate().filter(|(at, _)| (8 - at) % 3 != 2).map(|(_, id)| *id).collect();
+        assert_eq!(read, expected, "pages of {limit}");
+    }
 }
 
 pub async fn large_fields_are_read_only_if_asked_for(s: &Subject) {

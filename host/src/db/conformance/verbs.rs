@@ -38,7 +38,8 @@ pub async fn an_ended_task_is_retried_as_a_new_one(s: &Subject) {
     assert_eq!(s.published().await, [task.message.id]);
     assert_eq!(format!("{:?}", s.row(old.message.id).await), format!("{before:?}"), "a terminal row never changes");
     let of = TaskFilter { retry_of: Some(old.message.id), limit: 9, ..TaskFilter::default() };
-    let found: Vec<_> = s.db.tasks(&of, Fields::default()).await.unwrap().rows.into_iter().map(|row| row.id).collect();
+    let found: Vec<_> =
+        s.db.tasks(&[of], Fields::default()).await.unwrap().rows.into_iter().map(|row| row.id).collect();
     assert_eq!(found, [task.message.id]);
 }
 
@@ -207,7 +208,7 @@ pub async fn tasks_are_filtered_by_failure_and_time(s: &Subject) {
     s.end(host, &trapped, failed()).await;
     s.run(host, &running).await;
     let ids = async |filter: TaskFilter| {
-        let rows = s.db.tasks(&TaskFilter { limit: 10, ..filter }, Fields::default()).await.unwrap().rows;
+        let rows = s.db.tasks(&[TaskFilter { limit: 10, ..filter }], Fields::default()).await.unwrap().rows;
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let (all, trap) = (TaskFilter::default, trapped.message.id);

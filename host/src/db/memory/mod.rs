@@ -207,8 +207,8 @@ impl Db for MemoryDb {
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.at_once(|tables, _| tables.row(id, fields))
     }
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
-        self.at_once(|tables, _| tables.rows(filter, fields))
+    async fn tasks(&self, any: &[TaskFilter], fields: Fields) -> Result<Page<TaskRow>, DbError> {
+        self.at_once(|tables, _| tables.rows_of_any(any, fields))
     }
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         self.at_once(|tables, _| Ok(tables.terminal(ids)))

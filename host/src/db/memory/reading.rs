@@ -4,7 +4,7 @@ use super::super::fault::Fault;
 use super::super::plan::BODY_SHOWN;
 use super::super::{
     AttemptRow, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page, TaskFilter,
-    TaskRow, WaitingNow, WaitingTask,
+    TaskRow, WaitingNow, WaitingTask, lists,
 };
 use super::tables::{Tables, Task, value};
 use crate::db::OutboxReason;
@@ -15,6 +15,23 @@ use std::collections::BTreeMap;
 impl Tables {
     pub(super) fn row(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, Fault> {
         self.tasks.get(&id).map(|task| self.shown(task, fields)).transpose()
+    }
+
+    /// The tasks that fit one of several filters.
+    pub(super) fn rows_of_any(&self, any: &[TaskFilter], fields: Fields) -> Result<Page<TaskRow>, Fault> {
+        if let [filter] = any {
+            return self.rows(filter, fields);
+        }
+        let pages = any.iter().map(|filter| self.rows(filter, Fields::default())).collect::<Result<Vec<_>, Fault>>()?;
+        let (mut page, mut bytes) = (lists::merge(pages, lists::limit(any)), 0);
+        let filled = if fields == Fields::default() { 0 } else { page.rows.len() };
+        for at in 0..filled {
+            let row = self.row(page.rows[at].id, fields)?;
+            if !lists::put(&mut page, at, row, &mut bytes) {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     pub(super) fn rows(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, Fault> {

@@ -5,10 +5,10 @@ use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
     AttemptRow, BATCH_BYTES, BENCH_LABEL, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow,
-    PAGE_BYTES, Page, Parked, ParkedLook, TaskFilter, TaskRow, parked, rows, storable,
+    PAGE_BYTES, Page, Parked, ParkedLook, TaskFilter, TaskRow, lists, parked, rows, storable,
 };
 use crate::task::{FailureKind, State, TaskId};
-use sqlx::{PgConnection, query};
+use sqlx::{Connection, PgConnection, query};
 
 /// A task as it is shown; `$1` and `$2`: with input, with output.
 macro_rules! task {
@@ -211,6 +211,32 @@ pub(super) async fn tasks(
     };
     let rows = statement.fetch_all(connection).await?;
     rows::page(&rows, rows::task)
+}
+
+/// The tasks that fit one of several filters.
+pub(super) async fn tasks_of_any(
+    connection: &mut PgConnection,
+    any: &[TaskFilter],
+    fields: Fields,
+) -> Result<Page<TaskRow>, Fault> {
+    if let [filter] = any {
+        return tasks(connection, filter, fields).await;
+    }
+    let mut tx = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    let mut pages = Vec::with_capacity(any.len());
+    for filter in any {
+        pages.push(tasks(&mut tx, filter, Fields::default()).await?);
+    }
+    let (mut page, mut bytes) = (lists::merge(pages, lists::limit(any)), 0);
+    let filled = if fields == Fields::default() { 0 } else { page.rows.len() };
+    for at in 0..filled {
+        let row = task(&mut tx, page.rows[at].id, fields).await?;
+        if !lists::put(&mut page, at, row, &mut bytes) {
+            break;
+        }
+    }
+    tx.commit().await?;
+    Ok(page)
 }
 
 pub(super) async fn terminal(connection: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<TaskId>, Fault> {

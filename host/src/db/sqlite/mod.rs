@@ -338,11 +338,11 @@ impl Db for SqliteDb {
         self.browse("read a task", move |c| Box::pin(read::task(c, id, fields))).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
-        let filter = Arc::new(filter.clone());
+    async fn tasks(&self, any: &[TaskFilter], fields: Fields) -> Result<Page<TaskRow>, DbError> {
+        let any: Arc<[TaskFilter]> = any.into();
         self.browse("list tasks", move |c| {
-            let filter = filter.clone();
-            Box::pin(async move { read::tasks(c, &filter, fields).await })
+            let any = any.clone();
+            Box::pin(async move { read::tasks_of_any(c, &any, fields).await })
         })
         .await
     }

@@ -5,11 +5,11 @@ use super::super::fault::Fault;
 use super::super::plan::{self, BODY_SHOWN};
 use super::super::{
     AttemptRow, BATCH_BYTES, CallCursor, CallRow, DeadFilter, DeadRow, EventRow, Fields, LogRow, PAGE_BYTES, Page,
-    Parked, ParkedLook, TaskFilter, TaskRow, parked, rows,
+    Parked, ParkedLook, TaskFilter, TaskRow, lists, parked, rows,
 };
 use crate::task::{FailureKind, State, TaskId};
 use serde_json::Value;
-use sqlx::{SqliteConnection, query};
+use sqlx::{Connection, SqliteConnection, query};
 
 /// A task as it is shown; `?1` and `?2`: with input, with output.
 macro_rules! task {
@@ -198,6 +198,32 @@ pub(super) async fn tasks(
         .fetch_all(connection)
         .await?;
     rows::page(&rows, rows::task)
+}
+
+/// The tasks that fit one of several filters.
+pub(super) async fn tasks_of_any(
+    connection: &mut SqliteConnection,
+    any: &[TaskFilter],
+    fields: Fields,
+) -> Result<Page<TaskRow>, Fault> {
+    if let [filter] = any {
+        return tasks(connection, filter, fields).await;
+    }
+    let mut tx = connection.begin().await?;
+    let mut pages = Vec::with_capacity(any.len());
+    for filter in any {
+        pages.push(tasks(&mut tx, filter, Fields::default()).await?);
+    }
+    let (mut page, mut bytes) = (lists::merge(pages, lists::limit(any)), 0);
+    let filled = if fields == Fields::default() { 0 } else { page.rows.len() };
+    for at in 0..filled {
+        let row = task(&mut tx, page.rows[at].id, fields).await?;
+        if !lists::put(&mut page, at, row, &mut bytes) {
+            break;
+        }
+    }
+    tx.commit().await?;
+    Ok(page)
 }
 
 /// The statement that leads with the filter which leaves the fewest tasks, as far as filters tell.

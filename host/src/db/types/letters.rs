@@ -82,19 +82,21 @@ pub struct UnpublishedLetter {
 }
 
 /// A dead letter as read.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = DeadLetter)]
 pub struct DeadRow {
-    /// Grows.
+    /// Its number, in the order of recording.
     pub id: i64,
-    /// When it was recorded.
+    /// Time at which it was recorded.
     pub at: DateTime<Utc>,
     /// A stable word.
     pub reason: String,
-    /// What was wrong.
+    /// The reason for a person.
     pub detail: String,
-    /// Where it came from.
+    /// The logical queue that it came from.
     pub queue: String,
-    /// Its task, if one could be told.
+    /// The id of its task, if it has one.
+    #[schema(value_type = Option<uuid::Uuid>)]
     pub task_id: Option<TaskId>,
     /// The plugin it named.
     pub plugin: Option<String>,
@@ -104,11 +106,12 @@ pub struct DeadRow {
     pub body_bytes: i64,
     /// AMQP properties and headers.
     pub properties: Value,
-    /// When it was delivered again, the last time; `None`: not yet, or not seen through.
+    /// Time of the last redrive; `null`: none that was completed.
     pub redriven_at: Option<DateTime<Utc>>,
-    /// As which task.
+    /// Id of the task that the last redrive made.
+    #[schema(value_type = Option<uuid::Uuid>)]
     pub redriven_as: Option<TaskId>,
-    /// When its body was erased, with its task's data.
+    /// Time at which its body was erased, with its task's data.
     pub erased_at: Option<DateTime<Utc>>,
 }
 

@@ -81,10 +81,11 @@ pub struct Migrated {
     pub to: SchemaVersion,
 }
 
-/// What a host says of itself.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// A host's self-reported state.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct HostRecord {
     /// Random per start.
+    #[schema(value_type = uuid::Uuid)]
     pub id: HostId,
     /// `agentry/BUILD/HOST/PID`, as its consumers and connections are named.
     pub name: String,
@@ -122,16 +123,17 @@ impl HostRecord {
 }
 
 /// A host with its lease.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Host)]
 pub struct HostRow {
-    /// What it said last.
+    /// Its self-reported state.
     #[serde(flatten)]
     pub record: HostRecord,
-    /// When it started.
+    /// Time of its start.
     pub started_at: DateTime<Utc>,
-    /// When it last renewed.
+    /// Time of the last renewal of its lease.
     pub renewed_at: DateTime<Utc>,
-    /// Until when its claims are valid.
+    /// End of its lease.
     pub lease_until: DateTime<Utc>,
     /// The lease is valid now.
     pub alive: bool,

@@ -155,33 +155,37 @@ pub struct TaskRow {
     pub erased_at: Option<DateTime<Utc>>,
 }
 
-/// One step of a task's life.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+/// One event of a task's history.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Event)]
 pub struct EventRow {
     /// From 1, without gaps.
     pub seq: i64,
-    /// When, by the database's clock.
+    /// Its time, by the database's clock.
     pub at: DateTime<Utc>,
-    /// What.
+    /// Its name.
     pub event: Event,
     /// The attempt, if one has begun.
     pub attempt: Option<u32>,
     /// The claim, if one has happened.
+    #[schema(value_type = Option<i64>)]
     pub fence: Option<Fence>,
     /// The host, if one did it.
+    #[schema(value_type = Option<uuid::Uuid>)]
     pub host: Option<HostId>,
     /// The plugin's digest, if one ran.
     pub digest: Option<String>,
-    /// More.
+    /// Details, by event.
     pub detail: Value,
 }
 
 /// One log line.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = LogLine)]
 pub struct LogRow {
     /// Grows over all attempts of the task.
     pub seq: i64,
-    /// When the guest wrote it, by the host's clock.
+    /// Time at which the guest wrote it, by the host's clock.
     pub at: DateTime<Utc>,
     /// The attempt.
     pub attempt: u32,
@@ -198,13 +202,16 @@ pub struct LogRow {
 }
 
 /// One ended attempt.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Attempt)]
 pub struct AttemptRow {
     /// The attempt's number.
     pub attempt: u32,
     /// Its claim.
+    #[schema(value_type = i64)]
     pub fence: Fence,
     /// Where it ran.
+    #[schema(value_type = uuid::Uuid)]
     pub host: HostId,
     /// That host's build.
     pub build: Option<String>,
@@ -218,45 +225,46 @@ pub struct AttemptRow {
     pub finished_at: DateTime<Utc>,
     /// How it ended: the event's name, or `host_lost`.
     pub ended: String,
-    /// Why, if it failed.
+    /// The reason, if it failed.
     pub failure: Option<Failure>,
-    /// What it used; `None`: nobody lived to tell.
+    /// What it used; `null` if its host was lost.
     pub usage: Option<Usage>,
-    /// How long its recorded calls took together, in microseconds (calls at the same time count each); `None`: there are
-    /// none.
+    /// Duration of its recorded calls together, in microseconds (calls at the same time count each); `null` if there are none.
     pub called_us: Option<i64>,
 }
 
 /// One call of a capability.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CallRecord)]
 pub struct CallRow {
     /// The claim under which it was made.
+    #[schema(value_type = i64)]
     pub fence: Fence,
     /// From 1 within the claim.
     pub seq: i64,
-    /// When it began, by the host's clock.
+    /// Time at which it began, by the host's clock.
     pub at: DateTime<Utc>,
     /// The attempt.
     pub attempt: u32,
     /// `http`, `llm`, `tools`, `keyvalue`, `memory`, `config`, `folders`.
     pub capability: String,
-    /// What was asked of it.
+    /// The operation of the capability.
     pub operation: String,
-    /// Of what; `erased` once the task is.
+    /// Its target; `erased` once the task is.
     pub target: String,
-    /// How long it took, in microseconds.
+    /// Duration in microseconds.
     pub duration_us: i64,
     /// Bytes that went out.
     pub request_bytes: i64,
     /// Bytes that came in.
     pub response_bytes: i64,
-    /// `ok`, or a stable word for why not.
+    /// `ok`, or a stable word for the error.
     pub result: String,
-    /// What else is known, by capability.
+    /// Details, by capability.
     pub detail: Value,
-    /// How long the body was that the guest sent; `None`: nothing of it is kept.
+    /// Bytes of the body that the guest sent; `null` if nothing of it is kept.
     pub request_body_bytes: Option<i64>,
-    /// The same of what the guest was answered.
+    /// Bytes of the body that the guest received; `null` if nothing of it is kept.
     pub response_body_bytes: Option<i64>,
     /// What is kept of the one, if it was asked for: its beginning, or all of it.
     #[serde(skip)]

@@ -73,11 +73,13 @@ pub struct LabelledTasks {
 }
 
 /// Result of one batch of [`Db::delete_labelled`](super::super::Db::delete_labelled).
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Deletion)]
 pub struct LabelledDeletion {
     /// Tasks deleted.
     pub deleted: u64,
     /// Labelled tasks that have not ended.
+    #[schema(value_type = Vec<uuid::Uuid>)]
     pub unfinished: Vec<TaskId>,
 }
 

@@ -345,8 +345,8 @@ impl Db for WireDb {
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.0.world.db.task(id, fields).await
     }
-    async fn tasks(&self, filter: &TaskFilter, fields: Fields) -> Result<Page<TaskRow>, DbError> {
-        self.0.world.db.tasks(filter, fields).await
+    async fn tasks(&self, any: &[TaskFilter], fields: Fields) -> Result<Page<TaskRow>, DbError> {
+        self.0.world.db.tasks(any, fields).await
     }
     async fn terminal(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         self.0.world.db.terminal(ids).await

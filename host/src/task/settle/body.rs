@@ -25,14 +25,15 @@ fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error>
     BASE64_STANDARD.decode(&*text).map_err(serde::de::Error::custom)
 }
 
-/// The same for a reader: text where it is text, and otherwise bytes as text.
-#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+/// The recorded part of a body.
+#[derive(Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CallBody)]
 pub struct BodyText<'a> {
     /// `utf-8` or `base64`.
     pub encoding: &'static str,
     /// What is kept.
     pub content: Cow<'a, str>,
-    /// How long it was, in bytes.
+    /// Its full length in bytes.
     pub bytes: u64,
     /// `content` is only its beginning.
     pub cut: bool,

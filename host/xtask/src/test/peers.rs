@@ -19,6 +19,9 @@ const JAVASCRIPT: &str = "peers::javascript::";
 /// The tests that need the guest in Python; they need no server either.
 const PYTHON: &str = "peers::python::";
 
+/// The tests that need what drives the API by its OpenAPI document; they need no server either.
+const OPENAPI: &str = "peers::openapi::";
+
 /// What is there for the tests, and what is not.
 #[derive(Default)]
 pub struct Peers {
@@ -33,9 +36,10 @@ pub fn prepare(workspace: &Workspace, tests: &[String]) -> anyhow::Result<Peers>
     let of_peers = tests.iter().filter(|name| name.starts_with(SERVERS)).cloned();
     let (javascript, others): (Vec<_>, Vec<_>) = of_peers.partition(|name| name.starts_with(JAVASCRIPT));
     let (python, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|name| name.starts_with(PYTHON));
+    let (openapi, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|name| name.starts_with(OPENAPI));
     let folder = workspace.target.join("peers");
     let mut peers = Peers::default();
-    if others.is_empty() && javascript.is_empty() && python.is_empty() {
+    if [&others, &javascript, &python, &openapi].into_iter().all(Vec::is_empty) {
         return Ok(peers);
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
@@ -44,6 +48,8 @@ pub fn prepare(workspace: &Workspace, tests: &[String]) -> anyhow::Result<Peers>
     lock.lock().context("failed to lock the folder of the peers")?;
     let root = workspace::root();
     peers.take("AGENTRY_TEST_PEERS", others, || servers(&root.join("tests/e2e/peers"), &folder))?;
+    let list = root.join("tests/e2e/peers/openapi/requirements.txt");
+    peers.take("AGENTRY_TEST_OPENAPI", openapi, || drivers(&list, &folder))?;
     let source = root.join("tests/guests/js-fetch");
     let code = source.join("fetch.js");
     peers.take("AGENTRY_TEST_JAVASCRIPT", javascript, || in_javascript("js-fetch", &code, &[], &root, &folder))?;
@@ -98,6 +104,12 @@ fn servers(lists: &Path, folder: &Path) -> Result<PathBuf, Missing> {
         install_node(lists, made)?;
         install_python(&lists.join("requirements.txt"), &made.join("python"))
     })
+}
+
+/// What drives the API by its OpenAPI document, in the folder `python`.
+fn drivers(list: &Path, folder: &Path) -> Result<PathBuf, Missing> {
+    let key = key(&[list], &[&version("python3")?])?;
+    once(folder, "openapi", &key, "what drives the API", |made| install_python(list, &made.join("python")))
 }
 
 /// The guests that `cargo xtask bench` measures, in JavaScript and in Python; or why one could not be built.

@@ -34,5 +34,7 @@ mod sharing;
 mod shipping;
 mod sockets;
 mod start_up;
+mod terminal;
+mod tokens;
 mod unknown_plugins;
 mod upgrade;

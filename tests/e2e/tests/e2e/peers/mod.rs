@@ -3,6 +3,7 @@
 mod by_hand;
 mod faults;
 mod javascript;
+mod openapi;
 mod python;
 mod react;
 mod summary;
