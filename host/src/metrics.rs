@@ -103,6 +103,11 @@ struct OfReply {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBrake {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Doing {
     /// `computing` or `waiting`.
     state: &'static str,
@@ -125,6 +130,7 @@ pub struct Metrics {
     peak_memory: Family<Of, Histogram, fn() -> Histogram>,
     memory_interruptions: Counter,
     replies: Family<OfReply, Counter>,
+    brakes: Family<OfBrake, Level>,
     legs: [Histogram; Leg::ALL.len()],
     slots_busy: Level,
     guests: Family<Doing, Level>,
@@ -154,6 +160,7 @@ impl Metrics {
             peak_memory: Family::new_with_constructor(peaks),
             memory_interruptions: Counter::default(),
             replies: Family::default(),
+            brakes: Family::default(),
             legs: Leg::ALL.map(|leg| legs.get_or_create(&OfLeg { leg: leg.as_str() }).clone()),
             slots_busy: Level::default(),
             guests: Family::default(),
@@ -191,6 +198,7 @@ impl Metrics {
         to.register("memory_interruptions", help, self.memory_interruptions.clone());
         let help = "Replies to producers, by what became of them: published, unroutable, expired";
         to.register("replies", help, self.replies.clone());
+        to.register("brakes", "Brakes of operators that hold, by kind: queue, plugin, host", self.brakes.clone());
         to.register("slots", "Tasks that may be in memory at once", all);
         to.register(
             "slots_busy",
@@ -203,6 +211,11 @@ impl Metrics {
         let help = "Of it, what computing guests have reserved or drawn, and what waiting guests occupy";
         to.register_with_unit("memory_reserved", help, bytes(), self.memory_reserved.clone());
         to.register("memory_waiting", "Tasks that wait for memory, to begin or to go on", self.memory_waiting.clone());
+    }
+
+    /// So many brakes of a kind hold.
+    pub fn brakes(&self, kind: &'static str, number: usize) {
+        self.brakes.get_or_create(&OfBrake { kind }).set(number.try_into().unwrap_or(i64::MAX));
     }
 
     /// A reply was published, or given up.

@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use super::share::Share;
+use super::steering::Actor;
 use super::tokens::Scope;
 use super::{ApiState, Tokens, origin};
 use axum::extract::{Request, State};
@@ -14,6 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Paths that anybody may ask.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The name of everybody who may call an API without tokens.
+const ANYONE: &str = "api";
+
+/// A share, and a place of it.
+type Taken = (Share, OwnedSemaphorePermit);
 
 /// Who is asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +36,9 @@ pub(super) enum Caller {
 /// Let a request through, or say why not.
 pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
     let mut response = match admit(&state, &request) {
-        Ok((caller, taken)) => {
+        Ok((caller, actor, taken)) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(actor);
             let place = taken.map(|(share, place)| {
                 request.extensions_mut().insert(share);
                 place
@@ -46,8 +54,8 @@ pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Reque
     response
 }
 
-/// Returns the caller, and a reserved place of the caller's share. Paths without a token take no place.
-fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, OwnedSemaphorePermit)>), Problem> {
+/// Returns the caller, the caller's name, and a reserved place of the caller's share. Paths without a token take no place.
+fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Actor, Option<Taken>), Problem> {
     let tokens = state.parts.tokens.as_ref();
     if tokens.is_none() {
         addressed_to_us(request.headers())?;
@@ -63,7 +71,8 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, 
     }
     let share = if is_open { None } else { state.shares.get(token) };
     let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
-    Ok((caller, taken))
+    let actor = Actor(tokens.and_then(|tokens| tokens.name(token)).unwrap_or(ANYONE).into());
+    Ok((caller, actor, taken))
 }
 
 /// Returns the caller and the index of the token; 0 without a token.

@@ -20,6 +20,7 @@ mod redrive;
 mod render;
 mod retry;
 mod share;
+mod steering;
 mod submit;
 mod tasks;
 mod tokens;
@@ -33,6 +34,7 @@ pub use problem::Problem;
 pub use readiness::{Readiness, Reason};
 pub use tokens::{Scope, Tokens, TokensError};
 
+use crate::brakes::InForce;
 use crate::broker::Broker;
 use crate::db::{Db, DbError, Fields, TaskRow};
 use crate::metrics::Metrics;
@@ -63,6 +65,8 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// The brakes that this process heeds.
+    pub brakes: InForce,
     /// Whether tasks are taken in.
     pub readiness: watch::Receiver<Readiness>,
     /// Logical queues that this host consumes.
@@ -163,9 +167,17 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/dead/redrive", post(redrive::redrive))
         .route("/v1/plugins", get(facts::plugins))
         .route("/v1/plugins/{name}", get(facts::plugin))
+        .route("/v1/plugins/{name}/disable", post(steering::disable))
+        .route("/v1/plugins/{name}/enable", post(steering::enable))
         .route("/v1/benches", get(benches::list))
         .route("/v1/hosts", get(facts::hosts))
+        .route("/v1/hosts/{id}/drain", post(steering::drain))
+        .route("/v1/hosts/{id}/undrain", post(steering::undrain))
         .route("/v1/queues", get(facts::queues))
+        .route("/v1/queues/{name}/pause", post(steering::pause))
+        .route("/v1/queues/{name}/resume", post(steering::resume))
+        .route("/v1/brakes", get(steering::brakes))
+        .route("/v1/audit", get(steering::audit))
         .route("/metrics", get(facts::metrics))
         .route("/healthz", get(readiness::healthz))
         .route("/readyz", get(readiness::readyz))

@@ -6,6 +6,7 @@
 use super::body::{object, read, text};
 use super::problem::Problem;
 use super::share::Share;
+use super::steering::Actor;
 use super::tasks::LONGEST_PAGE;
 use super::{ApiState, respond};
 use crate::broker::{Publication, PublishError, Target};
@@ -57,12 +58,16 @@ struct Told {
 pub(super) async fn redrive(
     State(state): State<Arc<ApiState>>,
     Extension(share): Extension<Share>,
+    Extension(actor): Extension<Actor>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let body = read(&state, &share, &headers, body).await?;
     let request: Request = object("the request", text(&body)?)?;
     let (letters, next) = which(&state, &request).await?;
+    if let (false, [first, ..]) = (request.dry_run, &letters[..]) {
+        state.audit(&actor, "dead.redrive", first, Some(letters.len())).await?;
+    }
     let pause = request.rate_per_second.map(|rate| Duration::from_secs(1) / rate.max(1));
     let mut told = Vec::with_capacity(letters.len());
     for id in letters {

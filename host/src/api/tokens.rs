@@ -99,6 +99,11 @@ impl Tokens {
         if tokens.is_empty() { Err(Unusable::Empty) } else { Ok(Tokens(tokens)) }
     }
 
+    /// The name of a token.
+    pub(super) fn name(&self, at: usize) -> Option<&str> {
+        self.0.get(at).map(|token| token.name.as_str())
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -2,13 +2,17 @@
 
 use super::client::{Client, rows};
 use super::output::{self, field};
-use super::{Failed, Server};
+use super::{Failed, Server, brake};
 
 /// Which hosts share the database.
 #[derive(clap::Subcommand)]
 pub enum Host {
     /// All of them, with their leases.
     List(List),
+    /// Begin no task on a host any more; others take them. What runs there goes on, and the host stays up.
+    Drain(brake::Set),
+    /// Let a drained host take tasks again.
+    Undrain(brake::Release),
 }
 
 /// All.
@@ -20,7 +24,11 @@ pub struct List {
 
 impl Host {
     pub async fn run(self) -> Result<(), Failed> {
-        let Host::List(List { server }) = self;
+        let server = match self {
+            Host::Drain(set) => return set.run("hosts", "drain", "drained").await,
+            Host::Undrain(release) => return release.run("hosts", "undrain", "not drained").await,
+            Host::List(List { server }) => server,
+        };
         let answer = Client::new(&server)?.page("/v1/hosts", "hosts").await?;
         if server.json {
             return output::json(&answer);
@@ -28,7 +36,11 @@ impl Host {
         let lines: Vec<_> = rows(&answer, "hosts")
             .iter()
             .map(|host| {
-                let alive = if host["alive"] == true { "alive" } else { "gone" };
+                let alive = match (host["alive"] == true, host["drained"].is_object()) {
+                    (true, true) => "drained",
+                    (true, false) => "alive",
+                    (false, _) => "gone",
+                };
                 let slots = format!("{}/{}", field(host, "busy"), field(host, "slots"));
                 vec![
                     field(host, "name"),

@@ -131,6 +131,8 @@ pub(super) fn reasons(facts: &Facts, causes: &[Cause]) -> Vec<Cause> {
         "database" => named(&["database_away"]),
         "broker" => named(&["broker_away"]),
         "publishing" => named(&["broker_blocked", "broker_away"]),
+        "paused" => named(&["paused"]),
+        "drained" => named(&["drained"]),
         _ => false,
     };
     let code = if daemon.ready { "host_trouble" } else { "host_not_ready" };
@@ -175,6 +177,7 @@ pub(super) fn shown(facts: &Facts) -> Value {
         "place": facts.place,
         "queues": facts.queues.iter().map(queue).collect::<Vec<_>>(),
         "hosts": hosts,
+        "brakes": recorded.map(|recorded| &recorded.brakes.held),
     })
 }
 

@@ -1,0 +1,54 @@
+//! `agentry audit`.
+
+use super::client::{Client, encode, rows};
+use super::output::{self, field};
+use super::{Failed, Server};
+
+/// Columns of a change.
+const NAMES: [&str; 6] = ["at", "actor", "action", "target", "count", "reason"];
+
+/// Changes by operators, each with the name of the token, newest first.
+#[derive(clap::Args)]
+pub struct Audit {
+    /// Only this action, such as queue.pause or task.cancel.
+    #[arg(long)]
+    action: Option<String>,
+    /// Only by the token of this name.
+    #[arg(long)]
+    actor: Option<String>,
+    /// Only since: a time, or a duration such as 1h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// At most so many, up to 500.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Go on where an earlier list ended.
+    #[arg(long)]
+    cursor: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Audit {
+    pub async fn run(self) -> Result<(), Failed> {
+        let mut path = format!("/v1/audit?limit={}", self.limit);
+        for (name, value) in
+            [("action", &self.action), ("actor", &self.actor), ("since", &self.since), ("cursor", &self.cursor)]
+        {
+            if let Some(value) = value {
+                path += &format!("&{name}={}", encode(value));
+            }
+        }
+        let answer = Client::new(&self.server)?.page(&path, "audit").await?;
+        if self.server.json {
+            return output::json(&answer);
+        }
+        let lines: Vec<_> =
+            rows(&answer, "audit").iter().map(|change| NAMES.map(|name| field(change, name)).to_vec()).collect();
+        output::data(&output::table(&NAMES, &lines))?;
+        if !answer["next_cursor"].is_null() {
+            output::say(&format!("more: --cursor {}", field(&answer, "next_cursor")));
+        }
+        Ok(())
+    }
+}
