@@ -31,6 +31,7 @@ pub use private::{drop_capabilities, protect};
 pub use single::{MigrateError, database, migrate, plugin};
 
 use crate::api;
+use crate::brakes::InForce;
 use crate::broker::Broker;
 use crate::config::{Ack, Settings};
 use crate::db::{DbError, HostRecord};
@@ -141,6 +142,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     let memory = MemoryBudget::measured(settings.worker.memory_mib << 20);
     let turns = Turns::new(settings.worker.computing);
     let busy = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let brakes = InForce::default();
     let metrics = Arc::new(Metrics::knowing(
         settings.worker.slots,
         busy.clone(),
@@ -159,6 +161,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         catalog: late.clone(),
         broker: broker.clone(),
         metrics: metrics.clone(),
+        brakes: brakes.clone(),
         readiness: readiness.subscribe(),
         queues: settings.broker.queues.clone(),
         message_limits: settings.message_limits(),
@@ -212,6 +215,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
         memory,
         turns,
         metrics: metrics.clone(),
+        brakes: brakes.clone(),
         chance: Arc::new(rand::random::<f64>),
     };
     let (letters, replies) = (tokio::sync::watch::Sender::new(()), tokio::sync::watch::Sender::new(()));
@@ -240,12 +244,14 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
     };
     let keeper = Keeper {
         db: db.clone(),
-        record: record(host, name, &settings, catalog.clone(), busy.clone()),
+        record: record(host, name, &settings, catalog.clone(), busy.clone(), brakes.clone()),
         ttl: settings.lease.ttl,
         lease: lease.clone(),
+        brakes: brakes.clone(),
     };
     let grace = config.grace;
     let starting = async {
+        connect::until_answered(&readiness, "read the brakes", || keeper.heed()).await?;
         connect::until_answered(&readiness, "register this host", || keeper.register()).await?;
         Worker::start(parts, config, lease, busy).await.map_err(configuration)
     };
@@ -271,6 +277,7 @@ pub async fn run(settings: Settings, again: isolation::Again) -> Result<(), Daem
             queues: settings.broker.queues.clone(),
             unpublished_letters: unpublished_letters.clone(),
             replies,
+            brakes: brakes.clone(),
             metrics: metrics.clone(),
             steady: Arc::new(move || steady.is_steady()),
         },
@@ -354,6 +361,7 @@ fn record(
     settings: &Settings,
     catalog: Arc<dyn Catalog>,
     busy: Arc<std::sync::atomic::AtomicU32>,
+    brakes: InForce,
 ) -> Box<dyn Fn() -> HostRecord + Send + Sync> {
     let (settings_digest, queues, slots) = (settings.digest(), settings.broker.queues.clone(), settings.worker.slots);
     Box::new(move || {
@@ -368,6 +376,7 @@ fn record(
             broken_plugins: served.broken,
             slots,
             busy: busy.load(std::sync::atomic::Ordering::Relaxed),
+            brakes: Some(brakes.now().change),
         }
     })
 }

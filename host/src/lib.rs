@@ -2,6 +2,7 @@
 //! and every step of its life is recorded in Postgres. `host/README.md` is the map.
 
 pub mod api;
+pub mod brakes;
 pub mod broker;
 pub mod cli;
 pub mod config;

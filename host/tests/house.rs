@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["failpoints", "simulation"],
     &["telemetry", "shutdown"],
     &["worker", "maintenance", "api"],
-    &["metrics", "explain"],
+    &["metrics", "explain", "brakes"],
     &["registry"],
     &["broker"],
     &["db"],

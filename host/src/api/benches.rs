@@ -4,9 +4,10 @@
 use super::params::Params;
 use super::problem::Problem;
 use super::shapes::{BenchList, BenchRun};
+use super::steering::Actor;
 use super::{ApiState, respond};
 use crate::db::{Label, LabelledDeletion, LabelledTasks};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
@@ -58,12 +59,17 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> 
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Tasks deleted at most; default 500."),
     ),
     responses((status = 200, description = "The deletion", body = LabelledDeletion)))]
-pub(super) async fn delete(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn delete(
+    State(state): State<Arc<ApiState>>,
+    Extension(actor): Extension<Actor>,
+    params: Params,
+) -> Result<Response, Problem> {
     let params = params.only(&["label", "limit"])?;
     let limit = params.number("limit", 1..=BATCH)?.unwrap_or(BATCH);
     let takes = format!("{BENCH_LABEL}=RUN with the id of a run of `agentry bench`; GET /v1/benches lists them");
     let label = params.read("label", &takes, label)?;
     let label = label.ok_or_else(|| Problem::bad("bad_query", format!("label is missing; it takes {takes}")))?;
+    state.audit(&actor, "bench.delete", &label.value, None).await?;
     let batch = state.change(move |db| async move { db.delete_labelled(&label, limit).await }).await?;
     Ok(respond(StatusCode::OK, &batch))
 }

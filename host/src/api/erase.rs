@@ -4,10 +4,11 @@ use super::params::{OfTask, Params};
 use super::problem::Problem;
 use super::render::TaskJson;
 use super::retry::not_ended;
+use super::steering::Actor;
 use super::tasks::{find, no_such_task};
 use super::{ApiState, task_response};
 use crate::db::{EraseAnswer, Fields};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
@@ -19,10 +20,12 @@ use std::sync::Arc;
     responses((status = 200, description = "The task", body = TaskJson<'_>)))]
 pub(super) async fn erase(
     State(state): State<Arc<ApiState>>,
+    Extension(actor): Extension<Actor>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
+    state.audit(&actor, "task.erase", id, Some(1)).await?;
     match state.change(move |db| async move { db.erase(id).await }).await? {
         EraseAnswer::Unknown => Err(no_such_task(id)),
         EraseAnswer::NotEnded(now) => Err(not_ended(id, now)),

@@ -2,16 +2,18 @@
 
 use super::params::{Named, Params};
 use super::problem::Problem;
-use super::shapes::{DeadPage, HostList, PluginList, QueueCount, QueueList};
+use super::shapes::{DeadPage, HostJson, HostList, PluginList, QueueCount, QueueList, SetBy};
 use super::tasks::{LONGEST_PAGE, PAGE};
 use super::{ApiState, respond};
 use crate::broker::Source;
-use crate::db::DeadFilter;
+use crate::db::{Brake, BrakeKind, DeadFilter, HostRow, WaitingByQueue};
 use crate::metrics;
 use crate::registry::PluginInfo;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +62,10 @@ pub(super) async fn plugin(
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let plain = metrics::is_plain(accept);
-    let metrics = state.parts.metrics.clone();
+    let (metrics, brakes) = (state.parts.metrics.clone(), state.parts.brakes.now());
+    for kind in BrakeKind::ALL {
+        metrics.brakes(kind.as_str(), brakes.count(kind));
+    }
     // It reads files of /proc and of the spool.
     let text = tokio::task::spawn_blocking(move || if plain { metrics.plain_text() } else { metrics.text() }).await;
     let media_type = if plain { metrics::PLAIN } else { metrics::MEDIA_TYPE };
@@ -77,35 +82,65 @@ pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderM
 pub(super) async fn hosts(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
     let hosts = state.db(|db| async move { db.hosts().await }).await?;
+    let brakes = state.parts.brakes.now();
+    let shown = |host: HostRow| HostJson { drained: brakes.host(host.record.id).map(SetBy::from), host };
+    let hosts = hosts.into_iter().map(shown).collect();
     Ok(respond(StatusCode::OK, &HostList { hosts }))
 }
 
-/// The counts of the broker for the queues that this host consumes.
+/// Tasks that are counted at most for a list of queues.
+const WAITING: u32 = 100_000;
+
+/// The queues, with the broker's counts, the tasks that wait in the database, and who paused them.
+///
+/// Queues of this host and, while the database responds, those of other live hosts, of waiting tasks and of brakes.
 #[utoipa::path(get, path = "/v1/queues", tag = "hosts", operation_id = "list_queues",
     responses((status = 200, description = "The queues", body = QueueList)))]
 pub(super) async fn queues(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     params.only(&[])?;
-    let mut queues = Vec::new();
-    for queue in &state.parts.queues {
-        let name: Arc<str> = queue.as_str().into();
-        let tasks = facts(&state, Source::Tasks(name.clone())).await;
-        let returned = facts(&state, Source::Returned(name.clone())).await;
-        let dead = facts(&state, Source::Dead(name)).await;
-        let error = [&tasks, &returned, &dead].into_iter().find_map(|answer| answer.as_ref().err().cloned());
-        let ready = |answer: &Result<(u32, u32), String>| answer.as_ref().ok().map(|(ready, _)| *ready);
-        queues.push(QueueCount {
-            queue: queue.clone(),
-            ready: ready(&tasks),
-            consumers: tasks.as_ref().ok().map(|(_, consumers)| *consumers),
-            returned: ready(&returned),
-            dead: ready(&dead),
-            unacknowledged: None,
-            oldest_at: None,
-            reason: Some(NO_MANAGEMENT.to_owned()),
-            error,
-        });
-    }
+    let waiting = state.db(|db| async move { db.steering().waiting(WAITING).await }).await.ok();
+    let hosts = state.db(|db| async move { db.hosts().await }).await.unwrap_or_default();
+    let brakes = state.parts.brakes.now();
+    let mut names: BTreeSet<String> = state.parts.queues.iter().cloned().collect();
+    names.extend(hosts.into_iter().filter(|host| host.alive).flat_map(|host| host.record.queues));
+    names.extend(waiting.iter().flat_map(|waiting| waiting.queues.iter().map(|(queue, _)| queue.clone())));
+    let paused = brakes.held.iter().filter(|brake| brake.kind == BrakeKind::Queue);
+    names.extend(paused.map(|brake| brake.target.clone()));
+    let counted = names.iter().map(|queue| queue_count(&state, queue, waiting.as_ref(), brakes.queue(queue)));
+    let queues = join_all(counted).await;
     Ok(respond(StatusCode::OK, &QueueList { queues }))
+}
+
+async fn queue_count(
+    state: &ApiState,
+    queue: &str,
+    waiting: Option<&WaitingByQueue>,
+    paused: Option<&Brake>,
+) -> QueueCount {
+    let name: Arc<str> = queue.into();
+    let (tasks, returned, dead) = tokio::join!(
+        facts(state, Source::Tasks(name.clone())),
+        facts(state, Source::Returned(name.clone())),
+        facts(state, Source::Dead(name)),
+    );
+    let error = [&tasks, &returned, &dead].into_iter().find_map(|answer| answer.as_ref().err().cloned());
+    let ready = |answer: &Result<(u32, u32), String>| answer.as_ref().ok().map(|(ready, _)| *ready);
+    let counted =
+        |all: &WaitingByQueue| all.queues.iter().find(|(name, _)| name == queue).map_or(0, |(_, waiting)| *waiting);
+    QueueCount {
+        queue: queue.to_owned(),
+        ready: ready(&tasks),
+        consumers: tasks.as_ref().ok().map(|(_, consumers)| *consumers),
+        returned: ready(&returned),
+        dead: ready(&dead),
+        unacknowledged: None,
+        oldest_at: None,
+        reason: Some(NO_MANAGEMENT.to_owned()),
+        error,
+        waiting: waiting.map(counted),
+        waiting_more: waiting.is_some_and(|all| all.more),
+        paused: paused.map(SetBy::from),
+    }
 }
 
 async fn facts(state: &ApiState, source: Source) -> Result<(u32, u32), String> {

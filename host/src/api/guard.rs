@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use super::share::Share;
+use super::steering::Actor;
 use super::tokens::{Scope, Token};
 use super::{ApiState, Tokens, origin};
 use axum::extract::{Request, State};
@@ -22,6 +23,12 @@ const HEADER_BYTES: usize = 32 * 1_024;
 /// Paths that anybody may ask.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
+/// The name of everybody who may call an API without tokens.
+const ANYONE: &str = "api";
+
+/// A share, and a place of it.
+type Taken = (Share, OwnedSemaphorePermit);
+
 /// Who is asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -36,8 +43,9 @@ pub(super) enum Caller {
 /// Let a request through, or say why not.
 pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
     let mut response = match admit(&state, &request) {
-        Ok((caller, taken)) => {
+        Ok((caller, actor, taken)) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(actor);
             let place = taken.map(|(share, place)| {
                 request.extensions_mut().insert(share);
                 place
@@ -53,8 +61,8 @@ pub(super) async fn guard(State(state): State<Arc<ApiState>>, mut request: Reque
     response
 }
 
-/// Returns the caller, and a reserved place of the caller's share. Paths without a token take no place.
-fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, OwnedSemaphorePermit)>), Problem> {
+/// Returns the caller, the caller's name, and a reserved place of the caller's share. Paths without a token take no place.
+fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Actor, Option<Taken>), Problem> {
     bounded(request)?;
     let tokens = state.parts.tokens.as_ref();
     if tokens.is_none() {
@@ -71,7 +79,8 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Option<(Share, 
     }
     let share = if is_open { None } else { Some(state.share(token.as_ref())) };
     let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
-    Ok((caller, taken))
+    let actor = Actor(token.map_or(ANYONE.into(), |token| token.name.into()));
+    Ok((caller, actor, taken))
 }
 
 /// Rejects a head that is larger than any that a client needs.

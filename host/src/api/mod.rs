@@ -22,6 +22,7 @@ mod render;
 mod retry;
 mod shapes;
 mod share;
+mod steering;
 mod submit;
 mod tasks;
 mod tokens;
@@ -36,6 +37,7 @@ pub use problem::Problem;
 pub use readiness::{Readiness, Reason};
 pub use tokens::{Scope, Tokens, TokensError};
 
+use crate::brakes::InForce;
 use crate::broker::Broker;
 use crate::db::{Db, DbError, Fields, TaskRow};
 use crate::metrics::Metrics;
@@ -74,6 +76,8 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// The brakes that this process heeds.
+    pub brakes: InForce,
     /// Whether tasks are taken in.
     pub readiness: watch::Receiver<Readiness>,
     /// Logical queues that this host consumes.
@@ -218,9 +222,17 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(redrive::redrive))
         .routes(routes!(facts::plugins))
         .routes(routes!(facts::plugin))
+        .routes(routes!(steering::disable))
+        .routes(routes!(steering::enable))
         .routes(routes!(benches::list))
         .routes(routes!(facts::hosts))
+        .routes(routes!(steering::drain))
+        .routes(routes!(steering::undrain))
         .routes(routes!(facts::queues))
+        .routes(routes!(steering::pause))
+        .routes(routes!(steering::resume))
+        .routes(routes!(steering::brakes))
+        .routes(routes!(steering::audit))
         .routes(routes!(openapi::show))
         .routes(routes!(facts::metrics))
         .routes(routes!(readiness::healthz))

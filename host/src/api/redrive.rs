@@ -8,6 +8,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::shapes::{Redriven, Redrives};
 use super::share::Share;
+use super::steering::Actor;
 use super::tasks::LONGEST_PAGE;
 use super::{ApiState, respond};
 use crate::broker::{Publication, PublishError, Target};
@@ -66,6 +67,7 @@ struct Request {
 pub(super) async fn redrive(
     State(state): State<Arc<ApiState>>,
     Extension(share): Extension<Share>,
+    Extension(actor): Extension<Actor>,
     headers: HeaderMap,
     params: Params,
     body: Body,
@@ -74,6 +76,9 @@ pub(super) async fn redrive(
     let body = read(&state, &share, &headers, body).await?;
     let request: Request = object("the request", text(&body)?)?;
     let (letters, next) = which(&state, &request).await?;
+    if let (false, [first, ..]) = (request.dry_run, &letters[..]) {
+        state.audit(&actor, "dead.redrive", first, Some(letters.len())).await?;
+    }
     let pause = request.rate_per_second.map(|rate| Duration::from_secs(1) / rate.max(1));
     let mut told = Vec::with_capacity(letters.len());
     for id in letters {

@@ -3,12 +3,13 @@
 use super::params::{OfTask, Params};
 use super::problem::Problem;
 use super::render::TaskJson;
+use super::steering::Actor;
 use super::submit::{Hosts, admit, idempotency_key};
 use super::tasks::{find, no_such_task};
 use super::{ApiState, task_response};
 use crate::db::{AskedTask, Fields, NewTask, RetryAnswer};
 use crate::task::{Options, State as TaskState, TaskId, TaskMessage};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use chrono::{DateTime, Utc};
@@ -28,6 +29,7 @@ use std::sync::Arc;
     ))]
 pub(super) async fn retry(
     State(state): State<Arc<ApiState>>,
+    Extension(actor): Extension<Actor>,
     OfTask(id): OfTask,
     headers: HeaderMap,
     params: Params,
@@ -36,6 +38,7 @@ pub(super) async fn retry(
     let new = idempotency_key(&headers)?.unwrap_or_else(TaskId::now_v7);
     let asked = state.db(move |db| async move { db.asked(id).await }).await?.ok_or_else(|| no_such_task(id))?;
     let task = again(&state, id, new, asked).await?;
+    state.audit(&actor, "task.retry", id, Some(1)).await?;
     let status = match state.change(move |db| async move { db.retry(&task, once).await }).await? {
         RetryAnswer::Created => StatusCode::CREATED,
         RetryAnswer::Exists => StatusCode::OK,

@@ -2,11 +2,11 @@
 
 use super::render::{CallJson, TaskJson};
 use super::warnings::Warning;
-use crate::db::{AttemptRow, DeadRow, EventRow, HostRow, LogRow};
+use crate::db::{AttemptRow, AuditRow, Brake, DeadRow, EventRow, HostRow, LogRow};
 use crate::registry::PluginInfo;
 use crate::task::TaskId;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// A page of tasks, newest first.
@@ -116,13 +116,88 @@ pub(super) struct PluginList {
 #[derive(Serialize, ToSchema)]
 pub(super) struct HostList {
     /// All of them, also those whose lease has ended.
-    pub hosts: Vec<HostRow>,
+    pub hosts: Vec<HostJson>,
 }
 
-/// The queues of one host.
+/// A host, and who drained it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HostJson {
+    #[serde(flatten)]
+    pub host: HostRow,
+    /// Who drained it; `null`: nobody did.
+    pub drained: Option<SetBy>,
+}
+
+/// Who set a brake, and why.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SetBy {
+    /// The name of the token; `api` without tokens, `local` for a command that works on the database itself.
+    pub by: String,
+    /// The reason that was given.
+    pub reason: Option<String>,
+    /// The time since which it holds.
+    pub since: DateTime<Utc>,
+}
+
+impl From<&Brake> for SetBy {
+    fn from(brake: &Brake) -> SetBy {
+        SetBy { by: brake.by.clone(), reason: brake.reason.clone(), since: brake.since }
+    }
+}
+
+/// The body of a request that sets or releases a brake. It may be left out.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BrakeRequest {
+    /// The reason, for those who look; at most 500 characters.
+    #[schema(max_length = 500)]
+    pub reason: Option<String>,
+}
+
+/// Result of setting or releasing a brake.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BrakeChanged {
+    /// False if it held already for that reason, or did not hold.
+    pub changed: bool,
+    /// The brake that holds now; `null`: none does.
+    pub brake: Option<Brake>,
+    /// The hosts on the way.
+    #[serde(flatten)]
+    pub heeding: Heeding,
+}
+
+/// The hosts that do not heed the last change of a brake.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Heeding {
+    /// Live hosts that do not heed it yet.
+    pub behind: Vec<String>,
+    /// Live hosts of an earlier build, which heed no brake.
+    pub unaware: Vec<String>,
+}
+
+/// The brakes that hold.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BrakeList {
+    /// All of them.
+    pub brakes: Vec<Brake>,
+    /// The hosts on the way.
+    #[serde(flatten)]
+    pub heeding: Heeding,
+}
+
+/// A page of changes, the last recorded first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuditPage {
+    /// The changes.
+    pub audit: Vec<AuditRow>,
+    /// `cursor` of the next page; `null` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Queues, by name.
 #[derive(Serialize, ToSchema)]
 pub(super) struct QueueList {
-    /// All that it consumes.
+    /// Those of this host, of other live hosts, of waiting tasks and of brakes.
     pub queues: Vec<QueueCount>,
 }
 
@@ -147,6 +222,12 @@ pub(super) struct QueueCount {
     pub reason: Option<String>,
     /// Why the counts are not known.
     pub error: Option<String>,
+    /// Tasks with a row that are scheduled, pending or retrying; `null` while the database does not respond.
+    pub waiting: Option<u64>,
+    /// More tasks wait, in all queues together, than are counted.
+    pub waiting_more: bool,
+    /// Who paused it; `null`: nobody did.
+    pub paused: Option<SetBy>,
 }
 
 /// The runs of `agentry bench`.

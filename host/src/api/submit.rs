@@ -106,6 +106,7 @@ pub(super) async fn one(
         .map_err(|p| p.with("id", id.to_string()))?;
     match row {
         Some(row) => {
+            let row = state.shown(row);
             let mut task = TaskJson::new(&row, Fields::ALL);
             task.warnings.extend(warning.filter(|_| !row.state.is_terminal()));
             let mut response = respond(status, &task);

@@ -29,6 +29,7 @@ fn a_host_serves_what_its_row_lists() {
         broken_plugins: vec!["parse: no component".into()],
         slots: 1,
         busy: 0,
+        brakes: Some(0),
     };
     let host = HostRow { record, started_at: at, renewed_at: at, lease_until: at, alive: true };
     let serves = |plugin: &str| served_elsewhere(std::slice::from_ref(&host), &plugin.parse().unwrap());

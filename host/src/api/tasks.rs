@@ -5,6 +5,7 @@ use super::problem::Problem;
 use super::render::{CallJson, TaskJson};
 use super::shapes::{AttemptList, CallPage, EventPage, LogPage, TaskPage};
 use super::share::Share;
+use super::steering::Actor;
 use super::{ApiState, follow, respond, task_response};
 use crate::db::{CallCursor, CancelAnswer, Fields, TaskCursor, TaskFilter, TaskRow};
 use crate::task::{FailureKind, PluginRef, State as TaskState, TaskId};
@@ -31,7 +32,7 @@ pub(super) fn no_such_task(id: TaskId) -> Problem {
 
 pub(super) async fn find(state: &ApiState, id: TaskId, fields: Fields) -> Result<TaskRow, Problem> {
     let row = state.db(move |db| async move { db.task(id, fields).await }).await?;
-    row.ok_or_else(|| no_such_task(id))
+    row.map(|row| state.shown(row)).ok_or_else(|| no_such_task(id))
 }
 
 /// Read one task.
@@ -98,7 +99,8 @@ pub(super) async fn wait(
     responses((status = 200, description = "A page", body = TaskPage<'_>)))]
 pub(super) async fn list(State(state): State<Arc<ApiState>>, params: Params) -> Result<Response, Problem> {
     let (any, fields) = filters(params)?;
-    let page = state.db(move |db| async move { db.tasks(&any, fields).await }).await?;
+    let mut page = state.db(move |db| async move { db.tasks(&any, fields).await }).await?;
+    page.rows = page.rows.into_iter().map(|row| state.shown(row)).collect();
     let next_cursor = page.next(|row| TaskCursor::from(row).to_string());
     let tasks = page.rows.iter().map(|row| TaskJson::new(row, fields)).collect();
     Ok(respond(StatusCode::OK, &TaskPage { tasks, next_cursor }))
@@ -272,10 +274,12 @@ pub(super) async fn calls(
     responses((status = 202, description = "The task", body = TaskJson<'_>)))]
 pub(super) async fn cancel(
     State(state): State<Arc<ApiState>>,
+    Extension(actor): Extension<Actor>,
     OfTask(id): OfTask,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
+    state.audit(&actor, "task.cancel", id, Some(1)).await?;
     match state.change(move |db| async move { db.cancel(id).await }).await? {
         CancelAnswer::Unknown => return Err(no_such_task(id)),
         CancelAnswer::Terminal(state) => {

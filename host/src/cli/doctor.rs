@@ -22,9 +22,6 @@ const READY: Duration = Duration::from_secs(4);
 /// Run it before the first `agentry up`, or whenever something is odd. It changes nothing, works without a daemon and with either service
 /// away, and takes at most 15 seconds. Each finding has its remedy. The exit code is 1 if a check failed.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  agentry doctor\n  agentry doctor --config /etc/agentry.toml --json\n  agentry doctor --outside"
-)]
 pub struct Doctor {
     /// Ask language model providers and tool servers as well: one request each, without tokens; tool servers are started.
     #[arg(long)]

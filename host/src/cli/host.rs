@@ -5,7 +5,7 @@ use super::output::field;
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Column, Table};
 use super::watch::Watch;
-use super::{Failed, Server};
+use super::{Failed, Server, brake};
 use serde_json::Value;
 
 /// Which hosts share the database.
@@ -13,6 +13,10 @@ use serde_json::Value;
 pub enum Host {
     /// All of them, with their leases.
     List(List),
+    /// Begin no task on a host any more; others take them. What runs there goes on, and the host stays up.
+    Drain(brake::Set),
+    /// Let a drained host take tasks again.
+    Undrain(brake::Release),
 }
 
 /// All.
@@ -26,7 +30,11 @@ pub struct List {
 
 impl Host {
     pub async fn run(self) -> Result<(), Failed> {
-        let Host::List(List { watch, server }) = self;
+        let List { watch, server } = match self {
+            Host::Drain(set) => return set.run("hosts", "drain", "drained").await,
+            Host::Undrain(release) => return release.run("hosts", "undrain", "not drained").await,
+            Host::List(list) => list,
+        };
         let client = Client::new(&server)?;
         watch.show(server.json, async || client.page("/v1/hosts", "hosts").await, listed).await
     }
@@ -42,9 +50,10 @@ fn listed(answer: &Value, screen: &Screen) -> String {
         Column::new("id").rank(2),
     ]);
     for host in rows(answer, "hosts") {
-        let alive = match host["alive"] == true {
-            true => Cell::toned("alive", Tone::Good),
-            false => Cell::toned("gone", Tone::Bad),
+        let alive = match (host["alive"] == true, host["drained"].is_object()) {
+            (true, true) => Cell::toned("drained", Tone::Waiting),
+            (true, false) => Cell::toned("alive", Tone::Good),
+            (false, _) => Cell::toned("gone", Tone::Bad),
         };
         let slots = format!("{}/{}", field(host, "busy"), field(host, "slots"));
         let [renewed, until] = ["renewed_at", "lease_until"].map(|name| screen.ago(&host[name]));

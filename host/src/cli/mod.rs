@@ -4,8 +4,10 @@
 //! configuration · 3 the service could not be reached · 4 the schema does not fit · 5 drained dirtily.
 
 mod address;
+mod audit;
 mod bench;
 mod bodies;
+mod brake;
 mod bulk;
 mod client;
 mod compile;
@@ -28,6 +30,7 @@ mod output;
 mod pace;
 mod plugin;
 mod prune;
+mod queue;
 mod run;
 mod screen;
 mod submit;
@@ -78,15 +81,20 @@ enum Command {
     Task(task::Task),
     /// Measure a daemon under load: throughput, latency and cost per task.
     Bench(Box<bench::Bench>),
-    /// Which plugins a daemon serves.
+    /// Which queues there are; pause and resume them.
+    #[command(subcommand)]
+    Queue(queue::Queue),
+    /// Which plugins a daemon serves; disable and enable them.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
-    /// Which hosts share the database.
+    /// Which hosts share the database; drain them.
     #[command(subcommand)]
     Host(host::Host),
     /// Messages that could not be used.
     #[command(subcommand)]
     Dead(dead::Dead),
+    /// Changes by operators, with who made them.
+    Audit(audit::Audit),
     /// Forget what is past its time.
     Prune(prune::Prune),
     /// Bring the database's schema up to date.
@@ -187,9 +195,11 @@ pub fn main() -> ExitCode {
         Command::Submit(submit) => wait(submit.run(config)),
         Command::Task(task) => wait(task.run(config)),
         Command::Bench(bench) => wait(bench.run(config)),
+        Command::Queue(queue) => wait(queue.run()),
         Command::Plugin(plugin) => wait(plugin.run()),
         Command::Host(host) => wait(host.run()),
         Command::Dead(dead) => wait(dead.run()),
+        Command::Audit(audit) => wait(audit.run()),
         Command::Prune(prune) => wait(prune.run(config)),
         Command::Migrate(migrate) => wait(migrate.run(config)),
         Command::Doctor(doctor) => wait(doctor.run(config)),

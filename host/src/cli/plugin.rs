@@ -5,7 +5,7 @@ use super::output::{self, field};
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Column, Table};
 use super::watch::Watch;
-use super::{Failed, Server};
+use super::{Failed, Server, brake};
 use serde_json::Value;
 
 /// Which plugins a daemon serves.
@@ -15,6 +15,10 @@ pub enum Plugin {
     List(List),
     /// One with its versions, imports, grants and limits, and where each limit comes from.
     Inspect(Inspect),
+    /// Run none of its tasks any more, on any host, or none of one version: NAME@VERSION. They wait in the database. What runs goes on.
+    Disable(brake::Set),
+    /// Let a disabled plugin go on: what waits for it begins, in order.
+    Enable(brake::Release),
 }
 
 /// All.
@@ -38,6 +42,8 @@ pub struct Inspect {
 impl Plugin {
     pub async fn run(self) -> Result<(), Failed> {
         match self {
+            Plugin::Disable(set) => set.run("plugins", "disable", "disabled").await,
+            Plugin::Enable(release) => release.run("plugins", "enable", "enabled").await,
             Plugin::List(List { watch, server }) => {
                 let client = Client::new(&server)?;
                 watch.show(server.json, async || client.page("/v1/plugins", "plugins").await, listed).await

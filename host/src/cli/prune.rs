@@ -2,7 +2,7 @@
 
 use super::{Failed, migrate, output, settings};
 use crate::daemon;
-use crate::db::{DbError, Halving, Prunable, PrunePlan, TableSize};
+use crate::db::{AuditEntry, DbError, Halving, LOCAL, Prunable, PrunePlan, TableSize};
 use chrono::SecondsFormat;
 use serde_json::json;
 use std::path::PathBuf;
@@ -34,6 +34,14 @@ impl Prune {
                 false => output::data(&shown(&plan, &sizes)),
             };
         }
+        let entry = AuditEntry {
+            actor: LOCAL.into(),
+            action: "prune".into(),
+            target: "retention".into(),
+            count: None,
+            reason: None,
+        };
+        db.steering().audit(&entry).await.map_err(failed)?;
         // Not counted beforehand: in a table that is long overdue that alone may take longer than an operation may.
         let (mut deleted, mut size) = (0, Halving::new(BATCH as usize));
         loop {
@@ -46,6 +54,13 @@ impl Prune {
             }
             deleted += batch;
             output::progress(&format!("{deleted} deleted"));
+        }
+        loop {
+            let changes = db.steering().prune_audit(settings.retention.audit, BATCH).await.map_err(failed)?;
+            deleted += changes;
+            if changes == 0 {
+                break;
+            }
         }
         output::progress("");
         match self.json {

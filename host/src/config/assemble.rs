@@ -65,6 +65,7 @@ pub(super) fn assemble(mut layers: Layers, machine: Machine) -> Result<Settings,
             completed: read.days("retention.completed_days", 0..=36_500)?,
             failed: read.days("retention.failed_days", 0..=36_500)?,
             dead: read.days("retention.dead_days", 0..=36_500)?,
+            audit: read.days("retention.audit_days", 1..=36_500)?,
         },
         retry: retry(&mut read)?,
         log: Log {

@@ -4,6 +4,8 @@ use super::stalled::{self, StalledQueues};
 use crate::api::readiness::{LOADING, Readiness as State, Reason};
 use crate::api::{Certificate, Tokens};
 use crate::broker::{Broker, Health};
+use crate::db::{Brake, BrakeKind};
+use crate::explain;
 use crate::worker::Watched;
 use agentry_outbound::tools::Tools;
 use futures_util::FutureExt;
@@ -109,7 +111,7 @@ pub async fn watch(
             reasons.extend(queues.iter().map(|(queue, state)| reason("stalled", stalled::told(queue, state))));
         }
         let why = reasons.iter().map(|r| r.message.as_str()).collect::<Vec<_>>().join("; ");
-        let ready = readiness.set(reasons, besides.reasons());
+        let ready = readiness.set(reasons, besides.reasons().into_iter().chain(braked(&worker)).collect());
         if ready && let Some(first) = first.take() {
             first();
         } else if ready != was && ready {
@@ -176,10 +178,27 @@ fn reasons(broker: &watch::Receiver<Health>, worker: &Watched) -> Vec<Reason> {
     if !worker.lease.is_valid() {
         reasons.push(reason("lease", "the lease could not be renewed in time"));
     }
+    let brakes = worker.brakes.now();
+    let drained = brakes.host(worker.host).is_some();
     for (queue, confirmed) in &worker.consuming {
-        if confirmed.borrow().is_none() {
+        if confirmed.borrow().is_none() && !drained && brakes.queue(queue).is_none() {
             reasons.push(reason("consumer", format!("the broker has not confirmed the consumer of queue {queue}")));
         }
     }
     reasons
+}
+
+/// The brakes that this host heeds: of itself, of its queues, and of plugins.
+fn braked(worker: &Watched) -> Vec<Reason> {
+    let brakes = worker.brakes.now();
+    let concerns = |brake: &&Brake| match brake.kind {
+        BrakeKind::Queue => worker.consuming.iter().any(|(queue, _)| *queue == brake.target),
+        BrakeKind::Host => brake.target == worker.host.to_string(),
+        BrakeKind::Plugin => true,
+    };
+    let said = |brake: &Brake| {
+        let code = if brake.kind == BrakeKind::Host { "drained" } else { "paused" };
+        reason(code, format!("{} since {}", explain::said(brake), brake.since.format("%FT%TZ")))
+    };
+    brakes.held.iter().filter(concerns).map(said).collect()
 }

@@ -8,6 +8,8 @@
 mod by_statements;
 #[macro_use]
 mod statements;
+#[macro_use]
+mod steering;
 
 mod bisect;
 mod cells;
@@ -29,6 +31,7 @@ mod rows;
 mod schema;
 mod shown;
 pub mod sqlite;
+mod steered;
 mod storable;
 mod stores;
 mod types;
@@ -38,6 +41,7 @@ pub use examine::Examiner;
 pub use halving::Halving;
 pub use options::{DbOptions, SchemaName};
 pub use shown::ShownTask;
+pub use steering::Steering;
 pub use stores::Stores;
 pub use types::*;
 
@@ -71,8 +75,6 @@ pub trait Db: Send + Sync + 'static {
     /// Renew the lease and update what the host says of itself. Answers what its owner must know. It reads no tasks: nothing that grows
     /// keeps a lease from being renewed.
     async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError>;
-    /// Running tasks of this host that are to end.
-    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError>;
     /// End a host's lease now: a clean exit, or an owner known to be dead. Unknown hosts are fine.
     async fn end_lease(&self, host: HostId) -> Result<(), DbError>;
     /// Every host with its lease, newest first; ended ones of the last day included.
@@ -117,10 +119,9 @@ pub trait Db: Send + Sync + 'static {
 
     // ── duties ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// The time until [`Db::wake_due`] or [`Db::fail_expired`] has anything to do; `None`: no task waits for a time. An
-    /// implementation that cannot tell returns zero.
-    async fn next_due(&self) -> Result<Option<Duration>, DbError> {
-        Ok(Some(Duration::ZERO))
+    /// The next time at which something is due, and the last change by operators. An implementation that cannot tell says that something is due now.
+    async fn next_due(&self) -> Result<Due, DbError> {
+        Ok(Due { within: Some(Duration::ZERO), brakes: None })
     }
     /// Notified when this process may have written a task that waits for a time; `None`: never notified.
     fn waiting_written(&self) -> Option<&Notify> {
@@ -137,7 +138,7 @@ pub trait Db: Send + Sync + 'static {
     /// have no row, and attempts past their hard deadline: to find them, every running task is read.
     async fn rescue(&self, steady: bool, again: Duration, thorough: bool, limit: u32) -> Result<u64, DbError>;
     /// Rows parked for `no_plugin` or `plugin_broken` longer than `grace`, whose plugin no host has served for as long (in a version
-    /// that will do), become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
+    /// that will do) and that were under no brake for as long, become `failed(plugin_broken)`, with the cause in the detail, if a host has it broken, and otherwise
     /// `failed(unknown_plugin)`, with the known names. Answers how many.
     async fn fail_unknown(&self, grace: Duration, limit: u32) -> Result<u64, DbError>;
     /// Tasks that are due and wait, and the outbox, as far as the bounds of the look reach: a task that waits for a time of its own is not
@@ -222,6 +223,8 @@ pub trait Db: Send + Sync + 'static {
 
     /// What plugins keep and spend.
     fn stores(&self) -> &dyn Stores;
+    /// Brakes of operators, and the record of what operators changed.
+    fn steering(&self) -> &dyn Steering;
 
     // ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
     // What a page leaves out is not read: its large columns stay where they are.

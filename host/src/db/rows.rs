@@ -133,6 +133,7 @@ pub(super) fn host(row: &impl Cells) -> Result<HostRow, Fault> {
             broken_plugins: json(row.text("broken_plugins")?, "broken_plugins")?,
             slots: row.count("slots")?,
             busy: row.count("busy")?,
+            brakes: row.int("brakes")?,
         },
         started_at: need(row.time("started_at")?, "started_at")?,
         renewed_at: need(row.time("renewed_at")?, "renewed_at")?,

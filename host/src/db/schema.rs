@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 /// The tables of the schema, in addition to [`VERSION_TABLE`]: what must be there after migrating, and what in an
 /// otherwise unknown schema belongs to somebody else.
-pub(super) const TABLES: [&str; 14] = [
+pub(super) const TABLES: [&str; 16] = [
     "tasks",
     "task_events",
     "task_attempts",
@@ -21,6 +21,8 @@ pub(super) const TABLES: [&str; 14] = [
     "memories",
     "spending",
     "task_spending",
+    "brakes",
+    "audit",
 ];
 /// Where it is written down what was applied.
 pub(super) const VERSION_TABLE: &str = "schema_version";
@@ -56,14 +58,14 @@ pub(super) const POSTGRES: &[Migration] = migrations!(
     "postgres": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
     "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities", "00" 10 "lists", "00" 11 "duties",
     "00" 12 "unpublished_letters", "00" 13 "refunds", "00" 14 "unpublished_lookup",
-    "00" 15 "replies", "00" 16 "replies_lookup"
+    "00" 15 "replies", "00" 16 "replies_lookup", "00" 17 "brakes"
 );
 /// Steps of the SQLite schema: the same subjects under the same numbers.
 pub(super) const SQLITE: &[Migration] = migrations!(
     "sqlite": "000" 1 "tasks", "000" 2 "history", "000" 3 "outbox", "000" 4 "hosts", "000" 5 "dead_letters",
     "000" 6 "lost_hosts", "000" 7 "operators", "000" 8 "lookups", "000" 9 "capabilities", "00" 10 "lists", "00" 11 "duties",
     "00" 12 "unpublished_letters", "00" 13 "refunds", "00" 14 "unpublished_lookup",
-    "00" 15 "replies", "00" 16 "replies_lookup"
+    "00" 15 "replies", "00" 16 "replies_lookup", "00" 17 "brakes"
 );
 
 impl Migration {

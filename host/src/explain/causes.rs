@@ -1,8 +1,9 @@
 //! From facts to causes: tasks without a row, tasks that run, tasks that have ended. Pure.
 
+use super::brakes;
 use super::services::{blocked, broker, database, no_host, reasons, shown, span, strangers, unconsumed};
 use super::waiting::waiting;
-use super::{Cause, Explanation, Facts, Recorded};
+use super::{Cause, Explanation, Facts, QueueLook, Recorded};
 use crate::db::{DeadRow, TaskRow};
 use crate::task::{FailureKind, State};
 use serde_json::json;
@@ -60,7 +61,8 @@ fn unrecorded(facts: &Facts, recorded: &Recorded) -> Vec<Cause> {
         return vec![dead_letter(letter)];
     }
     let mut causes: Vec<Cause> = broker(facts).into_iter().collect();
-    causes.extend(facts.queues.iter().filter_map(|look| unconsumed(look, facts)));
+    let stopped = |look: &QueueLook| brakes::of_queue(facts, recorded, &look.queue);
+    causes.extend(facts.queues.iter().filter_map(|look| stopped(look).or_else(|| unconsumed(look, facts))));
     causes.extend(facts.queues.iter().filter_map(|look| strangers(look, recorded)));
     if !causes.is_empty() {
         causes.extend(no_host(facts, recorded));

@@ -98,19 +98,20 @@ async fn recorded(
     let now = bounded(&db, |db| async move { db.ping().await });
     let task = bounded(&db, move |db| async move { db.task(id, Fields::default()).await });
     let hosts = bounded(&db, |db| async move { db.hosts().await });
+    let brakes = bounded(&db, |db| async move { db.steering().brakes().await });
     let filter = DeadFilter { task: Some(id), limit: LETTERS, ..DeadFilter::default() };
     let letters = || {
         let filter = filter.clone();
         bounded(&db, move |db| async move { db.dead_letters(&filter).await })
     };
-    let (now, task, hosts, first) = tokio::join!(now, task, hosts, letters());
+    let (now, task, hosts, brakes, first) = tokio::join!(now, task, hosts, brakes, letters());
     let (task, mut found) = (task?, first?.rows);
     let is_rejected = |task: &TaskRow| task.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Rejected);
     if found.is_empty() && task.as_ref().is_some_and(is_rejected) {
         // Its letter was recorded between the two readings.
         found = letters().await?.rows;
     }
-    Ok((Recorded { task, letters: found, hosts: hosts? }, now?))
+    Ok((Recorded { task, letters: found, hosts: hosts?, brakes: brakes? }, now?))
 }
 
 async fn bounded<T, A>(db: &Arc<dyn Db>, ask: impl FnOnce(Arc<dyn Db>) -> A) -> Result<T, DatabaseError>

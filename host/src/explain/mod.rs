@@ -4,6 +4,7 @@
 //! [`look`] asks all sources at once, within [`PATIENCE`] in all: one that does not respond is itself an answer. [`explain`] is
 //! pure. The API and the command line share both; the command line looks by itself where no daemon responds.
 
+mod brakes;
 mod causes;
 mod look;
 mod services;
@@ -11,12 +12,13 @@ mod services;
 mod tests;
 mod waiting;
 
+pub use brakes::{said, with_brake};
 pub use causes::explain;
 pub use look::{PATIENCE, Places, look, survey};
 pub use services::{of_queues, span, unconsumed_queues};
 
 use crate::broker::QueueFacts;
-use crate::db::{DbError, DeadRow, HostRow, TaskRow};
+use crate::db::{Brakes, DbError, DeadRow, HostRow, TaskRow};
 use crate::task::{State, TaskId};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -83,6 +85,8 @@ pub struct Recorded {
     pub letters: Vec<DeadRow>,
     /// Every host, newest first.
     pub hosts: Vec<HostRow>,
+    /// The brakes that hold.
+    pub brakes: Brakes,
 }
 
 impl Recorded {

@@ -145,6 +145,8 @@ pub(super) fn reasons(facts: &Facts, causes: &[Cause]) -> Vec<Cause> {
         "database" => named(&["database_away"]),
         "broker" => named(&["broker_away"]),
         "publishing" => named(&["broker_blocked", "broker_away"]),
+        "paused" => named(&["paused"]),
+        "drained" => named(&["drained"]),
         _ => false,
     };
     let code = if daemon.ready { "host_trouble" } else { "host_not_ready" };
@@ -189,6 +191,7 @@ pub(super) fn shown(facts: &Facts) -> Value {
         "place": facts.place,
         "queues": facts.queues.iter().map(queue).collect::<Vec<_>>(),
         "hosts": hosts,
+        "brakes": recorded.map(|recorded| &recorded.brakes.held),
     })
 }
 

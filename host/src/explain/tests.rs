@@ -30,6 +30,7 @@ fn host(name: &str) -> HostRow {
             broken_plugins: Vec::new(),
             slots: 2,
             busy: 0,
+            brakes: Some(0),
         },
         started_at: now() - seconds(100),
         renewed_at: now() - seconds(1),
@@ -104,7 +105,7 @@ fn facts(task: Option<TaskRow>) -> Facts {
     Facts {
         id: id(),
         now: now(),
-        database: Ok(Recorded { task, letters: Vec::new(), hosts: vec![host("one")] }),
+        database: Ok(Recorded { task, letters: Vec::new(), hosts: vec![host("one")], brakes: Brakes::default() }),
         broker: None,
         place: None,
         refusal: None,
@@ -311,4 +312,55 @@ fn facts_include_errors() {
     let shown = explain(&facts).facts;
     assert_eq!((&shown["queues"][0]["error"], &shown["broker"]), (&json!("no answer"), &json!("no answer")), "{shown}");
     assert_eq!(shown["hosts"][0]["name"], "one", "{shown}");
+}
+
+fn brake(kind: crate::db::BrakeKind, target: &str) -> crate::db::Brake {
+    let (by, reason) = ("ops".into(), Some("a bad release".into()));
+    crate::db::Brake { kind, target: target.into(), by, reason, since: now() - seconds(600) }
+}
+
+#[test]
+fn brake_comes_first_with_who_when_why_and_the_remedy() {
+    use crate::db::BrakeKind;
+    for code in [WaitCode::Queued, WaitCode::NotPublished, WaitCode::NoPlugin, WaitCode::NoSlot] {
+        let mut facts = pending(code);
+        facts.queues = vec![queue(4, 0)];
+        recorded(&mut facts).brakes = Brakes { change: 1, held: vec![brake(BrakeKind::Queue, "default")] };
+        let explanation = explain(&facts);
+        assert_eq!(
+            explanation.summary,
+            "the queue \"default\" is paused by ops (a bad release), 10 min ago; release it with `agentry queue resume default`",
+        );
+        assert_eq!(explanation.causes.iter().map(|cause| cause.code).collect::<Vec<_>>(), ["paused"]);
+    }
+    let mut facts = pending(WaitCode::Held);
+    recorded(&mut facts).brakes = Brakes { change: 1, held: vec![brake(BrakeKind::Queue, "default")] };
+    assert_eq!(explain(&facts).causes[0].code, "held", "no host can use it, paused or not");
+    let mut facts = pending(WaitCode::Paused);
+    recorded(&mut facts).brakes = Brakes { change: 1, held: vec![brake(BrakeKind::Plugin, "word-count")] };
+    let HostRow { record, .. } = host("old");
+    recorded(&mut facts).hosts.push(HostRow { record: HostRecord { brakes: None, ..record }, ..host("old") });
+    let explanation = explain(&facts);
+    assert!(explanation.summary.contains("`agentry plugin enable word-count`"), "{explanation:#?}");
+    assert_eq!(explanation.causes[1].code, "unaware_host");
+    // A task that has not come yet says so for its queue.
+    let mut facts = self::facts(None);
+    recorded(&mut facts).brakes = Brakes { change: 1, held: vec![brake(BrakeKind::Queue, "default")] };
+    assert_eq!(explain(&facts).causes[0].code, "paused");
+}
+
+#[test]
+fn drained_hosts_are_a_cause_if_no_other_takes_the_queue() {
+    use crate::db::BrakeKind;
+    let mut facts = pending(WaitCode::Queued);
+    facts.queues = vec![queue(4, 0)];
+    let id = TaskId::from_u128(7).to_string();
+    recorded(&mut facts).brakes = Brakes { change: 1, held: vec![brake(BrakeKind::Host, &id)] };
+    let explanation = explain(&facts);
+    assert_eq!(explanation.causes[0].code, "drained");
+    assert!(explanation.summary.contains(&format!("`agentry host undrain {id}`")), "{explanation:#?}");
+    let HostRow { record, .. } = host("two");
+    let other = HostRecord { id: TaskId::from_u128(8), ..record };
+    recorded(&mut facts).hosts.push(HostRow { record: other, ..host("two") });
+    assert_ne!(explain(&facts).causes[0].code, "drained");
 }

@@ -1,5 +1,6 @@
 //! A task that waits: the reason of its row, corrected by what hosts and broker say. Pure.
 
+use super::brakes;
 use super::services::{ahead, blocked, broker, no_host, span, strangers, unconsumed};
 use super::{Cause, Facts, Recorded};
 use crate::db::{HostRow, TaskRow};
@@ -22,7 +23,9 @@ pub(super) fn waiting(facts: &Facts, recorded: &Recorded, task: &TaskRow) -> Vec
             .detail(waiting.detail.clone())
     };
     let until = waiting.until.map(|until| ahead(facts.now, until)).unwrap_or_default();
+    let braked = brakes::causes(facts, recorded, task);
     let mut causes = match waiting.code {
+        _ if !braked.is_empty() => braked,
         WaitCode::Scheduled => vec![row(format!("its run_at is {until}"))],
         WaitCode::Snoozed => vec![row(format!("its plugin asked to run again {until}"))],
         WaitCode::Backoff => {
@@ -108,7 +111,8 @@ fn parked(recorded: &Recorded, task: &TaskRow, row: &dyn Fn(String) -> Cause) ->
         }
         .remedy(format!("repair it: its host loads it again when its files change; {fails}"));
     }
-    if waiting.is_some_and(|waiting| waiting.code == WaitCode::Paused) {
+    // One that a brake parked says so; it was released meanwhile.
+    if waiting.is_some_and(|waiting| waiting.code == WaitCode::Paused && waiting.detail["brake"].is_null()) {
         let remedy = "set enabled = true in [plugins.\"NAME\"] of a host's settings, and restart it";
         return row(format!("{} is turned off", task.plugin)).remedy(remedy);
     }

@@ -142,9 +142,6 @@ impl Db for Faulty {
     async fn register_host(&self, host: &HostRecord, ttl: Duration) -> Result<(), DbError> {
         self.0.register_host(host, ttl).await
     }
-    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
-        self.0.asked_to_end(host).await
-    }
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
         self.0.end_lease(host).await
     }
@@ -201,6 +198,9 @@ impl Db for Faulty {
     }
     fn stores(&self) -> &dyn Stores {
         self.0.stores()
+    }
+    fn steering(&self) -> &dyn Steering {
+        self.0.steering()
     }
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.0.task(id, fields).await

@@ -23,6 +23,7 @@ pub mod undertaker;
 
 pub use pending::PendingConfig;
 
+use crate::brakes::InForce;
 use crate::broker::{Broker, Publication, PublishError};
 use crate::db::{Db, DbError, Retention};
 use crate::metrics::Metrics;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub unpublished_letters: watch::Sender<BTreeMap<String, String>>,
     /// Changed when a task may have ended whose producer waits for a reply.
     pub replies: watch::Sender<()>,
+    /// Asked to look for what operators changed.
+    pub brakes: InForce,
     /// Counts replies.
     pub metrics: Arc<Metrics>,
     /// Whether this host can tell hosts that died from hosts that are late (see `Claimant` in [`crate::db`]).

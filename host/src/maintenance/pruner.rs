@@ -1,4 +1,5 @@
-//! The pruner: a terminal task is past its time if and only if it ended longer ago than `retention.*` keeps its state.
+//! The pruner: a terminal task is past its time if and only if it ended longer ago than `retention.*` keeps its state. Records of what operators
+//! changed go after `retention.audit_days`.
 
 use super::{BATCH, Parts, sweep};
 use crate::db::{DbError, Halving, Retention};
@@ -57,6 +58,8 @@ pub async fn run(parts: Parts, keep: Retention, closing: CancellationToken) {
         if pruned > 0 {
             tracing::info!(pruned, "deleted what is kept no longer");
         }
+        let audited = parts.db.steering().prune_audit(keep.audit, BATCH).await?;
+        let pruned = pruned.max(audited);
         // A batch may be small because its tasks have many lines: the last one is that which deletes nothing.
         Ok(if pruned > 0 { u64::from(BATCH) } else { 0 })
     };

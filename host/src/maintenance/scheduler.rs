@@ -20,7 +20,11 @@ pub async fn run(parts: Parts, closing: CancellationToken) {
         if at_rest.load(Ordering::Relaxed) {
             rest(db.waiting_written(), &closing).await;
         }
-        let next = db.next_due().await?;
+        let due = db.next_due().await?;
+        if due.brakes.is_some_and(|change| change != parts.brakes.now().change) {
+            parts.brakes.look();
+        }
+        let next = due.within;
         at_rest.store(next.is_none_or(|time| time > AT_REST), Ordering::Relaxed);
         if next.is_none_or(|time| !time.is_zero()) {
             return Ok(0);

@@ -188,6 +188,11 @@ impl Metrics {
         self.traffic.reply(outcome);
     }
 
+    /// So many brakes of a kind hold.
+    pub fn brakes(&self, kind: &'static str, number: usize) {
+        self.traffic.brakes(kind, number);
+    }
+
     /// There was no memory for a task that grew.
     pub fn memory_interruption(&self) {
         self.traffic.memory_interruptions.inc();

@@ -124,6 +124,7 @@ rows! {
         "`rescuer`: hosts that died; `undertaker`: plugins that no host serves";
     "dead_letters" Counter "" ["queue", "reason"] "Messages that were recorded as dead letters" "producers that publish what cannot be used";
     "replies" Counter "" ["outcome"] "Replies to producers: published, unroutable, expired" "producers that are gone before their reply";
+    "brakes" Gauge "" ["kind"] "Brakes of operators that hold, by kind: queue, plugin, host" "tasks that wait because an operator wants it";
     // The broker.
     "acknowledgements" Counter "" ["result"] "Deliveries acknowledged: sent, or stale because their channel was gone"
         "`stale`: connections to the broker break";

@@ -9,6 +9,7 @@ use crate::db::{RecordAnswer, SettleAnswer};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::exponential_buckets;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
@@ -62,6 +63,7 @@ labels! {
     OfStep step: &'static str;
     OfDuty duty: &'static str;
     OfOutcome outcome: &'static str;
+    OfBrake kind: &'static str;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +106,7 @@ pub(super) struct Traffic {
     letters: Family<OfLetter, Counter>,
     swept: Family<OfDuty, Counter>,
     replies: Family<OfOutcome, Counter>,
+    brakes: Family<OfBrake, Gauge>,
     acknowledged: [Counter; 2],
     given_back: [Counter; 2],
     publications: Family<OfPublication, Counter>,
@@ -147,6 +150,7 @@ impl Traffic {
             letters: Family::default(),
             swept: Family::default(),
             replies: Family::default(),
+            brakes: Family::default(),
             acknowledged: ["sent", "stale"].map(results("acknowledgements", to)),
             given_back: ["sent", "stale"].map(results("given_back", to)),
             publications: Family::default(),
@@ -169,6 +173,7 @@ impl Traffic {
         register(to, "dead_letters", traffic.letters.clone());
         register(to, "swept", traffic.swept.clone());
         register(to, "replies", traffic.replies.clone());
+        register(to, "brakes", traffic.brakes.clone());
         register(to, "publications", traffic.publications.clone());
         register(to, "publish", traffic.publish.clone());
         register(to, "memory_interruptions", traffic.memory_interruptions.clone());
@@ -242,6 +247,10 @@ impl Traffic {
         if tasks > 0 {
             self.swept.get_or_create(&OfDuty { duty }).inc_by(tasks);
         }
+    }
+
+    pub fn brakes(&self, kind: &'static str, number: usize) {
+        self.brakes.get_or_create(&OfBrake { kind }).set(number.try_into().unwrap_or(i64::MAX));
     }
 
     pub fn reply(&self, outcome: Replied) {

@@ -58,7 +58,14 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
     let lease = Lease::new(began, move || Duration::from_secs(1) + began.elapsed());
     let steady = lease.clone();
     let busy = Arc::new(AtomicU32::new(0));
-    let keeper = Keeper { db: db.clone(), record: record(&wire, catalog.clone()), ttl: LEASE, lease: lease.clone() };
+    let brakes = crate::brakes::InForce::default();
+    let keeper = Keeper {
+        db: db.clone(),
+        record: record(&wire, catalog.clone()),
+        ttl: LEASE,
+        lease: lease.clone(),
+        brakes: brakes.clone(),
+    };
     while keeper.register().await.is_err() {
         tokio::time::sleep(again).await;
     }
@@ -74,6 +81,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
         isolation: Arc::new(Lane(wire.clone())),
         guests: tokio::runtime::Handle::current(),
         metrics: metrics.clone(),
+        brakes: brakes.clone(),
         memory,
         turns,
         chance: Arc::new(move || chance.chance.fraction()),
@@ -108,6 +116,7 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
             unpublished: watch::Sender::new(None),
             letters: letters.clone(),
             replies,
+            brakes,
             metrics,
             queues: vec!["default".into()],
             unpublished_letters: watch::Sender::default(),
@@ -129,7 +138,8 @@ async fn live(wire: Arc<Wire>, former: Option<HostId>, end: CancellationToken, e
     ended.send_replace(true);
 }
 
-const RETENTION: Retention = Retention { completed: Duration::MAX, failed: Duration::MAX, dead: Duration::MAX };
+const RETENTION: Retention =
+    Retention { completed: Duration::MAX, failed: Duration::MAX, dead: Duration::MAX, audit: Duration::MAX };
 
 fn record(wire: &Wire, catalog: Arc<dyn Catalog>) -> Box<dyn Fn() -> HostRecord + Send + Sync> {
     let (id, place, slots) = (wire.host, wire.place, wire.world.swarm.slots);
@@ -145,6 +155,7 @@ fn record(wire: &Wire, catalog: Arc<dyn Catalog>) -> Box<dyn Fn() -> HostRecord 
             broken_plugins: served.broken,
             slots,
             busy: 0,
+            brakes: Some(0),
         }
     })
 }

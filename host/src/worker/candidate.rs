@@ -2,7 +2,7 @@
 
 use super::room::{Place, Slot};
 use super::unclaimed::Unclaimed;
-use super::{Shared, execute};
+use super::{Shared, execute, stops};
 use crate::broker::Delivery;
 use crate::registry::{Reservation, Resolved, Runner, Turn};
 use crate::task::{Arrival, Failure, Fence, Runnable, TaskMessage, WaitCode};
@@ -73,7 +73,15 @@ pub async fn consider(
 
 /// What runs it here, and where; or why not.
 fn find(shared: &Shared, message: &TaskMessage, slot: Slot) -> Result<(Arc<dyn Runner>, Place), Runnable> {
-    Err(match shared.parts.catalog.resolve(&message.plugin) {
+    let resolved = shared.parts.catalog.resolve(&message.plugin);
+    let version = match &resolved {
+        Resolved::Ready(runner) => Some(runner.version().clone()),
+        _ => None,
+    };
+    if let Some(brake) = shared.disabled(&message.plugin, version.as_deref()) {
+        return Err(stops::of_disabled(&message.plugin, &brake));
+    }
+    Err(match resolved {
         Resolved::Ready(runner) => match shared.room.place(slot, runner.name(), runner.concurrency()) {
             Some(place) => return Ok((runner, place)),
             None => not_here(WaitCode::NoSlot, json!({"plugin": runner.name(), "concurrency": runner.concurrency()})),
@@ -99,6 +107,7 @@ fn here(message: &TaskMessage, runner: &dyn Runner) -> Runnable {
     }
 }
 
-fn not_here(code: WaitCode, detail: serde_json::Value) -> Runnable {
+/// It is to be parked for this.
+pub fn not_here(code: WaitCode, detail: serde_json::Value) -> Runnable {
     Runnable::NotHere { code, detail }
 }

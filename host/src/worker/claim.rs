@@ -5,7 +5,7 @@ use super::candidate::Candidate;
 use super::dead::Burial;
 use super::settle::{Claim, End, STATEMENT_BYTES};
 use super::unclaimed::Unclaimed;
-use super::{Leg, Shared, Step, batch, execute, reply};
+use super::{Leg, Shared, Step, batch, execute, reply, stops};
 use crate::broker::{Delivery, Receipt};
 use crate::db::{ClaimAnswer, Claimant, Claimed, DbError};
 use crate::task::claim::Kept;
@@ -43,6 +43,10 @@ pub async fn run(
             parts.extend(batch::parts(batch, STATEMENT_BYTES, |c| c.arrival.message.input.len()));
             continue;
         };
+        let batch = stops::sorted_out(&shared, batch).await;
+        if batch.is_empty() {
+            continue;
+        }
         let mut lanes = shared.room.free_lanes();
         let mut arrival = |candidate: &Candidate| {
             let mut arrival = candidate.arrival.clone();

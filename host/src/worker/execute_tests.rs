@@ -98,6 +98,7 @@ pub(in crate::worker) fn shared() -> Arc<Shared> {
         isolation: Prompt::new(),
         guests: tokio::runtime::Handle::current(),
         metrics: Arc::new(Metrics::new(2, Arc::default(), memory.clone(), turns.clone())),
+        brakes: crate::brakes::InForce::default(),
         memory,
         turns,
         chance: Arc::new(|| 0.5),
@@ -123,7 +124,7 @@ pub(in crate::worker) fn shared() -> Arc<Shared> {
     Shared::new(parts, config, Lease::new(Instant::now(), || Duration::ZERO), Arc::default())
 }
 
-async fn ready(shared: &Shared) -> Ready {
+pub(in crate::worker) async fn ready(shared: &Shared) -> Ready {
     let runner = Prompt::new();
     let slot = shared.room.slot("default").await;
     let place = shared.room.place(slot, &runner.name, None).unwrap();

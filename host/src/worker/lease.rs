@@ -1,6 +1,7 @@
 //! The lease: one per process, renewed well before it ends. A host that could not renew stops settling.
 
 use super::Remote;
+use crate::brakes::InForce;
 use crate::db::{Db, DbError, HostRecord};
 use crate::metrics::LeaseFacts;
 use std::pin::pin;
@@ -167,6 +168,8 @@ pub struct Keeper {
     pub ttl: Duration,
     /// Extended at each renewal.
     pub lease: Lease,
+    /// Where brakes are applied.
+    pub brakes: InForce,
 }
 
 impl Keeper {
@@ -180,6 +183,12 @@ impl Keeper {
         let asked = self.lease.now();
         self.db.register_host(&(self.record)(), self.ttl).await?;
         self.lease.renewed(asked, self.ttl, true);
+        Ok(())
+    }
+
+    /// Apply the brakes that hold, before anything begins.
+    pub async fn heed(&self) -> Result<(), DbError> {
+        self.brakes.apply(self.db.steering().brakes().await?);
         Ok(())
     }
 
@@ -239,18 +248,22 @@ impl Keeper {
     async fn news(&self, worker: &Remote, end: &CancellationToken) {
         let host = (self.record)().id;
         loop {
-            tokio::select! {
+            let asked = tokio::select! {
                 biased;
                 () = end.cancelled() => return,
-                () = tokio::time::sleep(self.pause()) => {}
-            }
-            // Only a task that runs here can be cancelled here.
-            if !worker.runs_any() {
+                () = self.brakes.asked() => true,
+                () = tokio::time::sleep(self.pause()) => false,
+            };
+            // Only a task that runs here can be cancelled here. Of brakes a host that rests hears from its scheduler.
+            if !asked && !worker.runs_any() {
                 continue;
             }
-            match self.db.asked_to_end(host).await {
-                Ok(asked) => asked.into_iter().for_each(|id| worker.stop(id)),
-                Err(error) => tracing::debug!(%error, "failed to look for tasks to end; retrying"),
+            match self.db.steering().news(host).await {
+                Ok(news) => {
+                    news.to_end.into_iter().for_each(|id| worker.stop(id));
+                    self.brakes.apply(news.brakes);
+                }
+                Err(error) => tracing::debug!(%error, "failed to look for brakes and for tasks to end; retrying"),
             }
         }
     }

@@ -31,12 +31,14 @@ mod reserve;
 mod room;
 mod settle;
 pub mod spool;
+mod stops;
 mod unclaimed;
 mod window;
 
 pub use grace::Grace;
 pub use window::WindowConfig;
 
+use crate::brakes::InForce;
 use crate::broker::{Broker, Delivery, Source};
 use crate::db::Db;
 use crate::metrics::{Leg, Metrics, Step};
@@ -74,6 +76,8 @@ pub struct Parts {
     pub turns: Turns,
     /// Where what happens is counted.
     pub metrics: Arc<Metrics>,
+    /// The brakes that this host heeds.
+    pub brakes: InForce,
     /// Uniform in 0..1, for jitter.
     pub chance: Arc<dyn Fn() -> f64 + Send + Sync>,
 }
@@ -156,6 +160,10 @@ pub struct Watched {
     pub database_trouble: watch::Receiver<Option<String>>,
     /// Whether this host may act on what it claimed.
     pub lease: Lease,
+    /// The brakes that this host heeds.
+    pub brakes: InForce,
+    /// This process.
+    pub host: HostId,
 }
 
 /// What the steps share.
@@ -268,7 +276,7 @@ impl Worker {
             let returned = shared.parts.broker.subscribe(Source::Returned(queue.clone()), 16).await?;
             consuming.push((queue.to_string(), tasks.confirmed.clone()));
             for flow in [&tasks.flow, &returned.flow] {
-                shared.flows.add(flow.clone(), &shared.database_trouble);
+                shared.flows.add(&shared, &queue, flow.clone());
             }
             receivers.spawn(receive::tasks(shared.clone(), tasks, ways.clone(), dead.clone(), shared.closing.clone()));
             receivers.spawn(receive::returned(shared.clone(), returned, claims.clone(), dead.clone()));
@@ -287,6 +295,8 @@ impl Worker {
             consuming: self.consuming.clone(),
             database_trouble: self.shared.database_trouble.subscribe(),
             lease: self.shared.lease.clone(),
+            brakes: self.shared.parts.brakes.clone(),
+            host: self.shared.config.host,
         }
     }
 

@@ -78,6 +78,7 @@ enum Offered {
 /// Offer parked tasks until the worker closes.
 pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
     let mut changes = shared.parts.catalog.changes();
+    let mut brakes = shared.parts.brakes.changes();
     let mut watching = true;
     let mut known = Known::default();
     let mut size = Halving::new(batch::MOST);
@@ -106,6 +107,7 @@ pub async fn run(shared: Arc<Shared>, claims: mpsc::Sender<Candidate>) {
             () = shared.closing.cancelled() => return,
             () = shared.room.freed().notified() => {}
             changed = changes.changed(), if watching => watching = changed.is_ok(),
+            Ok(()) = brakes.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -126,10 +128,11 @@ async fn offer(
         () = shared.closing.cancelled() => return Ok(Offered::None),
     };
     let mut slot = Some(first);
+    let Some(except_queues) = shared.stopped_queues() else { return Ok(Offered::None) };
     let wanted = (shared.room.free() as usize + 1).max(LEAST) + known.on_their_way.len();
     let limit = |rows: usize| u32::try_from(rows.min(most)).unwrap_or(u32::MAX);
     let lane = shared.room.free_lanes() > 0;
-    let mut look = ParkedLook { lane, limit: limit(wanted), ..ParkedLook::default() };
+    let mut look = ParkedLook { lane, limit: limit(wanted), except_queues, ..ParkedLook::default() };
     let (mut offered, mut pages) = (Offered::None, 0);
     loop {
         // A plugin may have reached its limit meanwhile.
@@ -167,6 +170,9 @@ async fn offer(
                 candidate = consider(shared, Arc::new(task.message), task.queue.into(), Some(0), own) => candidate,
                 () = shared.closing.cancelled() => return Ok(Offered::None),
             };
+            if shared.stopped(&candidate.arrival.queue).is_some() {
+                return Ok(offered); // It waited for memory meanwhile.
+            }
             // Still not for us: its row says why already.
             if candidate.ready.is_some() {
                 known.on_their_way.insert(id, Instant::now());
@@ -205,13 +211,15 @@ fn is_for_a_place(candidate: &Candidate) -> bool {
     matches!(candidate.arrival.runnable, Runnable::NotHere { code: WaitCode::NoSlot, .. })
 }
 
-/// Names of plugins that are served here and not at their limit.
+/// Names of plugins that are served here, not disabled and not at their limit.
 fn with_room(shared: &Shared) -> Vec<String> {
     let catalog = &shared.parts.catalog;
     let mut names: Vec<String> =
         catalog.served().plugins.iter().filter_map(|p| p.split('@').next()).map(str::to_owned).collect();
     names.sort();
     names.dedup();
+    let brakes = shared.parts.brakes.now();
+    names.retain(|name| brakes.plugin(name).is_none());
     names.retain(|name| match name.parse().map(|plugin| catalog.resolve(&plugin)) {
         Ok(Resolved::Ready(runner)) => shared.room.has_place(name, runner.concurrency()),
         _ => true,

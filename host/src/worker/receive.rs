@@ -4,6 +4,7 @@ use super::Shared;
 use super::candidate::{self, Candidate, consider};
 use super::dead::{Burial, death};
 use super::reserve::LONG;
+use super::stops::{self, Held, Stop};
 use super::unclaimed::{self, Ways};
 use crate::broker::{Delivery, FENCE, Flow, Header, Receipt, Subscription};
 use crate::registry::Resolved;
@@ -11,10 +12,12 @@ use crate::task::message::Envelope;
 use crate::task::{Failure, FailureKind, Fence, TaskMessage};
 use futures_util::FutureExt;
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Receive tasks of one queue until `end`: at the latest when the worker closes.
@@ -36,7 +39,7 @@ pub async fn tasks(
                 continue;
             }
         };
-        let candidate = match admit(&shared, Arc::new(message), &delivery, &end).await {
+        let candidate = match admitted(&shared, Arc::new(message), &delivery, (&subscription.flow, &end)).await {
             Ok(candidate) => candidate,
             Err(why) => {
                 give_back(&shared, vec![delivery.receipt]).await;
@@ -74,16 +77,18 @@ pub async fn returned(
             }
         };
         let candidate = match death(&delivery) {
-            "delivery_limit" => match admit(&shared, message, &delivery, &shared.closing).await {
-                Ok(candidate) => candidate,
-                Err(why) => {
-                    give_back(&shared, vec![delivery.receipt]).await;
-                    match why {
-                        NotAdmitted::Late => continue,
-                        NotAdmitted::Ended => break,
+            "delivery_limit" => {
+                match admitted(&shared, message, &delivery, (&subscription.flow, &shared.closing)).await {
+                    Ok(candidate) => candidate,
+                    Err(why) => {
+                        give_back(&shared, vec![delivery.receipt]).await;
+                        match why {
+                            NotAdmitted::Late => continue,
+                            NotAdmitted::Ended => break,
+                        }
                     }
                 }
-            },
+            }
             _ if !message.id_given => {
                 let _ = dead.send(Burial::returned(delivery, None)).await;
                 continue;
@@ -97,19 +102,44 @@ pub async fn returned(
 
 /// Why a delivery goes back.
 enum NotAdmitted {
-    /// It has waited as long as it may.
+    /// It has waited as long as it may, or its queue is stopped here.
     Late,
     /// The subscription is to end.
     Ended,
 }
 
+/// The delivery as a candidate, once no brake stops its queue.
+async fn admitted(
+    shared: &Shared,
+    message: Arc<TaskMessage>,
+    delivery: &Delivery,
+    (flow, end): (&watch::Sender<Flow>, &CancellationToken),
+) -> Result<Candidate, NotAdmitted> {
+    let queue = delivery.source.queue();
+    loop {
+        if shared.stopped(queue).is_none() {
+            match admit(shared, message.clone(), delivery, end).await {
+                Ok(Some(candidate)) if shared.stopped(queue).is_none() => return Ok(candidate),
+                Ok(_) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        match stops::held(shared, queue, flow.subscribe(), end).await {
+            Held::Released => {}
+            Held::GoesBack => return Err(NotAdmitted::Late),
+            Held::Ended => return Err(NotAdmitted::Ended),
+        }
+    }
+}
+
 /// A slot and memory first, then the claim: what is `running` runs, and what waits is still the broker's to give to others.
+/// `None`: a brake has stopped its queue meanwhile.
 async fn admit(
     shared: &Shared,
     message: Arc<TaskMessage>,
     delivery: &Delivery,
     end: &CancellationToken,
-) -> Result<Candidate, NotAdmitted> {
+) -> Result<Option<Candidate>, NotAdmitted> {
     let queue = delivery.source.queue().clone();
     let admission = async {
         let slot = shared.room.slot(&queue).await;
@@ -118,14 +148,15 @@ async fn admit(
     tokio::pin!(admission);
     // Timers cost more than a slot that is free.
     if let Some(candidate) = admission.as_mut().now_or_never() {
-        return Ok(candidate);
+        return Ok(Some(candidate));
     }
     let mut delayed = None;
     loop {
         tokio::select! {
             biased;
-            candidate = &mut admission => return Ok(candidate),
+            candidate = &mut admission => return Ok(Some(candidate)),
             () = end.cancelled() => return Err(NotAdmitted::Ended),
+            () = shared.until_stopped(&queue) => return Ok(None),
             () = past(delivery, shared.config.waits) => return Err(NotAdmitted::Late),
             () = past(delivery, Some(LONG)), if delayed.is_none() => delayed = Some(shared.window.delayed(&queue)),
         }
@@ -166,55 +197,90 @@ async fn next(end: &CancellationToken, subscription: &mut Subscription) -> Optio
     }
 }
 
-/// The flows of all subscriptions that take tasks in.
+/// The flows of all subscriptions that take tasks in, with their queues.
 #[derive(Default)]
-pub struct Flows(Mutex<Vec<watch::Sender<Flow>>>);
+pub struct Flows {
+    all: Mutex<Vec<(Arc<str>, watch::Sender<Flow>)>>,
+    added: Notify,
+}
 
 impl Flows {
     /// Steer this one too, until its subscription is gone.
-    pub fn add(&self, flow: watch::Sender<Flow>, trouble: &watch::Sender<Option<String>>) {
+    pub fn add(&self, shared: &Shared, queue: &Arc<str>, flow: watch::Sender<Flow>) {
         let mut flows = self.lock();
-        steer(&flow, wanted(&trouble.borrow()));
-        flows.retain(|flow| !flow.is_closed());
-        flows.push(flow);
+        steer(&flow, wanted(shared, queue, Duration::ZERO));
+        flows.retain(|(_, flow)| !flow.is_closed());
+        flows.push((queue.clone(), flow));
+        self.added.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<watch::Sender<Flow>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner) // whole at every instruction
+    /// Whoever steers leaves this one alone from now on; it gives back.
+    fn leave(&self, flow: &watch::Sender<Flow>) {
+        let mut flows = self.lock();
+        flows.retain(|(_, other)| !other.same_channel(flow));
+        flow.send_replace(Flow::GiveBack);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Arc<str>, watch::Sender<Flow>)>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner) // whole at every instruction
     }
 }
 
 /// While the database is away nothing new is taken in, and what was handed over stays unacknowledged where it is: giving it
-/// back would count against its delivery limit, and bring it here again. Until the worker closes; see [`leave`].
+/// back would count against its delivery limit, and bring it here again. Of a paused queue it stays for [`stops::HELD`], and goes back then: a
+/// pause may last. From a drained host it goes back at once. Until the worker closes; see [`leave`].
 pub async fn hold(shared: Arc<Shared>) {
     let mut trouble = shared.database_trouble.subscribe();
+    let mut brakes = shared.parts.brakes.changes();
+    let mut paused: HashMap<Arc<str>, Instant> = HashMap::new();
     loop {
+        trouble.mark_unchanged();
+        brakes.mark_unchanged();
+        let mut next = None;
         {
             let mut flows = shared.flows.lock();
-            let wanted = wanted(&trouble.borrow_and_update());
-            flows.retain(|flow| !flow.is_closed());
-            flows.iter().for_each(|flow| steer(flow, wanted));
+            flows.retain(|(_, flow)| !flow.is_closed());
+            for (queue, flow) in flows.iter() {
+                let since = match shared.stopped(queue) {
+                    None => paused.remove(queue).map(|_| Duration::ZERO),
+                    Some(_) => Some(paused.entry(queue.clone()).or_insert_with(Instant::now).elapsed()),
+                };
+                let since = since.unwrap_or_default();
+                steer(flow, wanted(&shared, queue, since));
+                if shared.stopped(queue) == Some(Stop::Paused) && since < stops::HELD {
+                    next = Some(next.unwrap_or(stops::HELD).min(stops::HELD - since));
+                }
+            }
         }
         tokio::select! {
             biased;
             () = shared.closing.cancelled() => return,
             changed = trouble.changed() => if changed.is_err() { return },
+            changed = brakes.changed() => if changed.is_err() { return },
+            () = shared.flows.added.notified() => {}
+            () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
         }
     }
 }
 
-fn wanted(trouble: &Option<String>) -> Flow {
-    if trouble.is_some() { Flow::Hold } else { Flow::Go }
+/// How a subscription is to flow whose queue has been stopped for so long, if it is.
+fn wanted(shared: &Shared, queue: &str, since: Duration) -> Flow {
+    match shared.stopped(queue) {
+        Some(Stop::Drained) => Flow::GiveBack,
+        Some(Stop::Paused) if since >= stops::HELD => Flow::GiveBack,
+        Some(Stop::Paused) => Flow::Hold,
+        None if shared.database_trouble.borrow().is_some() => Flow::Hold,
+        None => Flow::Go,
+    }
 }
 
 fn steer(flow: &watch::Sender<Flow>, wanted: Flow) {
-    flow.send_if_modified(|flow| *flow != Flow::GiveBack && std::mem::replace(flow, wanted) != wanted);
+    flow.send_if_modified(|flow| std::mem::replace(flow, wanted) != wanted);
 }
 
 /// Stop consuming; what was handed over and not started goes back at once, for others.
 async fn leave(shared: &Shared, mut subscription: Subscription) {
-    // From here on the flow says only this: whoever holds consumers leaves it alone.
-    subscription.flow.send_replace(Flow::GiveBack);
+    shared.flows.leave(&subscription.flow);
     subscription.deliveries.close();
     let mut unstarted = Vec::new();
     while let Some(delivery) = subscription.deliveries.recv().await {

@@ -118,6 +118,16 @@ fn spawn(shared: Arc<Shared>, ways: Ways, arrival: Arrival, ready: Ready, delive
             let _ = ways.claims.send(Candidate { unclaimed: Some(unclaimed), ..candidate }).await;
             return;
         }
+        if shared.stopped(&arrival.queue).is_some()
+            || shared.disabled(&arrival.message.plugin, Some(&**runner.version())).is_some()
+        {
+            // It waited for its turn while a brake was set, and has not begun. Delivered again, it is held or parked.
+            drop((place, memory, turn));
+            let mut receipts = shared.flights.over(arrival.message.id).receipts;
+            receipts.push(delivery.receipt);
+            shared.parts.broker.give_back(receipts).await;
+            return;
+        }
         let (message, began) = (arrival.message.clone(), Instant::now());
         shared.begun(&arrival, &delivery);
         let standing = first(&message, &*runner);

@@ -276,7 +276,7 @@ async fn subscribe(
     end: &CancellationToken,
 ) -> Result<(), BrokerError> {
     let subscription = shared.parts.broker.subscribe(Source::Tasks(queue.clone()), prefetch).await?;
-    shared.flows.add(subscription.flow.clone(), &shared.database_trouble);
+    shared.flows.add(shared, queue, subscription.flow.clone());
     let receive = receive::tasks(shared.clone(), subscription, ways.clone(), dead.clone(), end.clone());
     shared.receivers.spawn(receive);
     Ok(())

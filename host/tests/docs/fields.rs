@@ -1,7 +1,7 @@
 //! Objects of answers: each stands in `http.md` as the list of its fields.
 
 use crate::page::Page;
-use agentry::db::{AttemptRow, CallRow, DeadRow, EventRow, HostRecord, HostRow, LogRow};
+use agentry::db::{AttemptRow, AuditRow, Brake, BrakeKind, CallRow, DeadRow, EventRow, HostRecord, HostRow, LogRow};
 use agentry::registry::{PluginInfo, PluginState, VersionInfo};
 use agentry::task::Event;
 use agentry::task::settle::Usage;
@@ -84,6 +84,8 @@ fn every_object_of_an_answer_is_in_http_md_with_its_fields() {
         redriven_as: None,
         erased_at: None,
     };
+    let change = AuditRow { id: 1, at, actor: text(), action: text(), target: text(), count: None, reason: None };
+    let brake = Brake { kind: BrakeKind::Queue, target: text(), by: text(), reason: None, since: at };
     let record = HostRecord {
         id,
         name: text(),
@@ -94,6 +96,7 @@ fn every_object_of_an_answer_is_in_http_md_with_its_fields() {
         broken_plugins: vec![],
         slots: 1,
         busy: 0,
+        brakes: None,
     };
     let host = HostRow { record, started_at: at, renewed_at: at, lease_until: at, alive: true };
     let version = VersionInfo {
@@ -120,6 +123,8 @@ fn every_object_of_an_answer_is_in_http_md_with_its_fields() {
         ("usage", named(Usage::default())),
         ("call", named(call)),
         ("dead letter", named(letter)),
+        ("change", named(change)),
+        ("brake", named(brake)),
         ("host", named(host)),
         ("version", named(version)),
         ("plugin", named(plugin)),

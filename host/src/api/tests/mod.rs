@@ -7,6 +7,7 @@ mod operators;
 mod pages;
 mod shares;
 mod site;
+mod steering;
 mod streams;
 
 use super::*;

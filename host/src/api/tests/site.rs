@@ -62,6 +62,7 @@ impl Site {
             catalog: Arc::new(OnePlugin),
             broker: Arc::new(counting),
             metrics: metrics.clone(),
+            brakes: Default::default(),
             readiness: ready,
             queues: vec!["default".into()],
             message_limits: MessageLimits { timeout_seconds: 900, body_bytes: 64 * 1_024 },
@@ -198,6 +199,7 @@ pub fn record(id: uuid::Uuid) -> HostRecord {
         broken_plugins: vec![],
         slots: 1,
         busy: 0,
+        brakes: Some(0),
     }
 }
 

@@ -85,8 +85,12 @@ pub async fn bodies_are_erased_with_their_task_and_forgotten_with_it(s: &Subject
     assert_eq!((row.request_body_bytes, row.response_body_bytes, row.request_bytes), (None, None, 10));
     assert_eq!(read(s, other.message.id, true).await[0].request_body.as_deref(), Some(&b"hunter2"[..]));
     assert_eq!(kept(s).await, 1);
-    let keep =
-        crate::db::Retention { completed: Default::default(), failed: Default::default(), dead: Default::default() };
+    let keep = crate::db::Retention {
+        completed: Default::default(),
+        failed: Default::default(),
+        dead: Default::default(),
+        audit: Default::default(),
+    };
     assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 2);
     assert_eq!(kept(s).await, 0);
 }

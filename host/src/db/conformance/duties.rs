@@ -147,7 +147,7 @@ pub async fn what_is_old_is_forgotten_in_small_batches(s: &Subject) {
     }
     let running = arrival();
     s.run(host, &running).await;
-    let keep = Retention { completed: LONG, failed: LONG, dead: LONG };
+    let keep = Retention { completed: LONG, failed: LONG, dead: LONG, audit: LONG };
     assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 0);
     let keep = Retention { completed: Duration::ZERO, ..keep };
     assert_eq!(s.db.prune(&keep, 3).await.unwrap(), 3);
@@ -176,7 +176,7 @@ pub async fn a_deletion_takes_tasks_until_they_have_too_many_lines(s: &Subject) 
         s.end(host, &arrival(), completed()).await;
     }
     s.set("UPDATE tasks SET log_seq = 9000").await;
-    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG };
+    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG, audit: LONG };
     assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 2);
     // One is deleted, however many lines it has.
     s.set("UPDATE tasks SET log_seq = 90000").await;

@@ -38,7 +38,7 @@ pub async fn a_redelivered_letter_has_one_row(s: &Subject) {
     // Seen too long ago.
     s.set("UPDATE dead_letters SET at = '2020-01-01T00:00:00.000000Z'").await;
     assert!(!record_dead(&*s.db, &again).await.unwrap().repeated);
-    let keep = Retention { completed: LONG, failed: LONG, dead: LONG };
+    let keep = Retention { completed: LONG, failed: LONG, dead: LONG, audit: LONG };
     assert_eq!(s.db.prune(&keep, 2).await.unwrap(), 2);
     assert_eq!(s.db.prune(&keep, 2).await.unwrap(), 1);
     assert_eq!(s.db.prune(&Retention { dead: Duration::ZERO, ..keep }, 2).await.unwrap(), 1);

@@ -18,6 +18,7 @@ mod schema;
 mod settling;
 mod shapes;
 mod spending;
+mod steering;
 mod subject;
 mod submitting;
 mod takeovers;
@@ -165,6 +166,12 @@ behaviours! { {
     hosts:
         a_lease_is_renewed_and_lapses
         hosts_are_listed_with_what_they_say;
+    steering:
+        brakes_hold_until_they_are_released
+        recorded_changes_are_paged_filtered_and_forgotten
+        what_a_brake_holds_is_neither_offered_nor_ended_as_unserved
+        waiting_tasks_are_counted_by_queue
+        host_says_which_brakes_it_heeds;
     letters:
         a_redelivered_letter_has_one_row
         a_letter_with_an_id_has_one_row_whoever_comes_first

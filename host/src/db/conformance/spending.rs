@@ -133,7 +133,7 @@ pub async fn what_was_spent_goes_with_its_task_and_after_its_time(s: &Subject) {
         spend(&*s.db, Some(arrival.message.id), &[amount(TOKENS, 1, Some(9), Some(9))]).await;
     }
     s.db.stores().spend(None, "stranger", &[amount(TOKENS, 1, None, Some(9))]).await.unwrap();
-    let keep = Retention { completed: std::time::Duration::ZERO, failed: LONG, dead: LONG };
+    let keep = Retention { completed: std::time::Duration::ZERO, failed: LONG, dead: LONG, audit: LONG };
     assert_eq!(s.db.prune(&keep, 10).await.unwrap(), 1);
     assert_eq!(used(s, Some(running.message.id), TOKENS).await, (1, 2));
     assert_eq!(s.back_door.number("SELECT count(*) FROM task_spending").await, 1);

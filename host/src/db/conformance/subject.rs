@@ -128,6 +128,7 @@ pub fn record() -> HostRecord {
         broken_plugins: vec!["broken: no component".into()],
         slots: 4,
         busy: 1,
+        brakes: Some(0),
     }
 }
 

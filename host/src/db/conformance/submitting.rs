@@ -69,10 +69,10 @@ pub async fn a_waiting_task_is_cancelled_and_a_running_one_is_marked_for_its_own
 
     let running = arrival();
     s.run(me.id, &running).await;
-    assert!(s.db.asked_to_end(me.id).await.unwrap().is_empty());
+    assert!(s.db.steering().news(me.id).await.unwrap().to_end.is_empty());
     assert_eq!(s.db.cancel(running.message.id).await.unwrap(), CancelAnswer::Requested(me.id));
-    assert_eq!(s.db.asked_to_end(me.id).await.unwrap(), [running.message.id]);
-    assert!(s.db.asked_to_end(id()).await.unwrap().is_empty(), "another host runs none of them");
+    assert_eq!(s.db.steering().news(me.id).await.unwrap().to_end, [running.message.id]);
+    assert!(s.db.steering().news(id()).await.unwrap().to_end.is_empty(), "another host runs none of them");
     assert_eq!(s.history(running.message.id).await, [Event::Running]);
 
     let done = arrival();

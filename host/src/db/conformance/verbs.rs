@@ -229,14 +229,14 @@ pub async fn what_is_past_its_time_is_counted_and_tables_are_measured(s: &Subjec
     s.end(host, &two, completed()).await;
     s.end(host, &failing, failed()).await;
     record_dead(&*s.db, &letter(None)).await.unwrap();
-    let keep = Retention { completed: LONG, failed: LONG, dead: LONG };
+    let keep = Retention { completed: LONG, failed: LONG, dead: LONG, audit: LONG };
     assert_eq!(s.db.prunable(&keep).await.unwrap(), Default::default());
     let old = "2020-01-01T00:00:00.000000Z";
     s.set(&format!("UPDATE tasks SET finished_at = '{old}' WHERE id = '{}'", one.message.id)).await;
     let plan = s.db.prunable(&keep).await.unwrap();
     assert_eq!(plan.completed, Prunable { count: 1, oldest: Some(at(old)) });
     let zero = Duration::ZERO;
-    let plan = s.db.prunable(&Retention { completed: zero, failed: zero, dead: zero }).await.unwrap();
+    let plan = s.db.prunable(&Retention { completed: zero, failed: zero, dead: zero, audit: zero }).await.unwrap();
     let counts = [plan.completed, plan.failed, plan.cancelled, plan.dead].map(|kind| kind.count);
     assert_eq!(counts, [2, 1, 0, 1]);
     let sizes = s.db.sizes().await.unwrap();
@@ -255,7 +255,7 @@ pub async fn a_completed_retry_is_not_forgotten_before_the_task_that_it_repeats(
     let again = retry_of(&old);
     assert_eq!(s.db.retry(&again, true).await.unwrap(), RetryAnswer::Created);
     s.end(host, &arrival_of(again.message.clone(), here()), completed()).await;
-    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG };
+    let keep = Retention { completed: Duration::ZERO, failed: LONG, dead: LONG, audit: LONG };
     assert_eq!(s.db.prunable(&keep).await.unwrap(), Default::default());
     assert_eq!(s.db.prune(&keep, 9).await.unwrap(), 0);
     let known = RetryAnswer::Retried(again.message.id, State::Completed);

@@ -86,6 +86,7 @@ impl Tables {
                 && matches!(task.waiting_code, Some(WaitCode::NoPlugin | WaitCode::PluginBroken))
                 && task.waiting_since.is_some_and(|at| at <= since)
                 && known.lacks(&task.plugin)
+                && !self.steered.braked_since(&task.queue, &task.plugin_name, since)
         };
         let ids = self.pick(limit, hopeless, |task| task.id);
         let fail = |locked: &Locked| Write::fail(locked, &known.failure(&locked.plugin), None);
@@ -123,6 +124,7 @@ impl Tables {
                 && task.waiting_code.is_some_and(|code| look.lane || code != WaitCode::Isolation)
                 && look.plugins.contains(&task.plugin_name)
                 && !look.except.contains(&task.plugin)
+                && !look.except_queues.contains(&task.queue)
                 && task.fingerprint.is_some()
                 && look.after.is_none_or(|after| at(task) > after)
         };

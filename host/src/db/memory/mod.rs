@@ -8,6 +8,7 @@ mod letters;
 mod operators;
 mod path;
 mod reading;
+mod steering;
 mod stores;
 mod tables;
 #[cfg(test)]
@@ -68,9 +69,6 @@ impl Db for MemoryDb {
     }
     async fn renew_lease(&self, host: &HostRecord, ttl: Duration) -> Result<Renewal, DbError> {
         self.at_once(|tables, now| tables.renew(host, ttl, now))
-    }
-    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
-        self.at_once(|tables, _| Ok(tables.asked_to_end(host)))
     }
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
         self.at_once(|tables, now| {
@@ -202,6 +200,9 @@ impl Db for MemoryDb {
         self.at_once(|tables, _| Ok(tables.sizes()))
     }
     fn stores(&self) -> &dyn Stores {
+        self
+    }
+    fn steering(&self) -> &dyn Steering {
         self
     }
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {

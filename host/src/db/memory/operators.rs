@@ -144,6 +144,8 @@ impl Tables {
             ("memories", self.memories.len()),
             ("spending", self.spending.len()),
             ("task_spending", self.task_spending.len()),
+            ("brakes", self.steered.brakes_len()),
+            ("audit", self.steered.audit_len()),
         ];
         // It has no files; a row, and the table itself, counts for a hundred bytes.
         let size = |(table, rows): (&str, usize)| TableSize {

@@ -36,6 +36,7 @@ pub struct Tables {
     pub(super) memories: Vec<Entry>,
     pub(super) spending: BTreeMap<(String, NaiveDate, &'static str), i64>,
     pub(super) task_spending: BTreeMap<(TaskId, &'static str), TaskSpending>,
+    pub(super) steered: super::steering::Steered,
     /// What somebody did to a row that had ended (I2). Nothing ever should.
     pub touched_after_the_end: BTreeSet<TaskId>,
     pub(super) refused: BTreeSet<String>,

@@ -4,6 +4,7 @@
 //! [`Outcome`] (the end of an attempt), each with the event that tells of it. The databases only carry them out.
 
 mod birth;
+mod brake;
 mod erasure;
 mod known;
 mod letter;
@@ -14,6 +15,7 @@ mod submission;
 mod write;
 
 pub(super) use birth::Birth;
+pub(super) use brake::{BrakeRow, REASON_KEPT, audit_of};
 pub(super) use erasure::erased;
 pub(super) use known::Known;
 pub(super) use letter::{content_hash, equal_before, may_be_known, redrive_id};

@@ -3,7 +3,7 @@
 use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{Known, Locked, Write, bounded};
-use super::super::rows;
+use super::super::{Due, rows};
 use super::hosts::{self, interval};
 use super::transition::{locked, write};
 use crate::task::claim;
@@ -37,12 +37,13 @@ const PLUGINS: i64 = 1_000;
 const PAGES: usize = 10;
 
 statements! {
-    /// The first time at which one of the three below finds a row, and the time now.
+    /// The first time at which one of the three below finds a row, the time now, and whether brakes were changed: each host sends it, however
+    /// little it has to do.
     NEXT = "SELECT statement_timestamp() AS now, LEAST(
         (SELECT min(run_at) FROM tasks WHERE state IN ('scheduled', 'retrying')),
         (SELECT min(deadline) FROM tasks WHERE state IN ('scheduled', 'pending', 'retrying') AND deadline IS NOT NULL),
         (SELECT statement_timestamp() FROM tasks WHERE cancel_requested AND state IN ('scheduled', 'pending', 'retrying')
-            LIMIT 1)) AS due";
+            LIMIT 1)) AS due, (SELECT COALESCE(max(change), 0) FROM brakes) AS brakes";
     /// The statement's own time, as in [`prune`](super::prune): what waits for years is not looked at by every sweep.
     DUE = locked!("WHERE t.state IN ('scheduled', 'retrying') AND t.run_at <= statement_timestamp()", readable!(),
         "ORDER BY t.run_at LIMIT $1 FOR UPDATE SKIP LOCKED");
@@ -62,7 +63,10 @@ statements! {
     )
     SELECT plugin FROM asked WHERE plugin IS NOT NULL LIMIT $2";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken')
-        AND t.waiting_since <= statement_timestamp() - $1::interval AND t.plugin = ANY($2)", readable!(),
+        AND t.waiting_since <= statement_timestamp() - $1::interval AND t.plugin = ANY($2)
+        AND NOT EXISTS (SELECT FROM brakes b
+            WHERE (b.kind = 'queue' AND b.target = t.queue OR b.kind = 'plugin' AND split_part(b.target, '@', 1) = t.plugin_name)
+                AND (b.released_at IS NULL OR b.released_at > statement_timestamp() - $1::interval))", readable!(),
         "LIMIT $3 FOR UPDATE SKIP LOCKED");
     /// Of owners that were lost of late, whose tasks are found by them. The tasks of the living are not read.
     RESCUE = rescue!("FROM tasks t WHERE t.state = 'running' AND t.owner = ANY (ARRAY(
@@ -75,10 +79,11 @@ statements! {
                 OR $3 AND t.kill_at > t.started_at AND t.kill_at <= clock_timestamp())");
 }
 
-pub(super) async fn next_due(connection: &mut PgConnection) -> Result<Option<Duration>, Fault> {
+pub(super) async fn next_due(connection: &mut PgConnection) -> Result<Due, Fault> {
     let row = query(NEXT).fetch_one(connection).await?;
     let now = need(row.time("now")?, "now")?;
-    Ok(row.time("due")?.map(|due| (due - now).to_std().unwrap_or_default()))
+    let within = row.time("due")?.map(|due| (due - now).to_std().unwrap_or_default());
+    Ok(Due { within, brakes: row.int("brakes")? })
 }
 
 pub(super) async fn wake_due(connection: &mut PgConnection, limit: u32) -> Result<u64, Fault> {

@@ -4,7 +4,7 @@ use super::super::cells::{Cells, need};
 use super::super::fault::Fault;
 use super::super::plan::{self, bounded};
 use super::super::{HostRecord, HostRow, Renewal, rows, storable};
-use crate::task::{HostId, TaskId};
+use crate::task::HostId;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, query};
@@ -16,20 +16,20 @@ statements! {
         SELECT lease_until FROM hosts WHERE id = $1
     ), renewed AS (
         INSERT INTO hosts (id, name, build, settings_digest, queues, plugins, broken_plugins, slots, busy, started_at,
-            renewed_at, lease_until)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), clock_timestamp(), clock_timestamp() + $10::interval)
+            renewed_at, lease_until, brakes)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), clock_timestamp(), clock_timestamp() + $10::interval,
+            $11)
         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, build = EXCLUDED.build,
             settings_digest = EXCLUDED.settings_digest, queues = EXCLUDED.queues, plugins = EXCLUDED.plugins,
             broken_plugins = EXCLUDED.broken_plugins, slots = EXCLUDED.slots, busy = EXCLUDED.busy,
             renewed_at = EXCLUDED.renewed_at, lease_until = EXCLUDED.lease_until,
-            ended = false
+            ended = false, brakes = EXCLUDED.brakes
         RETURNING renewed_at
     )
     SELECT NOT EXISTS (SELECT FROM before WHERE lease_until >= renewed_at) AS lapsed FROM renewed";
-    ASKED_TO_END = "SELECT id FROM tasks WHERE owner = $1 AND state = 'running' AND cancel_requested";
     END = "UPDATE hosts SET lease_until = LEAST(lease_until, clock_timestamp()), ended = true WHERE id = $1";
     LIST = "SELECT id, name, build, settings_digest, queues, plugins, broken_plugins, slots, busy, started_at, renewed_at,
-        lease_until, lease_until > clock_timestamp() AS alive FROM hosts
+        lease_until, brakes, lease_until > clock_timestamp() AS alive FROM hosts
         WHERE lease_until > clock_timestamp() - $1::interval ORDER BY started_at DESC, id";
     PING = "SELECT clock_timestamp() AS now";
 }
@@ -52,14 +52,10 @@ pub(super) async fn renew(connection: &mut PgConnection, host: &HostRecord, ttl:
         .bind(i64::from(host.slots))
         .bind(i64::from(host.busy))
         .bind(interval(ttl))
+        .bind(host.brakes)
         .fetch_one(connection)
         .await?;
     Ok(Renewal { lapsed: row.flag("lapsed")? })
-}
-
-pub(super) async fn asked_to_end(connection: &mut PgConnection, host: HostId) -> Result<Vec<TaskId>, Fault> {
-    let asked = query(ASKED_TO_END).bind(host).fetch_all(connection).await?;
-    asked.iter().map(|row| need(row.id("id")?, "id")).collect()
 }
 
 pub(super) async fn end(connection: &mut PgConnection, host: HostId) -> Result<(), Fault> {

@@ -1,5 +1,4 @@
 //! Postgres. One statement per transition; batches travel as arrays.
-
 mod address;
 mod blockers;
 mod buckets;
@@ -24,6 +23,7 @@ mod retry;
 mod settle;
 mod sizes;
 mod spending;
+mod steering;
 mod stores;
 mod submit;
 mod transition;
@@ -88,10 +88,6 @@ impl Db for PostgresDb {
             Box::pin(async move { hosts::renew(c, &host, ttl).await })
         })
         .await
-    }
-
-    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
-        self.run_again("look for tasks to end", move |c| Box::pin(hosts::asked_to_end(c, host))).await
     }
 
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
@@ -199,7 +195,7 @@ impl Db for PostgresDb {
         self.run("cancel", move |c| Box::pin(submit::cancel(c, id))).await
     }
 
-    async fn next_due(&self) -> Result<Option<Duration>, DbError> {
+    async fn next_due(&self) -> Result<Due, DbError> {
         self.run("look for what is due", |c| Box::pin(duties::next_due(c))).await
     }
 
@@ -339,6 +335,10 @@ impl Db for PostgresDb {
     }
 
     fn stores(&self) -> &dyn Stores {
+        self
+    }
+
+    fn steering(&self) -> &dyn Steering {
         self
     }
 

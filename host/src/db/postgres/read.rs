@@ -152,13 +152,13 @@ statements! {
             SELECT b.id, b.priority, b.created_at FROM (
                 (SELECT t.id, t.priority, t.created_at FROM tasks t
                 WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
-                    AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
+                    AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4) AND t.queue <> ALL($9)
                     AND t.priority = $6::bigint AND (t.created_at, t.id) > ($7, $8)
                 ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2)
                 UNION ALL
                 (SELECT t.id, t.priority, t.created_at FROM tasks t
                 WHERE t.state = 'pending' AND t.waiting_code IS NOT NULL AND t.plugin_name = name
-                    AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4)
+                    AND ($3 OR t.waiting_code <> 'isolation') AND t.plugin <> ALL($4) AND t.queue <> ALL($9)
                     AND ($6::bigint IS NULL OR t.priority < $6)
                 ORDER BY t.priority DESC, t.created_at, t.id LIMIT $2)) AS b
             ORDER BY b.priority DESC, b.created_at, b.id LIMIT $2) AS p
@@ -298,6 +298,7 @@ pub(super) async fn parked(connection: &mut PgConnection, look: &ParkedLook) -> 
         .bind(look.after.map(|after| after.priority.0))
         .bind(look.after.map(|after| after.created_at))
         .bind(look.after.map(|after| after.id))
+        .bind(&look.except_queues)
         .fetch_all(connection)
         .await?;
     parked::read(&rows, look.limit)

@@ -142,6 +142,7 @@ async fn every_statement_is_taken_by_the_database() {
         ("settle", settle::ALL),
         ("sizes", sizes::ALL),
         ("spending", spending::ALL),
+        ("steering", steering::ALL),
         ("submit", submit::ALL),
         ("transition", transition::ALL),
         ("unusable", unusable::ALL),
@@ -328,20 +329,28 @@ async fn next_due_is_the_first_time_that_a_task_waits_for() {
     let s = subject().await;
     let patience = Duration::from_secs(60);
     let hour = Duration::from_secs(3_600);
-    assert_eq!(s.db.next_due().await.unwrap(), None);
+    let due = async || s.db.next_due().await.unwrap();
+    assert_eq!(due().await, Due { within: None, brakes: Some(0) });
     let at = |hours| Some(Utc::now() + chrono::TimeDelta::hours(hours));
     let later = Options { run_at: at(1), deadline: at(2), ..Options::default() };
     s.db.submit(&[conformance::new_task(conformance::id(), later)]).await.unwrap();
     let written = s.db.waiting_written().expect("it is notified").notified();
     tokio::time::timeout(patience, written).await.expect("of the submission");
-    let next = s.db.next_due().await.unwrap().unwrap();
+    let next = due().await.within.unwrap();
     assert!(next <= hour && next > hour - patience, "{next:?}");
     s.set("UPDATE tasks SET deadline = now() + interval '10 minutes'").await;
-    assert!(s.db.next_due().await.unwrap().unwrap() <= hour / 6);
+    assert!(due().await.within.unwrap() <= hour / 6);
     s.set("UPDATE tasks SET cancel_requested = true").await;
-    assert_eq!(s.db.next_due().await.unwrap(), Some(Duration::ZERO));
+    assert_eq!(due().await.within, Some(Duration::ZERO));
     assert_eq!(s.db.fail_expired(10).await.unwrap(), 1);
-    assert_eq!(s.db.next_due().await.unwrap(), None);
+    let change = |target: &str| {
+        let (kind, target, by) = (BrakeKind::Queue, target.to_owned(), "ops".into());
+        BrakeChange { kind, target, set: true, by, reason: None }
+    };
+    for (target, number) in [("a", 1), ("b", 2), ("a", 2)] {
+        s.db.steering().set_brake(&change(target)).await.unwrap();
+        assert_eq!(due().await, Due { within: None, brakes: Some(number) }, "a host that rests hears of it");
+    }
 }
 
 #[tokio::test]

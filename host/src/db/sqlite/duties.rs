@@ -33,7 +33,10 @@ statements! {
     )
     SELECT plugin FROM asked WHERE plugin IS NOT NULL";
     UNKNOWN = locked!("WHERE t.state = 'pending' AND t.waiting_code IN ('no_plugin', 'plugin_broken') AND t.waiting_since <= ?3
-        AND t.plugin IN (SELECT value FROM json_each(?4))", readable!(), "LIMIT ?2");
+        AND t.plugin IN (SELECT value FROM json_each(?4))
+        AND NOT EXISTS (SELECT 1 FROM brakes b WHERE (b.kind = 'queue' AND b.target = t.queue
+                OR b.kind = 'plugin' AND (b.target = t.plugin_name OR b.target LIKE t.plugin_name || '@%'))
+            AND (b.released_at IS NULL OR b.released_at > ?3))", readable!(), "LIMIT ?2");
     /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
     LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
         WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1 AND (h.ended OR ?4)

@@ -1,27 +1,27 @@
 //! Hosts and their leases.
 
-use super::super::cells::{Cells, need, stamp};
+use super::super::cells::{Cells, stamp};
 use super::super::fault::Fault;
 use super::super::plan::{self, bounded};
 use super::super::{HostRecord, HostRow, Renewal, rows, storable};
 use super::transition::{begin, now};
-use crate::task::{HostId, TaskId};
+use crate::task::HostId;
 use sqlx::{SqliteConnection, query};
 use std::time::Duration;
 
 statements! {
     LEASE = "SELECT lease_until >= ?2 AS valid FROM hosts WHERE id = ?1";
     RENEW = "INSERT INTO hosts (id, name, build, settings_digest, queues, plugins, broken_plugins, slots, busy, started_at,
-            renewed_at, lease_until)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)
+            renewed_at, lease_until, brakes)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, build = excluded.build,
             settings_digest = excluded.settings_digest, queues = excluded.queues, plugins = excluded.plugins,
             broken_plugins = excluded.broken_plugins, slots = excluded.slots, busy = excluded.busy,
-            renewed_at = excluded.renewed_at, lease_until = excluded.lease_until, ended = 0";
-    ASKED_TO_END = "SELECT id FROM tasks WHERE owner = ?1 AND state = 'running' AND cancel_requested";
+            renewed_at = excluded.renewed_at, lease_until = excluded.lease_until, ended = 0,
+            brakes = excluded.brakes";
     END = "UPDATE hosts SET lease_until = min(lease_until, ?2), ended = 1 WHERE id = ?1";
     LIST = "SELECT id, name, build, settings_digest, queues, plugins, broken_plugins, slots, busy, started_at, renewed_at,
-        lease_until, lease_until > ?1 AS alive FROM hosts WHERE lease_until > ?2 ORDER BY started_at DESC, id";
+        lease_until, brakes, lease_until > ?1 AS alive FROM hosts WHERE lease_until > ?2 ORDER BY started_at DESC, id";
     PING = "SELECT 1";
 }
 
@@ -47,15 +47,11 @@ pub(super) async fn renew(
         .bind(host.busy)
         .bind(stamp(now))
         .bind(stamp(now + bounded(ttl)))
+        .bind(host.brakes)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
     Ok(Renewal { lapsed: valid != Some(true) })
-}
-
-pub(super) async fn asked_to_end(connection: &mut SqliteConnection, host: HostId) -> Result<Vec<TaskId>, Fault> {
-    let asked = query(ASKED_TO_END).bind(host.hyphenated()).fetch_all(connection).await?;
-    asked.iter().map(|row| need(row.id("id")?, "id")).collect()
 }
 
 pub(super) async fn end(connection: &mut SqliteConnection, host: HostId) -> Result<(), Fault> {

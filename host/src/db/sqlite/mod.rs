@@ -24,6 +24,7 @@ mod retry;
 mod settle;
 mod sizes;
 mod spending;
+mod steering;
 mod stores;
 mod submit;
 mod transition;
@@ -66,10 +67,6 @@ impl Db for SqliteDb {
             Box::pin(async move { hosts::renew(c, &host, ttl).await })
         })
         .await
-    }
-
-    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
-        self.read("look for tasks to end", move |c| Box::pin(hosts::asked_to_end(c, host))).await
     }
 
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
@@ -331,6 +328,10 @@ impl Db for SqliteDb {
     }
 
     fn stores(&self) -> &dyn Stores {
+        self
+    }
+
+    fn steering(&self) -> &dyn Steering {
         self
     }
 

@@ -150,7 +150,7 @@ statements! {
             SELECT id, priority, created_at, COALESCE(octet_length(input), 0) AS bytes FROM tasks INDEXED BY tasks_parked
         WHERE state = 'pending' AND waiting_code IS NOT NULL AND plugin_name IN (SELECT value FROM json_each(?1))
             AND fingerprint IS NOT NULL AND (?3 OR waiting_code <> 'isolation')
-            AND plugin NOT IN (SELECT value FROM json_each(?4))
+            AND plugin NOT IN (SELECT value FROM json_each(?4)) AND queue NOT IN (SELECT value FROM json_each(?9))
             AND (?6 IS NULL OR priority < ?6 OR priority = ?6 AND (created_at, id) > (?7, ?8))
         ORDER BY priority DESC, created_at, id LIMIT ?2) WINDOW w AS (ORDER BY priority DESC, created_at, id)
     )
@@ -308,6 +308,7 @@ pub(super) async fn parked(connection: &mut SqliteConnection, look: &ParkedLook)
         .bind(look.after.map(|after| after.priority.0))
         .bind(look.after.map(|after| stamp(after.created_at)))
         .bind(look.after.map(|after| after.id.hyphenated()))
+        .bind(list(&look.except_queues))
         .fetch_all(connection)
         .await?;
     parked::read(&rows, look.limit)

@@ -5,6 +5,7 @@ mod letters;
 mod outbox;
 mod read;
 mod replies;
+mod steering;
 mod stores;
 mod verbs;
 mod waiting;
@@ -14,6 +15,7 @@ pub use letters::*;
 pub use outbox::*;
 pub use read::*;
 pub use replies::*;
+pub use steering::*;
 pub use stores::*;
 pub use verbs::*;
 pub use waiting::*;
@@ -103,6 +105,8 @@ pub struct HostRecord {
     pub slots: u32,
     /// Of these in use.
     pub busy: u32,
+    /// The last change of brakes that it heeds; `None`: its build heeds none.
+    pub brakes: Option<i64>,
 }
 
 impl HostRecord {
@@ -270,6 +274,8 @@ pub struct ParkedLook {
     pub plugins: Vec<String>,
     /// But for those that ask for one of these, as they ask: with requirement.
     pub except: Vec<String>,
+    /// But for those of these queues.
+    pub except_queues: Vec<String>,
     /// Those that wait for the isolation lane too.
     pub lane: bool,
     /// Only those behind this position.
@@ -309,6 +315,16 @@ pub struct Unread {
     pub reason: String,
 }
 
+/// The next duty of the database, and the last change by operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The time until [`Db::wake_due`](super::Db::wake_due) or [`Db::fail_expired`](super::Db::fail_expired) has anything to do; `None`: no task
+    /// waits for a time.
+    pub within: Option<Duration>,
+    /// The number of the last change of brakes; `None`: not looked at. Only this process changes those of its own file.
+    pub brakes: Option<i64>,
+}
+
 /// How long terminal rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retention {
@@ -318,4 +334,6 @@ pub struct Retention {
     pub failed: Duration,
     /// Dead letters.
     pub dead: Duration,
+    /// Recorded changes by operators.
+    pub audit: Duration,
 }

@@ -95,7 +95,7 @@ async fn backlog_does_not_use_up_the_end_of_a_shutdown() {
     let config = MaintenanceConfig {
         lease: Duration::from_secs(30),
         unknown_grace: day,
-        retention: Retention { completed: day, failed: day, dead: day },
+        retention: Retention { completed: day, failed: day, dead: day, audit: day },
         pending: None,
     };
     let closing = CancellationToken::new();

@@ -90,6 +90,7 @@ impl World {
             unpublished: watch::Sender::new(None),
             letters: watch::Sender::new(()),
             replies: watch::Sender::new(()),
+            brakes: Default::default(),
             metrics: Arc::new(metrics()),
             queues: Vec::new(),
             unpublished_letters: watch::Sender::default(),

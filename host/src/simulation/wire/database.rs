@@ -231,9 +231,6 @@ impl Db for WireDb {
         let host = host.clone();
         self.0.call(async move |db| db.renew_lease(&host, ttl).await).await
     }
-    async fn asked_to_end(&self, host: HostId) -> Result<Vec<TaskId>, DbError> {
-        self.0.call(async move |db| db.asked_to_end(host).await).await
-    }
     async fn end_lease(&self, host: HostId) -> Result<(), DbError> {
         self.0.call(async move |db| db.end_lease(host).await).await
     }
@@ -342,6 +339,9 @@ impl Db for WireDb {
     fn stores(&self) -> &dyn Stores {
         self.0.world.db.stores()
     }
+    fn steering(&self) -> &dyn Steering {
+        self
+    }
     async fn task(&self, id: TaskId, fields: Fields) -> Result<Option<TaskRow>, DbError> {
         self.0.world.db.task(id, fields).await
     }
@@ -365,5 +365,30 @@ impl Db for WireDb {
     }
     async fn dead_letters(&self, filter: &DeadFilter) -> Result<Page<DeadRow>, DbError> {
         self.0.world.db.dead_letters(filter).await
+    }
+}
+
+#[async_trait]
+impl Steering for WireDb {
+    async fn news(&self, host: HostId) -> Result<News, DbError> {
+        self.0.call(async move |db| db.news(host).await).await
+    }
+
+    // Operators do nothing in a simulation.
+
+    async fn set_brake(&self, change: &BrakeChange) -> Result<BrakeAnswer, DbError> {
+        self.0.world.db.set_brake(change).await
+    }
+    async fn audit(&self, entry: &AuditEntry) -> Result<(), DbError> {
+        self.0.world.db.audit(entry).await
+    }
+    async fn audited(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, DbError> {
+        self.0.world.db.audited(filter).await
+    }
+    async fn prune_audit(&self, _: Duration, _: u32) -> Result<u64, DbError> {
+        Ok(0)
+    }
+    async fn waiting(&self, limit: u32) -> Result<WaitingByQueue, DbError> {
+        self.0.world.db.waiting(limit).await
     }
 }

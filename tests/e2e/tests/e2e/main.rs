@@ -4,6 +4,7 @@
 
 mod bad_messages;
 mod bench;
+mod brakes;
 mod broker_faults;
 mod capabilities;
 mod chaos;

@@ -234,8 +234,8 @@ async fn statements_read_what_they_return_and_not_the_whole_of_a_full_table() {
     // The index has an entry of each task that was submitted and claimed above.
     full.reads("take", 150, async |c| outbox::take(c, &OutboxTake::new(500, LONG)).await).await;
     full.reads("renew the lease", 20, async |c| hosts::renew(c, &record(), LONG).await).await;
-    full.reads("what is to end", 20, async |c| hosts::asked_to_end(c, host).await).await;
-    let keep = Retention { completed: LONG * 10_000, failed: LONG * 10_000, dead: LONG * 10_000 };
+    full.reads("what is to end", 20, async |c| steering::news(c, host).await).await;
+    let keep = Retention { completed: LONG * 10_000, failed: LONG * 10_000, dead: LONG * 10_000, audit: LONG };
     full.reads("prune", 200, async |c| prune::prune(c, keep, 500).await).await;
 
     // Runs of `agentry bench`: all tasks of theirs, and no others.
@@ -270,7 +270,7 @@ async fn statements_do_not_read_what_an_old_snapshot_keeps() {
         host.id
     );
     full.own.execute(&churn).await.unwrap();
-    full.reads("what is to end", 50, async |c| hosts::asked_to_end(c, host.id).await).await;
+    full.reads("what is to end", 50, async |c| steering::news(c, host.id).await).await;
     full.reads("renew the lease", 50, async |c| hosts::renew(c, &host, LONG).await).await;
     full.reads("rescue", 50, async |c| duties::rescue(c, true, LONG, false, 500).await).await;
     let take = OutboxTake { from: Some(Utc::now() - chrono::TimeDelta::minutes(1)), ..OutboxTake::new(500, LONG) };

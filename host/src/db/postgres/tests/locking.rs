@@ -156,7 +156,7 @@ async fn a_deletion_of_old_tasks_locks_outbox_rows_by_id() {
     let c = crowd(Options::default()).await;
     c.ended(completed).await;
     c.own.execute("UPDATE tasks SET finished_at = now() - interval '1 day'").await.unwrap();
-    let keep = Retention { completed: Duration::from_secs(60), failed: LONG, dead: LONG };
+    let keep = Retention { completed: Duration::from_secs(60), failed: LONG, dead: LONG, audit: LONG };
     let pruned = c.locks_by_id("prune", |db| async move { db.prune(&keep, ROWS as u32).await }).await;
     assert_eq!(pruned, ROWS as u64);
 }
