@@ -79,7 +79,7 @@ fn admit(state: &ApiState, request: &Request) -> Result<(Caller, Actor, Option<T
     }
     let share = if is_open { None } else { Some(state.share(token.as_ref())) };
     let taken = share.map(|share| share.request().map(|place| (share.clone(), place))).transpose()?;
-    let actor = Actor(token.map_or(ANYONE.into(), |token| token.name.into()));
+    let actor = Actor(token.map_or_else(|| ANYONE.into(), |token| token.name.as_str().into()));
     Ok((caller, actor, taken))
 }
 

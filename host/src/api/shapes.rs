@@ -223,7 +223,8 @@ pub(super) struct QueueCount {
     /// Why the counts are not known.
     pub error: Option<String>,
     /// Tasks with a row that are scheduled, pending or retrying; `null` while the database does not respond.
-    pub waiting: Option<u64>,
+    #[schema(minimum = 0)]
+    pub waiting: Option<i64>,
     /// More tasks wait, in all queues together, than are counted.
     pub waiting_more: bool,
     /// Who paused it; `null`: nobody did.

@@ -47,7 +47,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 /// One token.
 #[derive(Clone)]
 pub(super) struct Token {
-    name: String,
+    /// Its name.
+    pub name: String,
     /// What it allows.
     pub scope: Scope,
     hash: [u8; 32],

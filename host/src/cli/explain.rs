@@ -13,9 +13,12 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The time after which database and broker are asked as well: a daemon that responds has done so by then.
 const EAGER: Duration = Duration::from_millis(1_500);
+/// The time that the daemon has: it knows more than an answer without it, and waits for a database that is away.
+const DAEMON: Duration = Duration::from_secs(3);
 /// The time that connecting to each of them may take.
 const CONNECT: Duration = Duration::from_millis(1_500);
 
@@ -25,6 +28,7 @@ pub async fn run(id: &str, server: &Server, config: Option<PathBuf>) -> Result<(
     let client = Client::new(server)?;
     let path = format!("/v1/tasks/{}/explain", encode(id));
     // More than the daemon takes. One that is stopped accepts connections and says nothing.
+    let began = Instant::now();
     let asked = client.ask(Method::GET, &path, None, PATIENCE + Duration::from_secs(6));
     tokio::pin!(asked);
     let (failed, answer) = match tokio::time::timeout(EAGER, &mut asked).await {
@@ -34,7 +38,7 @@ pub async fn run(id: &str, server: &Server, config: Option<PathBuf>) -> Result<(
         Ok(Err(failed)) if failed.is_unreachable() => (failed.message, None),
         Ok(Err(failed)) => return Err(failed),
         Err(_) => {
-            let seconds = EAGER.as_secs_f32();
+            let seconds = DAEMON.as_secs_f32();
             let late = format!("the daemon at {} has not responded within {seconds} s", client.address());
             // Settings that cannot be read matter only where no daemon responds.
             let alone = async {
@@ -50,7 +54,10 @@ pub async fn run(id: &str, server: &Server, config: Option<PathBuf>) -> Result<(
                     Ok(Ok(answer)) => return print(server, &answer),
                     _ => (late, None),
                 },
-                alone = &mut alone => (late, Some(alone)),
+                alone = &mut alone => match tokio::time::timeout_at(began + DAEMON, &mut asked).await {
+                    Ok(Ok(Ok(answer))) => return print(server, &answer),
+                    _ => (late, Some(alone)),
+                },
             }
         }
     };

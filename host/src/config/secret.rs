@@ -51,8 +51,12 @@ impl SecretUrl {
             // What stands before the first colon of a mistyped URL may be anything, a password too.
             return Err(format!("its scheme is none of {}", schemes.join(", ")));
         }
-        // `amqp:/user:password@host` and `amqp://user:12/34@host` are URLs too, with the password in their path.
-        if !url.has_authority() || url.path().contains('@') {
+        // `amqp:/user:password@host`, `amqp://user:12/34@host`, `amqp://user:1@2#3@host` and `amqp://user:1@2?3@host` are URLs too, with
+        // a part of the password as their path, host, fragment or parameter.
+        let is_known = |name: &str| SHOWN_PARAMETERS.contains(&name) || matches!(name, "password" | "options");
+        let mut parameters = url.query().unwrap_or_default().split('&');
+        let is_cut = parameters.any(|part| part.contains('@') && !is_known(part.split('=').next().unwrap_or_default()));
+        if !url.has_authority() || url.path().contains('@') || url.fragment().is_some() || is_cut {
             return Err(
                 "it is not of the form scheme://user:password@host/name; a / ? # @ in the password or the name \
                         is written %2F %3F %23 %40"
@@ -131,6 +135,23 @@ mod tests {
         let url = SecretUrl::parse("amqp://127.0.0.1:5672/%2f", &SCHEMES).unwrap();
         assert_eq!(url.to_string(), "amqp://127.0.0.1:5672/%2f");
         assert!(!url.has_password());
+    }
+
+    #[test]
+    fn a_password_that_is_cut_at_a_mark_is_refused_and_no_part_of_it_is_taken_for_a_host() {
+        for text in [
+            "postgres://u:x@Secret/w#rd@db.example/app",
+            "postgres://u:x@Secret#rd@db.example/app",
+            "postgres://u:x@Secret/w?rd@db.example/app",
+            "amqp://u:x@Secret/w?r=d@db.example/app",
+            "amqp://u:Sec#ret@db.example/app",
+        ] {
+            let error = SecretUrl::parse(text, &SCHEMES).unwrap_err();
+            assert!(error.contains("%23") && !error.contains("Sec"), "{text}: {error}");
+        }
+        for text in ["postgres://db.example/app?user=me@server", "postgres://u:x%23y@db.example/app?password=a@b"] {
+            SecretUrl::parse(text, &SCHEMES).unwrap();
+        }
     }
 
     #[test]

@@ -176,6 +176,7 @@ fn host(name: &str, build: &str, alive: bool) -> HostRow {
         broken_plugins: vec![],
         slots: 4,
         busy: 1,
+        brakes: Some(0),
     };
     let until = if alive { now() + TimeDelta::seconds(20) } else { now() - TimeDelta::minutes(3) };
     HostRow { record, started_at: now(), renewed_at: until - TimeDelta::seconds(30), lease_until: until, alive }

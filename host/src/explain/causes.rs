@@ -141,6 +141,8 @@ fn ended(task: &TaskRow, letters: &[DeadRow]) -> Cause {
                     format!("{documented}; a policy of the broker may have dropped it (`rabbitmqctl list_policies`)")
                 }
                 None if task.erased_at.is_some() => documented,
+                // The same input would fail in the same way.
+                None if failure.kind == FailureKind::InvalidInput => "submit a task with a corrected input".into(),
                 None => format!("{documented}; then `agentry task retry {}`", task.id),
             };
             Cause::new("failed", format!("it has failed ({}, {})", failure.kind, failure.message))

@@ -38,7 +38,7 @@ pub(super) fn waiting(facts: &Facts, recorded: &Recorded, task: &TaskRow) -> Vec
             let reason = facts.daemon.as_ref().and_then(|d| d.reasons.iter().find(|(code, _)| code == "publishing"));
             let reason = reason.map(|(_, message)| format!(" ({message})")).unwrap_or_default();
             // The words of the relay, which names the queues.
-            let remedy = match reason.contains("refuses tasks of queue") {
+            let remedy = match causes.is_empty() && reason.contains("refuses tasks of queue") {
                 true => {
                     "see the limits of the queue (`rabbitmqctl list_queues name messages policy`, `rabbitmqctl list_policies`): one with \
                      max-length and reject-publish refuses while it is full; raise it, or add hosts that consume the queue"
@@ -55,8 +55,17 @@ pub(super) fn waiting(facts: &Facts, recorded: &Recorded, task: &TaskRow) -> Vec
         }
         WaitCode::NoPlugin | WaitCode::PluginBroken | WaitCode::Paused => vec![parked(recorded, task, &row)],
         WaitCode::NoSlot => {
-            let remedy = "raise `concurrency` in plugin.toml or worker.computing, or add a host";
-            vec![row(format!("{} is at its concurrency, or guests compute for too long", task.plugin)).remedy(remedy)]
+            let name = task.plugin.split('@').next().unwrap_or_default();
+            let cause = match waiting.detail["limit"].as_str() {
+                Some(limit) => row(format!("the guests before it compute for too long ({limit})"))
+                    .remedy(format!("raise {limit}, or add a host")),
+                None => {
+                    let all = waiting.detail["concurrency"].as_u64().map(|all| format!(", {all}")).unwrap_or_default();
+                    row(format!("{name} is at its concurrency{all}"))
+                        .remedy(format!("raise concurrency in [plugins.\"{name}\"] of the settings, or add a host"))
+                }
+            };
+            vec![cause]
         }
         WaitCode::Isolation => vec![
             row("it was inside a guest when its host died, and waits for a free place in the isolation lane".into())

@@ -39,6 +39,7 @@ fn one_host_of_each_build_warns() {
             broken_plugins: vec![],
             slots: 1,
             busy: 0,
+            brakes: None,
         },
         started_at: at(0),
         renewed_at: at(0),

@@ -357,7 +357,9 @@ impl Remote {
     pub fn intake(&self, queue: &str) -> Intake {
         let window = &self.0.window;
         let (room, config) = (&self.0.room, &self.0.config);
-        let is_held = self.0.database_trouble.borrow().is_some() || self.0.closing.is_cancelled();
+        let is_held = self.0.database_trouble.borrow().is_some()
+            || self.0.closing.is_cancelled()
+            || self.0.stopped(queue).is_some();
         // What runs is unacknowledged: with as many as the subscription that is always there lets in, it may be full.
         let has_credit = room.busy() < u32::from(config.prefetch(queue));
         Intake {

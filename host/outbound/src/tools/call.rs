@@ -21,15 +21,15 @@ pub(super) async fn call(
 ) -> Result<Output, ToolError> {
     let server = connection.server();
     let (until, limit) = bound(until, if Defence::ToolTime.stands() { server.call } else { Duration::MAX });
-    let late = || ToolError::TimedOut { server: server.name.clone(), limit };
+    let late = |sent| ToolError::TimedOut { server: server.name.clone(), limit, sent };
     if limit.is_zero() {
-        return Err(late());
+        return Err(late(false));
     }
     let fit = {
         let (connection, entry, text) = (connection.clone(), entry.clone(), arguments.to_owned());
         apart(move || entry.arguments(&text, &connection.server().redactor))
     };
-    let fit = tokio::time::timeout_at(until, fit).await.map_err(|_| late())?;
+    let fit = tokio::time::timeout_at(until, fit).await.map_err(|_| late(false))?;
     let arguments = fit.map_err(|reason| connection.unavailable(&reason))??;
     let request = CallToolRequestParams::new(entry.tool.name.clone()).with_arguments(arguments);
     let asked = tokio::select! {
@@ -37,10 +37,10 @@ pub(super) async fn call(
         asked = tokio::time::timeout_at(until, live.peer.call_tool_once(request)) => asked,
         () = live.link.ended() => return Err(connection.broken(live)),
     };
-    match asked.map_err(|_| late())? {
+    match asked.map_err(|_| late(true))? {
         Ok(CallToolResponse::Complete(result)) => {
             let output = output(connection, entry, result);
-            tokio::time::timeout_at(until, output).await.map_err(|_| late())?
+            tokio::time::timeout_at(until, output).await.map_err(|_| late(true))?
         }
         Ok(_) => Err(made(connection, entry, "its answer is none of the protocol")),
         Err(error) => Err(failure(connection, live, entry, error)),

@@ -93,7 +93,7 @@ impl Connection {
         let (until, limit) = bound(until, Duration::MAX);
         let settled = phases.wait_for(|phase| !matches!(phase, Phase::Idle | Phase::Starting));
         let Ok(phase) = tokio::time::timeout_at(until, settled).await else {
-            return Err(ToolError::TimedOut { server: self.server.name.clone(), limit });
+            return Err(ToolError::TimedOut { server: self.server.name.clone(), limit, sent: false });
         };
         match phase.as_deref() {
             Ok(Phase::Up(live)) => Ok(live.clone()),
@@ -124,7 +124,7 @@ impl Connection {
         tokio::select! {
             biased;
             asked = tokio::time::timeout_at(until, ask) => {
-                asked.unwrap_or_else(|_| Err(ToolError::TimedOut { server: self.server.name.clone(), limit }))
+                asked.unwrap_or_else(|_| Err(ToolError::TimedOut { server: self.server.name.clone(), limit, sent: false }))
             }
             () = live.link.ended() => Err(self.broken(live)),
         }

@@ -177,8 +177,8 @@ pub enum ToolError {
     Unknown { server: String, tool: String },
     #[error("the arguments of {server}.{tool} do not fit: {reason}")]
     InvalidArguments { server: String, tool: String, reason: String },
-    #[error("no answer from {server} within {limit:?}")]
-    TimedOut { server: String, limit: Duration },
+    #[error("no answer from {server} within {limit:?}{}", if *sent { "; whether it did what it was asked is not known" } else { "" })]
+    TimedOut { server: String, limit: Duration, sent: bool },
     #[error("the tool server {server} is not available: {reason}")]
     Unavailable { server: String, reason: String },
     #[error("{server}.{tool} failed: {reason}")]

@@ -87,7 +87,7 @@ async fn brake_on_what_is_not_there_is_refused_with_what_is() {
 
 #[tokio::test]
 async fn changes_are_recorded_by_the_name_of_the_token_and_readers_make_none() {
-    let tokens = Tokens::parse("dash read 0123456789abcdef\nops full fedcba9876543210").unwrap();
+    let tokens = Tokens::of("dash read 0123456789abcdef\nops full fedcba9876543210");
     let site = Site::with(Some(tokens)).await;
     let ask = async |method: Method, path: &str, body: Option<String>| site.ask(method, path, &[OPERATOR], body).await;
     for path in ["queues/default/pause", "plugins/word-count/disable", &format!("hosts/{}/drain", site.host)] {

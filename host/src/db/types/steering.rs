@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 pub const LOCAL: &str = "local";
 
 /// The kind of thing that a brake holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BrakeKind {
     /// A logical queue: its tasks do not begin.

@@ -389,6 +389,6 @@ impl Steering for WireDb {
         Ok(0)
     }
     async fn waiting(&self, limit: u32) -> Result<WaitingByQueue, DbError> {
-        self.0.world.db.waiting(limit).await
+        Steering::waiting(&self.0.world.db, limit).await
     }
 }
