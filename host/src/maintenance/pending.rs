@@ -266,7 +266,9 @@ impl Said {
     fn forget(&mut self, still: &BTreeSet<Subject>) -> Vec<Subject> {
         self.since.retain(|subject, _| still.contains(subject));
         let over: Vec<Subject> = self.last.keys().filter(|subject| !still.contains(*subject)).cloned().collect();
-        over.iter().for_each(|subject| drop(self.last.remove(subject)));
+        for subject in &over {
+            self.last.remove(subject);
+        }
         over
     }
 }

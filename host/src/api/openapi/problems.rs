@@ -100,6 +100,13 @@ pub(super) fn of(method: &str, path: &str, has_body: bool) -> BTreeMap<u16, Vec<
         ("get", "/v1/tasks/{id}/events" | "/v1/tasks/{id}/logs") => &["too_many_streams"],
         ("post", "/v1/dead/redrive") => &["bad_request"],
         ("get", "/v1/plugins/{name}") => &["bad_path", "not_found"],
+        ("post", "/v1/plugins/{name}/disable" | "/v1/plugins/{name}/enable") => {
+            &["bad_path", "bad_request", "unknown_plugin"]
+        }
+        ("post", "/v1/queues/{name}/pause" | "/v1/queues/{name}/resume") => {
+            &["bad_path", "bad_request", "unknown_queue"]
+        }
+        ("post", "/v1/hosts/{id}/drain" | "/v1/hosts/{id}/undrain") => &["bad_request"],
         _ => &[],
     };
     let admits = method == "post" && matches!(path, "/v1/tasks" | "/v1/tasks/batch" | "/v1/tasks/{id}/retry");
