@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What only RabbitMQ's management API knows.
-const NO_MANAGEMENT: &str = "only RabbitMQ's management API knows, and broker.management_url is not set";
+const NO_MANAGEMENT: &str = "only RabbitMQ's management API knows; `agentry doctor` asks it at broker.management_url";
 /// How long a queue may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 

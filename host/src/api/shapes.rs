@@ -124,7 +124,7 @@ pub(super) struct HostList {
 pub(super) struct HostJson {
     #[serde(flatten)]
     pub host: HostRow,
-    /// Who drained it; `null`: nobody did.
+    /// Who drained it; `null`: it is not drained.
     pub drained: Option<SetBy>,
 }
 
@@ -227,7 +227,7 @@ pub(super) struct QueueCount {
     pub waiting: Option<i64>,
     /// More tasks wait, in all queues together, than are counted.
     pub waiting_more: bool,
-    /// Who paused it; `null`: nobody did.
+    /// Who paused it; `null`: it is not paused.
     pub paused: Option<SetBy>,
 }
 

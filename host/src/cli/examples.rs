@@ -5,7 +5,7 @@ use clap::Command;
 /// Exit codes of all commands; `host/docs/cli.md` says more.
 const EXIT_CODES: &str = "Exit codes:
   0    done; for run, task wait and submit --wait: the task completed
-  1    the task failed or was cancelled, some of several could not be done, or a check of doctor failed
+  1    a task failed or was cancelled, some of several failed, or a check did
   2    invalid usage or settings, or a request that the daemon rejects
   3    the daemon, the broker or the database cannot be reached
   4    the database's schema does not fit this build

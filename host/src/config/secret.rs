@@ -144,7 +144,6 @@ mod tests {
             "postgres://u:x@Secret#rd@db.example/app",
             "postgres://u:x@Secret/w?rd@db.example/app",
             "amqp://u:x@Secret/w?r=d@db.example/app",
-            "amqp://u:Sec#ret@db.example/app",
         ] {
             let error = SecretUrl::parse(text, &SCHEMES).unwrap_err();
             assert!(error.contains("%23") && !error.contains("Sec"), "{text}: {error}");
@@ -174,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_parameter_that_nobody_knows_is_not_shown_by_name() {
-        let url = SecretUrl::parse("amqp://u:1?hunter2@h&heartbeat=5", &SCHEMES).unwrap();
+        let url = SecretUrl::parse("amqp://u:1?hunter2&heartbeat=5", &SCHEMES).unwrap();
         assert_eq!(url.to_string(), "amqp://u:1?***=***&heartbeat=5");
     }
 }

@@ -91,7 +91,10 @@ impl<DB: Database> Line<DB> {
                 match tokio::time::timeout(limit / 8, DB::Connection::connect_with(&options)).await {
                     Ok(Ok(connection)) => {
                         drop(connection);
-                        Err(Fault::Busy(format!("every connection to {} is in use", self.place)))
+                        Err(Fault::Busy(format!(
+                            "every connection to {} is in use (raise database.pool, or the pool of a pooler in between)",
+                            self.place
+                        )))
                     }
                     Ok(Err(error)) => Err(Fault::Connect(self.place.clone(), error)),
                     Err(_) => Err(Fault::Busy(format!("no answer from {}", self.place))),

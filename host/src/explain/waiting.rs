@@ -118,7 +118,10 @@ fn parked(recorded: &Recorded, task: &TaskRow, row: &dyn Fn(String) -> Cause) ->
             code: WaitCode::PluginBroken.as_str(),
             ..row(format!("{} failed to load ({why})", task.plugin))
         }
-        .remedy(format!("repair it: its host loads it again when its files change; {fails}"));
+        .remedy(match why.contains("settings") {
+            true => format!("change the settings of its host and restart it; {fails}"),
+            false => format!("repair it: its host loads it again when its files change; {fails}"),
+        });
     }
     // One that a brake parked says so; it was released meanwhile.
     if waiting.is_some_and(|waiting| waiting.code == WaitCode::Paused && waiting.detail["brake"].is_null()) {

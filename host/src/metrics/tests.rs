@@ -65,6 +65,7 @@ fn busy() -> Metrics {
     metrics.letter("default", "not_json");
     metrics.swept("rescuer", 1);
     metrics.reply(Replied::Published);
+    metrics.brakes("queue", 1);
     metrics.memory_interruption();
     metrics.acknowledged(Acknowledged { sent: 2, stale: 1 });
     metrics.given_back(Acknowledged::default());

@@ -70,7 +70,7 @@ fn faults(query: &str, samples: &BTreeMap<String, BTreeSet<&'static str>>) -> Ve
                 .extend(inner.split(',').filter_map(|pair| pair.split(['=', '!']).next()).map(|l| l.trim().to_owned()));
             rest = after;
         } else if rest.starts_with('(') {
-            let grouped = ["by", "on", "without", "ignoring"].contains(&before.as_str());
+            let grouped = ["by", "on", "without", "ignoring"].contains(&std::mem::take(&mut before).as_str());
             match rest[1..].split_once(')').filter(|_| grouped) {
                 Some((inner, after)) => {
                     labels.extend(inner.split(',').map(|label| label.trim().to_owned()));
@@ -81,8 +81,9 @@ fn faults(query: &str, samples: &BTreeMap<String, BTreeSet<&'static str>>) -> Ve
         } else {
             before = rest.chars().take_while(|c| is_word(*c)).collect();
             rest = &rest[before.len()..];
-            let is_function =
-                rest.trim_start().starts_with('(') || ["and", "or", "unless", "by", "on"].contains(&&*before);
+            let next = rest.trim_start();
+            let is_function = ["(", "by ", "by(", "without ", "without("].iter().any(|begin| next.starts_with(begin))
+                || ["and", "or", "unless", "by", "on"].contains(&&*before);
             if !is_function && !before.starts_with(|c: char| c.is_ascii_digit()) {
                 names.insert(before.clone());
             }

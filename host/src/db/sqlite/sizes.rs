@@ -17,6 +17,7 @@ statements! {
         UNION ALL SELECT 'stores', count(*) FROM stores UNION ALL SELECT 'buckets', count(*) FROM buckets
         UNION ALL SELECT 'memories', count(*) FROM memories UNION ALL SELECT 'spending', count(*) FROM spending
         UNION ALL SELECT 'task_spending', count(*) FROM task_spending
+        UNION ALL SELECT 'brakes', count(*) FROM brakes UNION ALL SELECT 'audit', count(*) FROM audit
     ), measured AS (
         SELECT CASE WHEN m.tbl_name LIKE 'memory\\_words\\_%' ESCAPE '\\' THEN 'memories' ELSE m.tbl_name END AS name,
             sum(d.pgsize) AS bytes FROM dbstat d JOIN sqlite_master m ON m.name = d.name WHERE d.aggregate = 1 GROUP BY 1

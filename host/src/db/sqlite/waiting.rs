@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, query};
 
 statements! {
     /// As in Postgres, but that of each plugin for which tasks are parked the first one is read. The indexes are named: SQLite chooses a
-    /// plan before it knows what a table holds. The first condition repeats that of the index, which SQLite would not infer.
+    /// plan before it knows what a table holds; so is the order of the join, by CROSS. The first condition repeats that of the index, which SQLite would not infer.
     WAITING = "WITH RECURSIVE names(plugin_name) AS (
         SELECT min(plugin_name) FROM tasks INDEXED BY tasks_parked WHERE state = 'pending' AND waiting_code IS NOT NULL
         UNION ALL
@@ -27,7 +27,7 @@ statements! {
     )
     SELECT t.id, t.queue, t.state, t.waiting_code, t.waiting_since, t.waiting_detail, t.run_at,
         o.task_id IS NOT NULL AS in_outbox, o.reason AS outbox_reason
-    FROM found f JOIN tasks t ON t.id = f.id LEFT JOIN outbox o ON o.task_id = t.id WHERE t.state = 'pending'";
+    FROM found f CROSS JOIN tasks t ON t.id = f.id LEFT JOIN outbox o ON o.task_id = t.id WHERE t.state = 'pending'";
     OUTBOX = "SELECT (SELECT min(due_at) FROM outbox) AS due,
         (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?1)) AS counted";
 }

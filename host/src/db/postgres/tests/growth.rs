@@ -57,9 +57,9 @@ fn fill() -> String {
     )
 }
 
-/// Entries of indexes and rows of tables that this transaction has read, and scans of whole tables.
+/// Entries of indexes and rows of tables that this transaction has read, and scans of whole tables but those of a few rows.
 const READ: &str = "SELECT sum(pg_stat_get_xact_tuples_returned(c.oid))::bigint,
-        COALESCE(string_agg(c.relname::text, ', ') FILTER (WHERE c.relkind = 'r' AND c.relname <> 'hosts'
+        COALESCE(string_agg(c.relname::text, ', ') FILTER (WHERE c.relkind = 'r' AND c.relname NOT IN ('hosts', 'brakes')
             AND pg_stat_get_xact_numscans(c.oid) > 0), '')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'agentry' AND c.relkind IN ('r', 'i')";
 
