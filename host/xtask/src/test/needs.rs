@@ -15,7 +15,7 @@ struct Need {
     package: Option<&'static str>,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 7] = [
     Need {
         tests: &[
             "db::postgres::tests::poolers::a_pooler_in_session_mode_serves_with_its_defaults",
