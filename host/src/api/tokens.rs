@@ -125,8 +125,13 @@ impl Tokens {
                 file.trouble = None;
             }
             Err(error) => {
-                tracing::warn!("the former tokens of the API stay in use: failed to {error}");
-                file.trouble = Some(format!("the former tokens of the API stay in use: failed to {error}"));
+                let trouble = format!("the former tokens of the API stay in use: failed to {error}");
+                if file.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!("{trouble}");
+                }
+                file.trouble = Some(trouble);
+                // A right to read it may come without a change of the file.
+                file.read = None;
             }
         }
     }

@@ -49,8 +49,8 @@ pub fn progress(line: &str) {
 pub fn table(heading: &[&'static str], rows: &[Vec<String>]) -> String {
     let last = heading.len().saturating_sub(1);
     let column = |(at, name): (usize, &&'static str)| match at == last {
-        true => Column::new(*name).least(12),
-        false => Column::new(*name),
+        true => Column::new(name).least(12),
+        false => Column::new(name),
     };
     let mut table = Table::new(&heading.iter().enumerate().map(column).collect::<Vec<_>>());
     rows.iter().for_each(|row| table.row(row.iter().map(|cell| Cell::from(cell.as_str()))));

@@ -66,15 +66,15 @@ pub async fn amqp(settings: &Settings) -> Result<Option<Arc<AmqpBroker>>, Broker
     Ok(Some(Arc::new(AmqpBroker::connect(options).await?)))
 }
 
-/// Every plugin of `plugins.dir`, loaded. Compiled code is kept beside the daemon's, if that folder exists; the record of the folders
-/// that plugins came from is read and not written.
+/// Every plugin of `plugins.dir`, loaded. Compiled code is kept for this call alone: another user's folder may not be used, and one that is made
+/// here could not be used by the daemon's user. The record of the folders that plugins came from is read and not written.
 ///
 /// # Errors
 /// A folder that cannot be read, limits or grants that contradict each other.
 pub async fn installed(settings: &Settings) -> Result<Vec<PluginInfo>, DaemonError> {
-    let cache = Some(settings.data.dir.join("compiled")).filter(|_| settings.data.dir.is_dir());
-    let mut config = connect::registry(settings, cache, 1, false, connect::reach(settings, None)?)?;
     let scratch = tempfile::tempdir().map_err(super::configuration)?;
+    let compiled = scratch.path().join("compiled");
+    let mut config = connect::registry(settings, Some(compiled), 1, false, connect::reach(settings, None)?)?;
     if let Some(record) = &config.origins {
         let copy = scratch.path().join("plugin-folders.json");
         let _ = std::fs::copy(record, &copy); // there is none before the first start

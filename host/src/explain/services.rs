@@ -89,7 +89,7 @@ pub(super) fn unconsumed(look: &QueueLook, facts: &Facts) -> Option<Cause> {
 /// Causes of every queue, whatever task is asked about: nothing consumes it, or consumers that are not known.
 pub fn of_queues(facts: &Facts) -> Vec<Cause> {
     let recorded = facts.database.as_ref().ok();
-    let of = |look| [unconsumed(look, facts), recorded.and_then(|recorded| strangers(look, recorded))];
+    let of = |look| [unbraked(look, facts), recorded.and_then(|recorded| strangers(look, recorded))];
     facts.queues.iter().flat_map(of).flatten().collect()
 }
 
@@ -97,7 +97,14 @@ pub fn of_queues(facts: &Facts) -> Vec<Cause> {
 pub fn unconsumed_queues(facts: &Facts) -> Vec<(String, Cause)> {
     let waits = |look: &&QueueLook| look.tasks.as_ref().is_ok_and(|counted| counted.ready > 0);
     let looks = facts.queues.iter().filter(waits);
-    looks.filter_map(|look| Some((look.queue.clone(), unconsumed(look, facts)?))).collect()
+    looks.filter_map(|look| Some((look.queue.clone(), unbraked(look, facts)?))).collect()
+}
+
+/// That nothing consumes a queue, unless an operator wants it.
+fn unbraked(look: &QueueLook, facts: &Facts) -> Option<Cause> {
+    let recorded = facts.database.as_ref().ok();
+    let brake = recorded.and_then(|recorded| super::brakes::of_queue(facts, recorded, &look.queue));
+    if brake.is_some() { None } else { unconsumed(look, facts) }
 }
 
 /// A queue whose consumers are no live host of this database; `None` if one of them is.

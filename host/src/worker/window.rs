@@ -220,11 +220,13 @@ pub async fn run(shared: Arc<Shared>, ways: Ways, dead: mpsc::Sender<Burial>) {
             let slots = shared.config.slots_of(&queue.name);
             let wanted = further(&shared.config.window, slots, shared.room.busy(), pace.ahead);
             let Queue { name, held, further, .. } = queue;
+            // A new one would fetch messages that no task may begin with, and each that goes back counts against its delivery limit.
+            let stopped = shared.stopped(name).is_some();
             for (subscriptions, wanted, prefetch) in [(held, here, least), (further, wanted, step)] {
                 while subscriptions.len() > wanted {
                     subscriptions.pop().into_iter().for_each(|end| end.cancel());
                 }
-                while subscriptions.len() < wanted {
+                while subscriptions.len() < wanted && !stopped {
                     let end = shared.closing.child_token();
                     if let Err(error) = subscribe(&shared, name, prefetch, &ways, &dead, &end).await {
                         tracing::debug!(%error, queue = %name, "no further subscription");

@@ -65,7 +65,7 @@ async fn a_call_that_hangs_is_cancelled_at_the_server_and_the_session_goes_on() 
     let tools = only(settings);
     let session = session(&tools);
     let late = call(&session, "hang", json!({})).await.unwrap_err();
-    assert_eq!(late, ToolError::TimedOut { server: "it".into(), limit: Duration::from_secs(1) });
+    assert_eq!(late, ToolError::TimedOut { server: "it".into(), limit: Duration::from_secs(1), sent: true });
     assert!(server.seen.cancelled().await.is_number());
     assert!(text(&session, "headers", json!({})).await.contains("session-1"));
 }

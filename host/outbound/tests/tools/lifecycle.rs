@@ -79,7 +79,7 @@ async fn a_caller_waits_for_a_start_no_longer_than_it_may() {
     let tools = only(scripted("mute"));
     let limit = Duration::from_millis(300);
     match session(&tools).list(Instant::now() + limit).await {
-        Err(ToolError::TimedOut { server, limit: told }) => {
+        Err(ToolError::TimedOut { server, limit: told, .. }) => {
             assert_eq!(server, "it");
             assert!(told <= limit);
         }

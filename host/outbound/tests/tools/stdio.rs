@@ -197,7 +197,7 @@ async fn a_call_that_takes_too_long_is_cancelled_at_the_server_and_the_session_g
     let tools = only(settings);
     let session = session(&tools);
     let late = call(&session, "wait", json!({})).await.unwrap_err();
-    assert_eq!(late, ToolError::TimedOut { server: "it".into(), limit: Duration::from_secs(2) });
+    assert_eq!(late, ToolError::TimedOut { server: "it".into(), limit: Duration::from_secs(2), sent: true });
     let reasons = object(&session, "cancelled", json!({})).await;
     assert_eq!(reasons.as_array().unwrap().len(), 1);
     assert_eq!(tools.health(), [ServerHealth { server: "it".into(), trouble: None, restarts: 0 }]);
@@ -215,7 +215,7 @@ async fn a_deadline_before_the_servers_own_time_out_holds() {
     }
     object(&session, "cancelled", json!({})).await;
     let never = session.call("it", "echo", r#"{"text": "a"}"#, Instant::now()).await.unwrap_err();
-    assert_eq!(never, ToolError::TimedOut { server: "it".into(), limit: Duration::ZERO });
+    assert_eq!(never, ToolError::TimedOut { server: "it".into(), limit: Duration::ZERO, sent: false });
     assert_eq!(text(&session, "count", json!({"of": "echo"})).await, "0", "it was sent all the same");
 }
 

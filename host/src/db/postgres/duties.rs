@@ -11,13 +11,15 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, query};
 use std::time::Duration;
 
-/// Puts rows of lost owners up for a take-over: their message may be gone, acknowledged by a host that saw them owned.
+/// Puts rows of lost owners up for a take-over: their message may be gone, acknowledged by a host that saw them owned. In a paused queue it
+/// waits: a further one each time would fill the queue.
 macro_rules! rescue {
     ($lost:literal) => {
         concat!(
             "WITH lost AS (SELECT t.id ",
             $lost,
-            " AND (t.rescued_at IS NULL OR t.rescued_at <= clock_timestamp() - $2::interval)
+            " AND (t.rescued_at IS NULL OR t.rescued_at <= clock_timestamp() - $2::interval
+                AND NOT EXISTS (SELECT 1 FROM brakes b WHERE b.kind = 'queue' AND b.target = t.queue AND b.released_at IS NULL))
             LIMIT $1 FOR UPDATE OF t SKIP LOCKED
         ), marked AS (
             UPDATE tasks t SET rescued_at = clock_timestamp() FROM lost WHERE t.id = lost.id RETURNING t.id

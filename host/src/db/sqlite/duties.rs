@@ -37,11 +37,13 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM brakes b WHERE (b.kind = 'queue' AND b.target = t.queue
                 OR b.kind = 'plugin' AND (b.target = t.plugin_name OR b.target LIKE t.plugin_name || '@%'))
             AND (b.released_at IS NULL OR b.released_at > ?3))", readable!(), "LIMIT ?2");
-    /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned.
+    /// Rows of lost owners: their message may be gone, acknowledged by a host that saw them owned. In a paused queue it waits: a further one
+    /// each time would fill the queue.
     LOST = "SELECT t.id FROM tasks t LEFT JOIN hosts h ON h.id = t.owner
         WHERE t.state = 'running' AND (h.id IS NULL OR h.lease_until <= ?1 AND (h.ended OR ?4)
                 OR ?4 AND t.kill_at > t.started_at AND t.kill_at <= ?1)
-            AND (t.rescued_at IS NULL OR t.rescued_at <= ?3) LIMIT ?2";
+            AND (t.rescued_at IS NULL OR t.rescued_at <= ?3 AND NOT EXISTS (SELECT 1 FROM brakes b
+                WHERE b.kind = 'queue' AND b.target = t.queue AND b.released_at IS NULL)) LIMIT ?2";
     RESCUED = "UPDATE tasks SET rescued_at = ?2 WHERE id IN (SELECT value FROM json_each(?1))";
 }
 

@@ -117,7 +117,7 @@ async fn a_pause_survives_its_daemon(mode: Mode) {
     daemon.kill();
     daemon.start_again().await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(beginnings(&daemon, &ids).await, [], "a daemon that starts heeds the pause at once");
+    assert!(beginnings(&daemon, &ids).await.is_empty(), "a daemon that starts heeds the pause at once");
     command(&site, &daemon, &["queue", "resume", "default"]).await;
     site.at_rest(&ids).await;
     invariants::hold(&site, daemon, &ids, Expected { all_complete: true, ..Expected::default() }).await;

@@ -8,7 +8,9 @@ async fn operator_is_told_of_schema_tasks_and_letters() {
     let own = Own::new().await;
     let db = own.with(Own::options());
     conformance::examining::examined(&db, &db).await;
-    let age = async |sql: &str| drop(own.raw.execute(AssertSqlSafe(sql.to_owned())).await.unwrap());
+    let age = async |sql: &str| {
+        own.raw.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+    };
     conformance::examining::late(&db, &db, age).await;
     let connections = db.connections().await.unwrap().expect("a server has limits");
     assert!(connections.used >= connections.used_by_database && connections.used_by_database >= 1, "{connections:?}");
