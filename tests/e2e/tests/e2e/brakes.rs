@@ -127,7 +127,7 @@ async fn a_pause_survives_its_daemon(mode: Mode) {
 async fn of_two_hosts_the_one_that_is_not_drained_does_everything() {
     let site = Site::new(Mode::Services).await;
     let (one, two) = (site.setup_named("one").start().await, site.setup_named("two").start().await);
-    let slow: Vec<Task> = (0..8).map(|_| probe::sleep(3_000)).collect();
+    let slow: Vec<Task> = (0..8).map(|_| probe::sleep(10_000)).collect();
     site.publish(&slow).await;
     site.running(8).await;
     let hosts = two.http().get("/v1/hosts").await.expect(200);
@@ -150,11 +150,15 @@ async fn of_two_hosts_the_one_that_is_not_drained_does_everything() {
     let slow_ids = task::ids(&slow);
     site.at_rest(&slow_ids).await;
     command(&site, &two, &["host", "undrain", &id]).await;
-    let again: Vec<Task> = (0..8).map(|_| probe::sleep(3_000)).collect();
+    let again: Vec<Task> = (0..40).map(|_| probe::sleep(300)).collect();
     site.publish(&again).await;
-    site.running(8).await;
     let all = [ids, slow_ids, task::ids(&again)].concat();
     site.at_rest(&all).await;
+    let mut of_one = 0;
+    for task in &again {
+        of_one += two.http().attempts(task.id).await.iter().filter(|attempt| attempt["host"] == id.as_str()).count();
+    }
+    assert!(of_one > 0, "it takes tasks again");
     one.stop().await;
     invariants::hold(&site, two, &all, Expected { all_complete: true, ..Expected::default() }).await;
 }
