@@ -129,7 +129,7 @@ async fn of_two_hosts_the_one_that_is_not_drained_does_everything() {
     let (one, two) = (site.setup_named("one").start().await, site.setup_named("two").start().await);
     let slow: Vec<Task> = (0..8).map(|_| probe::sleep(10_000)).collect();
     site.publish(&slow).await;
-    site.running(8).await;
+    site.running(4).await;
     let hosts = two.http().get("/v1/hosts").await.expect(200);
     let of = format!("/{}", one.pid());
     let hosts = hosts["hosts"].as_array().expect("hosts").clone();
